@@ -1,0 +1,271 @@
+"""A small client of Dagster's GraphQL: what a backfill needs, and nothing else.
+
+A range of days is launched as the UI does it when a range is passed to a single run: one
+``launchPipelineExecution`` over the chosen assets with the two range tags, so both are the same
+run.
+"""
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from typing import Any
+
+from millrace.errors import EngineRejected, EngineUnavailable
+from resources import dagster_queries as queries
+from resources.reports import Days, parse_day
+
+AssetPath = tuple[str, ...]
+
+ASSET_JOB = "__ASSET_JOB"
+"""Dagster's own job over any choice of assets."""
+FINISHED = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
+FAILURES = "failures"
+"""Metadata entry of a failed step: asset key to day to reason."""
+
+_PAGE = 1000
+
+
+@dataclass(frozen=True)
+class Materialized:
+    """One partition of one asset was built; metadata as plain values."""
+
+    asset: AssetPath
+    day: str | None
+    metadata: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A step or the run failed; ``days`` names what is known: asset to day to reason."""
+
+    message: str
+    days: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Note:
+    """A line that the run logged."""
+
+    message: str
+
+
+RunEvent = Materialized | Failed | Note
+
+
+@dataclass(frozen=True)
+class RunProgress:
+    """What happened in a run since a cursor.
+
+    Attributes:
+        status: ``QUEUED``, ``STARTED``, ``SUCCESS``, ``FAILURE``, ``CANCELED`` and so on.
+        events: in the order they were stored.
+        cursor: where to go on from.
+    """
+
+    status: str
+    events: tuple[RunEvent, ...]
+    cursor: str | None
+
+    @property
+    def is_finished(self) -> bool:
+        """True once the run has ended, whichever way, and all its events have been read."""
+        return self.status in FINISHED
+
+
+@dataclass(frozen=True)
+class AssetState:
+    """What the code location and the instance know of one asset.
+
+    Attributes:
+        code_version: fingerprint of the definition that is loaded.
+        statuses: day to ``MATERIALIZED``, ``FAILED`` or ``MATERIALIZING``; others are not there.
+    """
+
+    code_version: str | None
+    statuses: Mapping[date, str]
+
+
+def range_tags(days: Days) -> dict[str, str]:
+    """Return the tags that make one run of a range of daily partitions; both ends inclusive."""
+    return {
+        "dagster/asset_partition_range_start": days.start.isoformat(),
+        "dagster/asset_partition_range_end": days.last.isoformat(),
+    }
+
+
+class DagsterApi:
+    """One webserver and one of its code locations.
+
+    Args:
+        url: base URL of the webserver.
+        location: name of the code location.
+        timeout_s: for each request.
+    """
+
+    def __init__(self, url: str, *, location: str = "millrace", timeout_s: float = 60.0) -> None:
+        self.url = url.rstrip("/")
+        self.location = location
+        self._timeout_s = timeout_s
+
+    def launch(
+        self, assets: Sequence[AssetPath], days: Days, *, tags: Mapping[str, str] | None = None
+    ) -> str:
+        """Start one run that builds a range of days of the assets; returns its id.
+
+        Raises:
+            EngineRejected: Dagster refuses, for instance a day outside the partitions.
+            EngineUnavailable: the webserver does not answer.
+        """
+        selector = {
+            "repositoryLocationName": self.location,
+            "repositoryName": "__repository__",
+            "pipelineName": ASSET_JOB,
+            "assetSelection": [{"path": list(path)} for path in assets],
+            "assetCheckSelection": [],
+        }
+        all_tags = {**range_tags(days), **(tags or {})}
+        parameters = {
+            "selector": selector,
+            "mode": "default",
+            "runConfigData": {},
+            "executionMetadata": {
+                "tags": [{"key": key, "value": value} for key, value in all_tags.items()]
+            },
+        }
+        answer = self._expect(
+            self.query(queries.LAUNCH, {"params": parameters})["launchPipelineExecution"],
+            "LaunchRunSuccess",
+            f"a run of {days}",
+        )
+        return str(answer["run"]["runId"])
+
+    def run_url(self, run_id: str) -> str:
+        """Return the run's page in the UI."""
+        return f"{self.url}/runs/{run_id}"
+
+    def progress(self, run_id: str, cursor: str | None = None) -> RunProgress:
+        """Return the run's status and its events after a cursor.
+
+        The status is read before the events, so a finished run's events are complete.
+
+        Raises:
+            EngineRejected: there is no such run.
+        """
+        run = self._expect(
+            self.query(queries.RUN_STATUS, {"run": run_id})["runOrError"], "Run", f"run {run_id}"
+        )
+        events: list[RunEvent] = []
+        more = True
+        while more:
+            answer = self.query(
+                queries.RUN_EVENTS, {"run": run_id, "cursor": cursor, "limit": _PAGE}
+            )
+            page = self._expect(answer["logsForRun"], "EventConnection", f"run {run_id}")
+            events.extend(event for raw in page["events"] for event in _event(raw))
+            cursor, more = page["cursor"], page["hasMore"]
+        return RunProgress(str(run["status"]), tuple(events), cursor)
+
+    def asset(self, path: AssetPath) -> AssetState | None:
+        """Return an asset's state; None if the code location does not have it."""
+        answer = self.query(queries.ASSET, {"key": {"path": list(path)}})["assetNodeOrError"]
+        if answer["__typename"] != "AssetNode" or not answer["isMaterializable"]:
+            return None
+        statuses: dict[date, str] = {}
+        for found in answer["assetPartitionStatuses"].get("ranges", []):
+            first, last = parse_day(found["startKey"]), parse_day(found["endKey"])
+            for day in Days(first, last + timedelta(days=1)):
+                statuses[day] = str(found["status"])
+        return AssetState(answer["opVersion"], statuses)
+
+    def reload(self) -> str | None:
+        """Load the code location again; returns its load error, None if it loaded."""
+        answer = self.query(queries.RELOAD, {"location": self.location})
+        entry = self._expect(
+            answer["reloadRepositoryLocation"],
+            "WorkspaceLocationEntry",
+            f"code location {self.location}",
+        )
+        loaded = entry["locationOrLoadError"] or {}
+        return str(loaded["message"]) if loaded.get("__typename") == "PythonError" else None
+
+    def terminate(self, run_id: str) -> None:
+        """Stop a run; days it has committed stay.
+
+        Raises:
+            EngineRejected: there is no such run, or it cannot be stopped any more.
+        """
+        answer = self.query(queries.TERMINATE, {"run": run_id})["terminateRun"]
+        self._expect(answer, "TerminateRunSuccess", f"run {run_id}")
+
+    def query(self, text: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the ``data`` of one GraphQL request.
+
+        Raises:
+            EngineUnavailable: no answer, or none that is JSON.
+            EngineRejected: the request itself is refused.
+        """
+        body = json.dumps({"query": text, "variables": variables}).encode()
+        request = urllib.request.Request(  # noqa: S310 - the URL is this stack's webserver
+            f"{self.url}/graphql", data=body, headers={"Content-Type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=self._timeout_s) as response:  # noqa: S310
+                answer: dict[str, Any] = json.load(response)
+        except urllib.error.HTTPError as error:
+            detail = error.read(500).decode(errors="replace")
+            raise EngineRejected(
+                f"Dagster answered {error.code}: {detail}", where=self.url
+            ) from error
+        except (OSError, ValueError) as error:
+            raise EngineUnavailable(
+                f"Dagster does not answer: {error}",
+                where=self.url,
+                fix="millrace status; millrace up dagster",
+            ) from error
+        if answer.get("errors"):
+            raise EngineRejected(str(answer["errors"][0]["message"]), where=self.url)
+        data: dict[str, Any] = answer["data"]
+        return data
+
+    def _expect(self, answer: dict[str, Any], kind: str, what: str) -> dict[str, Any]:
+        if answer["__typename"] == kind:
+            return answer
+        message = answer.get("message") or "; ".join(
+            str(e["message"]) for e in answer.get("errors", [])
+        )
+        raise EngineRejected(
+            f"Dagster refuses {what}: {message or answer['__typename']}", where=self.url
+        )
+
+
+def _event(raw: Mapping[str, Any]) -> Iterator[RunEvent]:
+    kind = raw["__typename"]
+    if kind == "MaterializationEvent" and raw["assetKey"]:
+        metadata = dict(_entry(e) for e in raw["metadataEntries"])
+        yield Materialized(tuple(raw["assetKey"]["path"]), raw["partition"], metadata)
+    elif kind == "ExecutionStepFailureEvent":
+        details = raw["failureMetadata"] or {"metadataEntries": [], "description": None}
+        days = dict(_entry(e) for e in details["metadataEntries"]).get(FAILURES, {})
+        error = raw["error"] or {"message": raw["message"]}
+        yield Failed(details["description"] or _innermost(error), days)
+    elif kind == "RunFailureEvent":
+        yield Failed(_innermost(raw["error"]) if raw["error"] else raw["message"])
+    elif kind == "LogMessageEvent":
+        yield Note(raw["message"])
+
+
+def _innermost(error: Mapping[str, Any]) -> str:
+    causes = error.get("causes") or []
+    return str((causes[-1] if causes else error)["message"]).strip()
+
+
+def _entry(raw: Mapping[str, Any]) -> tuple[str, Any]:
+    if raw.get("intRepr") is not None:
+        return raw["label"], int(raw["intRepr"])
+    if raw.get("jsonString") is not None:
+        return raw["label"], json.loads(raw["jsonString"])
+    values = (raw.get(name) for name in ("floatValue", "text", "boolValue", "url", "path"))
+    return raw["label"], next((v for v in values if v is not None), None)

@@ -1,0 +1,170 @@
+"""One table as one Parquet or CSV file: read whole, written whole or not at all.
+
+A CSV has no types, so all of its columns are read as text and written back as they stood. Only on
+the way into a Parquet file does text become numbers, and only where every cell keeps its meaning.
+"""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from millrace.errors import DataError, nearest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ENDINGS = (".parquet", ".csv")
+"""The file name endings that can be read and written; case does not count."""
+
+_INTEGER = r"^(-?[1-9]\d{0,18}|0)$"
+_NUMBER = r"^-?(0|[1-9]\d{0,14})(\.\d{1,15})?([eE][+-]?\d{1,2})?$"
+_BOOLEAN = r"^([Tt]rue|[Ff]alse)$"
+_NEEDS_QUOTES = r'[",\r\n]'
+
+
+def is_csv(path: Path) -> bool:
+    """Return whether a path names a CSV file."""
+    return path.suffix.lower() == ".csv"
+
+
+def check_ending(path: Path, role: str) -> None:
+    """Refuse a path that is neither ``.parquet`` nor ``.csv``.
+
+    Args:
+        path: the file.
+        role: what the file is to the user, such as "a spine"; it opens the message.
+
+    Raises:
+        DataError: another ending, or none.
+    """
+    if path.suffix.lower() not in ENDINGS:
+        raise DataError(
+            f"{role} is a .parquet or a .csv file, not {path.name!r}",
+            where=str(path),
+            fix=f"name it {path.stem}.parquet",
+        )
+
+
+def read_table_file(path: Path) -> "pa.Table":
+    """Read a whole file, rows and columns in file order; every column of a CSV is text.
+
+    Raises:
+        DataError: no such file, another ending, or a content that does not parse.
+    """
+    import pyarrow as pa
+
+    try:
+        return _read_csv(path) if is_csv(path) else _read_parquet(path)
+    except FileNotFoundError:
+        raise DataError("there is no such file", where=str(path), fix=_siblings(path)) from None
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(
+            f"the file cannot be read as {path.suffix[1:]}: {_first_line(error)}",
+            where=str(path),
+            fix="write it again as Parquet, or as CSV in UTF-8 with one header line",
+        ) from error
+
+
+def write_table_file(table: "pa.Table", path: Path) -> None:
+    """Write a table under the name ``path`` in one step, making its folder where needed.
+
+    The rows go to a hidden file beside it that is renamed when complete, so that a reader sees
+    the old file or the new one and a failure leaves the old one.
+
+    Raises:
+        DataError: the place cannot be written, or a column has no CSV form.
+    """
+    import pyarrow as pa
+
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if is_csv(path):
+            _write_csv(table, partial)
+        else:
+            _write_parquet(table, partial)
+        partial.replace(path)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(
+            f"the file cannot be written: {_first_line(error)}",
+            where=str(path),
+            fix="name a .parquet file (a CSV holds no lists or structs) in a folder of your own",
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def typed_text(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
+    """Return a text column as int64, float64 or bool where no cell loses anything, else as it is.
+
+    Empty cells become null in a column that gets a type. ``007``, ``1e400`` or a nineteen-digit
+    fraction keep the column text.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    filled = pc.if_else(pc.equal(column, ""), None, column)
+    if filled.null_count == len(filled):
+        return column
+    for pattern, target in (
+        (_INTEGER, pa.int64()),
+        (_NUMBER, pa.float64()),
+        (_BOOLEAN, pa.bool_()),
+    ):
+        if pc.all(pc.match_substring_regex(filled, pattern)).as_py():
+            try:
+                return filled.cast(target)
+            except pa.ArrowInvalid:
+                return column
+    return column
+
+
+def _read_parquet(path: Path) -> "pa.Table":
+    from pyarrow import parquet
+
+    # ParquetFile opens this file alone; read_table would add Hive columns from the folder names.
+    with parquet.ParquetFile(path) as file:
+        return file.read()
+
+
+def _read_csv(path: Path) -> "pa.Table":
+    import pyarrow as pa
+    from pyarrow import csv
+
+    parse = csv.ParseOptions(newlines_in_values=True)
+    with csv.open_csv(path, parse_options=parse) as reader:
+        names = reader.schema.names
+    types = dict.fromkeys(names, pa.string())
+    convert = csv.ConvertOptions(column_types=types, strings_can_be_null=False)
+    return csv.read_csv(path, parse_options=parse, convert_options=convert)
+
+
+def _write_parquet(table: "pa.Table", path: Path) -> None:
+    from pyarrow import parquet
+
+    parquet.write_table(table, path, compression="zstd", row_group_size=1 << 19)
+
+
+def _write_csv(table: "pa.Table", path: Path) -> None:
+    """Write with as few quotes as the text allows; pyarrow quotes all text or none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from pyarrow import csv
+
+    texts = [c for c in table.columns if pa.types.is_string(c.type)]
+    quoted = any(
+        pc.any(pc.match_substring_regex(c, _NEEDS_QUOTES), min_count=0).as_py() for c in texts
+    )
+    options = csv.WriteOptions(quoting_style="needed" if quoted else "none")
+    csv.write_csv(table, path, options)
+
+
+def _siblings(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f"the folder {path.parent} does not exist either"
+    names = [p.name for p in path.parent.iterdir() if p.suffix.lower() in ENDINGS]
+    return nearest(path.name, names)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,85 @@
+"""Where this stack's services answer, as its supervisor wrote it down.
+
+``<home>/endpoints.json`` holds one entry per running part: ``{"spark": {"url": …, "pid": …,
+"started": …}}``. It is written atomically by the supervisor and readable by the owner alone, for
+a URL may carry a token.
+"""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from millrace.errors import EngineUnavailable
+from resources.settings import Settings
+
+FILE_NAME = "endpoints.json"
+
+
+def spark_remote(settings: Settings) -> str:
+    """Return the Spark Connect URL: ``MILLRACE_SPARK_REMOTE``, else this stack's own server.
+
+    The URL may carry a token: not for logs.
+
+    Raises:
+        EngineUnavailable: none is set and the stack's server does not run.
+    """
+    return settings.spark_remote or _endpoint(settings, "spark")
+
+
+def dagster_url(settings: Settings) -> str:
+    """Return the URL of this stack's Dagster webserver, without a trailing slash.
+
+    Raises:
+        EngineUnavailable: it does not run.
+    """
+    return _endpoint(settings, "dagster")
+
+
+def _endpoint(settings: Settings, part: str) -> str:
+    path = settings.home / FILE_NAME
+    entry = _read(path).get(part)
+    if entry is None or start_mark(entry["pid"]) != entry["started"]:
+        raise EngineUnavailable(
+            f"{part} of the local stack does not run",
+            where=str(settings.home),
+            fix=f"millrace up {part}",
+        )
+    return str(entry["url"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        entries: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return entries
+
+
+def start_mark(pid: int) -> str | None:
+    """Return a mark of the process that has this pid now; None if none lives.
+
+    Pids are used again, a pair of pid and mark is not. A zombie has ended, so it has none.
+    """
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        if psutil.LINUX:
+            return f"{_boot_id()}:{_start_ticks(pid)}"
+        return f"{process.create_time():.2f}"
+    except (psutil.Error, OSError, ValueError):
+        return None
+
+
+def _start_ticks(pid: int) -> int:
+    # Not psutil's create_time: that adds the boot time, which moves when the clock is set.
+    text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    return int(text.rpartition(")")[2].split()[19])
+
+
+@lru_cache(maxsize=1)
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()

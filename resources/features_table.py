@@ -1,0 +1,175 @@
+"""``features/<view>/v<N>``: for each event of the view, the values as of that event.
+
+One shuffle brings an entity's events together; the point-in-time kernel does the rest inside
+``mapInArrow``, with no engine in it.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import date
+from typing import TYPE_CHECKING
+
+from millrace.compile.spark import measure_query
+from millrace.durations import DAY_MS
+from millrace.kernel.arrow import KernelView, join_features
+from millrace.plan import Column, ViewPlan
+from millrace.types import DATE, STRING, TIMESTAMP
+from resources.events_table import Progress, events_table, history_start
+from resources.history_days import (
+    DayLedger,
+    events_rows,
+    null_keys_by_day,
+    outcomes_of,
+    read_events,
+)
+from resources.lake import partition_stats, table_path, table_version
+from resources.partition_log import append_partition_log, built_days, read_partition_log
+from resources.raw_rows import spark_type
+from resources.reports import BuildReport, Days
+from resources.settings import Settings
+from resources.spark import engine_errors, kernel_partitions
+from resources.versions import claim_version
+from resources.writing import day_ranges, replace_days
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import DataFrame, SparkSession
+
+
+def features_table(view: str, version: str) -> str:
+    """Return the table's name under the lake."""
+    return f"features/{view}/{version}"
+
+
+def build_features(
+    spark: "SparkSession", settings: Settings, view: ViewPlan, days: Days, progress: Progress
+) -> BuildReport:
+    """Replace the values of these days, and of later days that had missed their events.
+
+    A day whose own events are absent fails by name. A day whose windows reach into an absent day
+    is built and says so (``missing_days``); building the absent day later restates it.
+
+    Raises:
+        EngineError: Spark failed.
+    """
+    began = time.monotonic()
+    version = claim_version(settings, view)
+    table = features_table(view.name, version)
+    restated = _days_to_restate(settings, view, table)
+    ledger = DayLedger.of(settings, view, (*days, *(d for d in restated if d not in days)))
+    null_keys = {}
+    if ledger.good:
+        if restated:
+            progress(f"{table}: {len(restated)} later day(s) had missed events, restated")
+        with engine_errors(table):
+            _write(spark, settings, view, version, ledger.good, progress)
+            null_keys = null_keys_by_day(spark, settings, view, ledger.good)
+    report = BuildReport(
+        table=table,
+        version=version,
+        delta_version=table_version(settings, table),
+        outcomes=outcomes_of(ledger, partition_stats(settings, table), null_keys),
+        input_versions={events_table(view.source.name): ledger.events_version},
+        seconds=time.monotonic() - began,
+    )
+    append_partition_log(settings, report, view.fingerprint)
+    return report
+
+
+def _days_to_restate(settings: Settings, view: ViewPlan, table: str) -> tuple[date, ...]:
+    events = read_partition_log(settings, events_table(view.source.name))
+    standing = built_days(events, view.source.fingerprint)
+    log = read_partition_log(settings, table)
+    return tuple(
+        sorted(d for d, s in log.items() if s.error is None and standing & set(s.missing_days))
+    )
+
+
+def _write(
+    spark: "SparkSession",
+    settings: Settings,
+    view: ViewPlan,
+    version: str,
+    days: tuple[date, ...],
+    progress: Progress,
+) -> None:
+    span = Days.covering(days)
+    read = Days(history_start(view, span.start), span.end)
+    rows = events_rows(settings, view, read)
+    table = features_table(view.name, version)
+    progress(f"{table}: {len(days)} day(s) from {rows} events since {read.start}")
+    measured = spark.sql(measure_query(view, read_events(spark, settings, view, tuple(read))))
+    schema = ", ".join(f"`{c.name}` {spark_type(c)}" for c in feature_columns(view))
+    values = measured.repartition(kernel_partitions(rows), *view.join_keys).mapInArrow(
+        _as_of_events(KernelView.of(view), version, day_ranges(days)), schema
+    )
+    text = _with_plain_text(values, view)
+    replace_days(text, table_path(settings, table), days, sort=(*view.join_keys, "event_time"))
+
+
+def _with_plain_text(values: "DataFrame", view: ViewPlan) -> "DataFrame":
+    """Cast text to text: a string out of ``mapInArrow`` carries its collation by name (Spark 4.2).
+
+    Delta would write ``string collate UTF8_BINARY`` into the schema, which no other reader knows.
+    """
+    from pyspark.sql import functions as F
+
+    return values.select(
+        *(
+            F.col(f"`{c.name}`").cast("string").alias(c.name)
+            if c.type == STRING
+            else F.col(f"`{c.name}`")
+            for c in feature_columns(view)
+        )
+    )
+
+
+def feature_columns(view: ViewPlan) -> tuple[Column, ...]:
+    """Return the table's columns: join keys, event time, features, version, partition day."""
+    return (
+        *(Column(e.join_key, e.type) for e in view.entities),
+        Column("event_time", TIMESTAMP),
+        *(Column(f.name, f.type) for f in view.features),
+        Column("feature_version", STRING),
+        Column("event_date", DATE),
+    )
+
+
+def _as_of_events(
+    view: KernelView, version: str, ranges: list[tuple[date, date]]
+) -> Callable[[Iterator["pa.RecordBatch"]], Iterator["pa.RecordBatch"]]:
+    epoch = date(1970, 1, 1)
+    bounds_ms = [((a - epoch).days * DAY_MS, (b - epoch).days * DAY_MS) for a, b in ranges]
+
+    def values(batches: Iterator["pa.RecordBatch"]) -> Iterator["pa.RecordBatch"]:
+        import numpy as np
+        import pyarrow as pa
+
+        received = list(batches)
+        if not received:
+            return
+        events = pa.Table.from_batches(received)
+        times = events["_event_ms"].to_numpy()
+        wanted = np.zeros(len(times), dtype=bool)
+        for start, end in bounds_ms:
+            wanted |= (times >= start) & (times < end)
+        asked = events.filter(pa.array(wanted))
+        query_ms = asked["_event_ms"]
+        keys = {k: asked[k] for k in view.join_keys}
+        found = join_features(view, events, pa.table({**keys, "_query_ms": query_ms}))
+        moments = query_ms.to_numpy()
+        event_time = pa.array(moments * 1000, pa.timestamp("us", tz="UTC"))
+        day = pa.array((moments // DAY_MS).astype("int32"), pa.int32()).cast(pa.date32())
+        columns = {name: found[name] for name in found.column_names}
+        result = pa.table(
+            {
+                **keys,
+                "event_time": event_time,
+                **columns,
+                "feature_version": pa.repeat(version, len(moments)),
+                "event_date": day,
+            }
+        )
+        yield from result.combine_chunks().to_batches(max_chunksize=200_000)
+
+    return values

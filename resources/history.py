@@ -1,0 +1,222 @@
+"""The history a spine reaches into: which days of ``events/<source>``, and whether they are there.
+
+Everything here comes from Delta's transaction log and the partition log; no event is read.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any
+
+from millrace.durations import DAY_MS
+from millrace.errors import DataError
+from millrace.plan import ViewPlan
+from millrace.windows import Window
+from resources.lake import open_table, partition_stats, table_path
+from resources.partition_log import PartitionState, read_partition_log
+from resources.reports import Days
+from resources.settings import Settings
+from resources.writing import day_ranges
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
+
+    Instants = npt.NDArray[np.int64]
+
+_EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
+_SHOWN_RANGES = 3
+
+
+@dataclass(frozen=True)
+class TrainingWarning:
+    """Something about a training set that its user should know; the set was built all the same.
+
+    Attributes:
+        code: ``days_never_built``, ``days_failed``, ``days_outdated``, ``before_start`` or
+            ``null_keys``.
+        view: the view whose features it touches.
+        what: the whole of it in words.
+        fix: how to mend it; empty where nothing needs mending.
+        days: the days concerned, ascending; empty where it is not about days.
+    """
+
+    code: str
+    view: str
+    what: str
+    fix: str = ""
+    days: tuple[date, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the warning as plain JSON values; days as half-open ranges."""
+        ranges = [[a.isoformat(), b.isoformat()] for a, b in day_ranges(self.days)]
+        return {
+            "code": self.code,
+            "view": self.view,
+            "what": self.what,
+            "fix": self.fix,
+            "days": ranges,
+        }
+
+
+@dataclass(frozen=True)
+class History:
+    """The events that can enter the features of a view for one spine.
+
+    Attributes:
+        view: the view, cut down to the features asked for.
+        table: name of the events table under the lake.
+        version: its Delta version; the same one is read whatever is committed meanwhile.
+        days: the days that the windows reach into, ascending, from the view's start on.
+        rows: events in these days, of any key, before the view's filter.
+        has_null_keys: False where the log rules a null join key out.
+        warnings: what is wrong with these days.
+    """
+
+    view: ViewPlan
+    table: str
+    version: int
+    days: tuple[date, ...]
+    rows: int
+    has_null_keys: bool
+    warnings: tuple[TrainingWarning, ...]
+
+
+def find_history(settings: Settings, view: ViewPlan, query_ms: "pa.Array") -> History:
+    """Find the history of a view that a spine of these query times reaches into.
+
+    Raises:
+        DataError: the events table does not exist.
+    """
+    table = f"events/{view.source.name}"
+    opened = open_table(settings, table)
+    if opened is None:
+        raise DataError(
+            f"there are no events of source {view.source.name} to build features from",
+            where=table_path(settings, table),
+            fix=f"millrace backfill {view.name} --start {view.start} --end {_tomorrow(query_ms)}",
+        )
+    days = reached_days(view, query_ms)
+    stats = partition_stats(settings, table)
+    present = [stats[day] for day in days if day in stats]
+    log = read_partition_log(settings, table)
+    return History(
+        view=view,
+        table=table,
+        version=int(opened.version()),
+        days=days,
+        rows=sum(s.rows for s in present),
+        # A column beyond those that Delta keeps statistics of has no count: nulls are possible.
+        has_null_keys=any(s.null_counts.get(k, 1) > 0 for s in present for k in view.join_keys),
+        warnings=(*_gaps(view, days, log), *_too_early(view, query_ms)),
+    )
+
+
+def reached_days(view: ViewPlan, query_ms: "pa.Array") -> tuple[date, ...]:
+    """Return the UTC days, ascending, that hold an instant that counts for some query.
+
+    Days before the view's start never do.
+    """
+    import numpy as np
+
+    queries = query_ms.to_numpy()
+    queries = queries[queries > view.start_ms]
+    if not len(queries):
+        return ()
+    first_day = view.start_ms // DAY_MS
+    earliest, latest = _extremes_by_day(queries)
+    last_day = (int(latest.max()) - 1) // DAY_MS
+    # +1 where a reach begins and -1 behind its end: the running sum is positive within any.
+    edges = np.zeros(last_day - first_day + 2, dtype=np.int64)
+    for window in dict.fromkeys(f.window for f in view.features):
+        # The reaches of a day's first and last query touch, so they cover those between.
+        starts = np.maximum(_bounds(window, earliest)[0] // DAY_MS, first_day)
+        ends = (_bounds(window, latest)[1] - 1) // DAY_MS + 1
+        reaches = ends > starts
+        np.add.at(edges, starts[reaches] - first_day, 1)
+        np.add.at(edges, ends[reaches] - first_day, -1)
+    reached = np.flatnonzero(np.cumsum(edges) > 0) + first_day
+    return tuple(date.fromordinal(_EPOCH_ORDINAL + int(day)) for day in reached)
+
+
+def _extremes_by_day(queries: "Instants") -> "tuple[Instants, Instants]":
+    """Return the first and the last query of each day that has one."""
+    import numpy as np
+
+    days = queries // DAY_MS
+    slots = days - days.min()
+    earliest = np.full(int(slots.max()) + 1, np.iinfo(np.int64).max)
+    latest = np.full_like(earliest, np.iinfo(np.int64).min)
+    np.minimum.at(earliest, slots, queries)
+    np.maximum.at(latest, slots, queries)
+    asked = latest >= earliest
+    return earliest[asked], latest[asked]
+
+
+def _bounds(window: Window, queries: "Instants") -> "tuple[Instants, Instants]":
+    """``Window.bounds`` of many queries; a lifetime starts before anything."""
+    import numpy as np
+
+    hop, anchor = window.hop_ms, queries - window.offset_ms
+    ends = queries if window.offset_ms == 0 else anchor // hop * hop
+    if window.length_ms is None:
+        return np.full_like(queries, np.iinfo(np.int64).min), ends
+    return (anchor - window.length_ms) // hop * hop, ends
+
+
+def _gaps(
+    view: ViewPlan, days: Sequence[date], log: dict[date, PartitionState]
+) -> list[TrainingWarning]:
+    failed = {d: log[d] for d in days if d in log and log[d].error is not None}
+    outdated = tuple(
+        d
+        for d in days
+        if d in log and d not in failed and log[d].fingerprint != view.source.fingerprint
+    )
+    never = tuple(d for d in days if d not in log)
+    warnings = []
+    if never:
+        warnings.append(_gap("days_never_built", view, never, "were never built"))
+    if failed:
+        reason = next(iter(failed.values())).error
+        text = f"failed when they were built last ({reason})"
+        warnings.append(_gap("days_failed", view, tuple(failed), text))
+    if outdated:
+        text = "were built from another declaration of the source"
+        warnings.append(_gap("days_outdated", view, outdated, text))
+    return warnings
+
+
+def _gap(code: str, view: ViewPlan, days: tuple[date, ...], state: str) -> TrainingWarning:
+    ranges = [str(Days(a, b)) for a, b in day_ranges(days)]
+    more = len(ranges) - _SHOWN_RANGES
+    shown = ", ".join(ranges[:_SHOWN_RANGES]) + (f" and {more} more ranges" if more > 0 else "")
+    span = Days.covering(days)
+    return TrainingWarning(
+        code=code,
+        view=view.name,
+        what=f"{len(days)} day(s) of events/{view.source.name} that the spine reaches into "
+        f"{state}: {shown}; features see what is there",
+        fix=f"millrace backfill {view.name} --start {span.start} --end {span.end}",
+        days=days,
+    )
+
+
+def _too_early(view: ViewPlan, query_ms: "pa.Array") -> list[TrainingWarning]:
+    import numpy as np
+
+    early = int(np.count_nonzero(query_ms.to_numpy() <= view.start_ms))
+    if not early:
+        return []
+    what = f"{early} row(s) of the spine lie before the view's start {view.start}: no events count"
+    return [TrainingWarning(code="before_start", view=view.name, what=what)]
+
+
+def _tomorrow(query_ms: "pa.Array") -> str:
+    """The end of a range of days that holds the last query; a word where there is none."""
+    if not len(query_ms):
+        return "…"
+    last_ms = max(int(query_ms.to_numpy().max()), 0)
+    day = datetime.fromtimestamp(last_ms / 1000, tz=UTC).date()
+    return date.fromordinal(day.toordinal() + 1).isoformat()

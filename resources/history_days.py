@@ -1,0 +1,125 @@
+"""Which days of a view can be built from the events there are, and what each one lacks."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from millrace.compile.dialects import SPARK
+from millrace.compile.expressions import to_spark
+from millrace.plan import ViewPlan
+from resources.events_table import absent_days, events_table, history_start
+from resources.lake import PartitionStats, partition_stats, table_path, table_version
+from resources.partition_log import PartitionState, built_days, read_partition_log
+from resources.reports import Days, PartitionOutcome
+from resources.settings import Settings
+from resources.writing import day_predicate
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+@dataclass(frozen=True)
+class DayLedger:
+    """The days of a build, sorted into those with events and those without.
+
+    Attributes:
+        good: days whose events stand, ascending.
+        failed: day to reason.
+        missing: day to the earlier days its windows reach into that have no events.
+        events_version: Delta version of ``events/<source>`` that is read.
+    """
+
+    good: tuple[date, ...]
+    failed: Mapping[date, str]
+    missing: Mapping[date, tuple[date, ...]]
+    events_version: int
+
+    @classmethod
+    def of(cls, settings: Settings, view: ViewPlan, days: tuple[date, ...]) -> "DayLedger":
+        """Sort the days by what the partition log says of the view's source."""
+        table = events_table(view.source.name)
+        log = read_partition_log(settings, table)
+        fingerprint = view.source.fingerprint
+        built = built_days(log, fingerprint)
+        good = tuple(sorted(d for d in set(days) if d in built))
+        absent: tuple[date, ...] = ()
+        if good:
+            absent = absent_days(log, fingerprint, history_start(view, good[0]), good[-1])
+        return cls(
+            good=good,
+            failed={d: _reason(log.get(d), table, d) for d in days if d not in built},
+            missing={d: tuple(a for a in absent if history_start(view, d) <= a < d) for d in good},
+            events_version=table_version(settings, table),
+        )
+
+
+def _reason(state: PartitionState | None, table: str, day: date) -> str:
+    if state is not None and state.error is not None:
+        return f"{table} {day} failed: {state.error}"
+    return f"{table} has no partition {day}; materialize it first"
+
+
+def read_events(
+    spark: "SparkSession", settings: Settings, view: ViewPlan, days: tuple[date, ...]
+) -> str:
+    """Make these days of the view's events a temporary view; return its name."""
+    name = f"events_{uuid4().hex}"
+    path = table_path(settings, events_table(view.source.name))
+    frame = spark.read.format("delta").load(path).filter(day_predicate(days))
+    frame.createOrReplaceTempView(name)
+    return name
+
+
+def null_keys_by_day(
+    spark: "SparkSession", settings: Settings, view: ViewPlan, days: tuple[date, ...]
+) -> dict[date, int]:
+    """Count the view's events that have no key, by day; days without any are absent.
+
+    The transaction log says whether there are nulls at all, so clean data costs no job.
+    """
+    from pyspark.sql import functions as F
+
+    stats = partition_stats(settings, events_table(view.source.name))
+    suspect = tuple(
+        d for d in days if d in stats and any(stats[d].null_counts.get(k) for k in view.join_keys)
+    )
+    if not suspect:
+        return {}
+    path = table_path(settings, events_table(view.source.name))
+    frame = spark.read.format("delta").load(path).filter(day_predicate(suspect))
+    keyless = F.expr("false")
+    for key in view.join_keys:
+        keyless = keyless | F.col(f"`{key}`").isNull()
+    frame = frame.filter(keyless & (F.col("_event_ms") >= view.start_ms))
+    if view.filter is not None:
+        frame = frame.filter(F.expr(to_spark(view.filter).sql(SPARK)))
+    return {
+        row["event_date"]: row["count"] for row in frame.groupBy("event_date").count().collect()
+    }
+
+
+def outcomes_of(
+    ledger: DayLedger, stats: Mapping[date, PartitionStats], null_keys: Mapping[date, int]
+) -> tuple[PartitionOutcome, ...]:
+    """Return one outcome per day of the ledger, ascending."""
+    outcomes = [PartitionOutcome(day, error=reason) for day, reason in ledger.failed.items()]
+    for day in ledger.good:
+        found = stats.get(day)
+        outcomes.append(
+            PartitionOutcome(
+                day,
+                rows=found.rows if found else 0,
+                bytes=found.bytes if found else 0,
+                null_keys=null_keys.get(day, 0),
+                missing_days=ledger.missing[day],
+            )
+        )
+    return tuple(sorted(outcomes, key=lambda o: o.day))
+
+
+def events_rows(settings: Settings, view: ViewPlan, span: Days) -> int:
+    """Return how many events the log counts in a span of days."""
+    stats = partition_stats(settings, events_table(view.source.name))
+    return sum(s.rows for day, s in stats.items() if day in span)

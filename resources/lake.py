@@ -1,0 +1,77 @@
+"""The lake's tables as delta-rs sees them: addresses, versions and per-partition statistics.
+
+Spark writes feature data; delta-rs reads the transaction log, where row counts and sizes cost
+half a millisecond instead of a job, and writes the platform's own small tables.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING
+
+from resources.settings import Settings
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+
+@dataclass(frozen=True)
+class PartitionStats:
+    """What the transaction log says of one partition: rows, bytes, and nulls per column."""
+
+    rows: int
+    bytes: int
+    null_counts: Mapping[str, int]
+
+
+def table_path(settings: Settings, table: str) -> str:
+    """Return where Spark finds a table such as ``events/card_transactions``."""
+    return f"{settings.lake.rstrip('/')}/{table}"
+
+
+def rs_path(settings: Settings, table: str) -> str:
+    """Return where delta-rs finds the table: Hadoop's ``s3a`` is plain ``s3`` to it."""
+    path = table_path(settings, table)
+    return "s3://" + path.removeprefix("s3a://") if path.startswith("s3a://") else path
+
+
+def open_table(settings: Settings, table: str) -> "DeltaTable | None":
+    """Open the newest version of a table; None if nothing was ever committed to it."""
+    from deltalake import DeltaTable
+
+    path = rs_path(settings, table)
+    return DeltaTable(path) if DeltaTable.is_deltatable(path) else None
+
+
+def table_version(settings: Settings, table: str) -> int:
+    """Return the newest committed version, or -1 before the first commit."""
+    opened = open_table(settings, table)
+    return -1 if opened is None else int(opened.version())
+
+
+def partition_stats(settings: Settings, table: str) -> dict[date, PartitionStats]:
+    """Return the statistics of each ``event_date`` partition; days without rows are absent.
+
+    Read from the log alone. Null counts cover the first 32 columns, which is where Delta keeps
+    statistics.
+    """
+    import pyarrow as pa
+
+    opened = open_table(settings, table)
+    if opened is None:
+        return {}
+    actions = pa.table(opened.get_add_actions(flatten=True))
+    null_columns = [c for c in actions.column_names if c.startswith("null_count.")]
+    totals: dict[date, PartitionStats] = {}
+    for row in actions.to_pylist():
+        day = row["partition.event_date"]
+        nulls = {c.removeprefix("null_count."): row[c] or 0 for c in null_columns}
+        before = totals.get(day)
+        if before is not None:
+            nulls = {c: n + before.null_counts.get(c, 0) for c, n in nulls.items()}
+        totals[day] = PartitionStats(
+            rows=row["num_records"] + (before.rows if before else 0),
+            bytes=row["size_bytes"] + (before.bytes if before else 0),
+            null_counts=nulls,
+        )
+    return totals

@@ -1,0 +1,95 @@
+"""The partition log: which days of which table were built, and how each ended.
+
+A Delta table at ``<lake>/partition_log``, appended to after every build. An empty day leaves no
+file in a table, so only this log tells a day without events from a day never built; windows that
+reach back need the difference.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any
+
+from resources.lake import open_table, rs_path
+from resources.reports import BuildReport, PartitionOutcome
+from resources.settings import Settings
+
+TABLE = "partition_log"
+
+
+@dataclass(frozen=True)
+class PartitionState:
+    """The newest entry of one day of one table.
+
+    Attributes:
+        fingerprint: of the source or view it was built by; another one needs a rebuild.
+        error: why the last build of this day failed; None if it stands.
+        missing_days: earlier days whose events were absent when it was built.
+    """
+
+    day: date
+    fingerprint: str
+    error: str | None
+    rows: int
+    missing_days: tuple[date, ...]
+
+
+def read_partition_log(settings: Settings, table: str) -> dict[date, PartitionState]:
+    """Return the newest state of each day of a table, in no order; empty if never built."""
+    log = open_table(settings, TABLE)
+    if log is None:
+        return {}
+    rows = log.to_pyarrow_table(filters=[("table", "=", table)]).to_pylist()
+    rows.sort(key=lambda row: row["built_at_us"])
+    return {row["day"]: _state(row) for row in rows}
+
+
+def append_partition_log(settings: Settings, report: BuildReport, fingerprint: str) -> None:
+    """Record a build, after its data is committed.
+
+    A crash between the two leaves the days looking unbuilt; building them again changes nothing.
+    """
+    import pyarrow as pa
+    from deltalake import write_deltalake
+
+    if not report.outcomes:
+        return
+    now_us = int(datetime.now(tz=UTC).timestamp() * 1_000_000)
+    write_deltalake(
+        rs_path(settings, TABLE),
+        pa.table(
+            {
+                "table": pa.array([report.table] * len(report.outcomes), pa.string()),
+                "day": pa.array([o.day for o in report.outcomes], pa.date32()),
+                "fingerprint": pa.array([fingerprint] * len(report.outcomes), pa.string()),
+                "error": pa.array([o.error for o in report.outcomes], pa.string()),
+                "rows": pa.array([o.rows for o in report.outcomes], pa.int64()),
+                "missing_days": pa.array(_missing(report.outcomes), pa.string()),
+                "built_at_us": pa.array([now_us] * len(report.outcomes), pa.int64()),
+            }
+        ),
+        mode="append",
+        partition_by=["table"],
+    )
+
+
+def built_days(states: dict[date, PartitionState], fingerprint: str) -> frozenset[date]:
+    """Return the days that stand as built by this fingerprint."""
+    return frozenset(
+        day for day, s in states.items() if s.error is None and s.fingerprint == fingerprint
+    )
+
+
+def _missing(outcomes: Sequence[PartitionOutcome]) -> list[str]:
+    return [json.dumps([day.isoformat() for day in o.missing_days]) for o in outcomes]
+
+
+def _state(row: dict[str, Any]) -> PartitionState:
+    return PartitionState(
+        day=row["day"],
+        fingerprint=row["fingerprint"],
+        error=row["error"],
+        rows=row["rows"],
+        missing_days=tuple(date.fromisoformat(d) for d in json.loads(row["missing_days"])),
+    )

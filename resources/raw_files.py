@@ -1,0 +1,267 @@
+"""Raw files of a batch source: which there are, which days they hold, which are broken.
+
+Looking costs a footer (Parquet) or a header line (CSV) per file; the rows are read once, by
+Spark. Knowing the days of each file lets a backfill skip files outside its range and, where a
+file is broken, fail exactly the days that it holds.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from millrace.errors import DataError, nearest
+from millrace.plan import SourcePlan
+from resources.settings import Settings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_DAY_IN_NAME = re.compile(r"(?<!\d)(\d{4})-?(\d{2})-?(\d{2})(?!\d)")
+_SUFFIXES = {
+    "parquet": (".parquet", ".parq", ".pq"),
+    "csv": (".csv", ".csv.gz", ".tsv", ".txt"),
+    "json": (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz"),
+}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """One file of a source.
+
+    Attributes:
+        days: first day it holds and the day after its last, UTC, or None if only reading all of
+            it would tell.
+        columns: column name to physical type as text; empty where the format does not say.
+        error: why it cannot be used; None for a good file.
+    """
+
+    path: str
+    size_bytes: int
+    days: tuple[date, date] | None = None
+    columns: Mapping[str, str] | None = None
+    error: str | None = None
+
+    def may_hold(self, start: date, end: date) -> bool:
+        """True unless the file is known to hold no event of ``[start, end)``."""
+        return self.days is None or (self.days[0] < end and start < self.days[1])
+
+
+def find_raw_files(source: SourcePlan, settings: Settings) -> tuple[RawFile, ...]:
+    """List and look at the files of a batch source, ordered by path.
+
+    Raises:
+        DataError: the path does not exist or holds no file of the format. Broken files do not
+            raise: they carry their error.
+    """
+    batch, where = source.files, f"source {source.name}"
+    root = Path(settings.expand(batch.path, where=where))
+    paths = [root] if root.is_file() else sorted(_data_files(root, batch.format))
+    if not paths:
+        problem = "holds no " + batch.format + " file" if root.is_dir() else "does not exist"
+        raise DataError(
+            f"{root} {problem}", where=where, fix="set MILLRACE_DATA, or correct the path"
+        )
+    look = _LOOKS[batch.format]
+    with ThreadPoolExecutor(8) as pool:
+        return tuple(pool.map(lambda path: _checked(look, path, source), paths))
+
+
+def _data_files(root: Path, file_format: str) -> Iterable[Path]:
+    for path in root.rglob("*"):
+        hidden = any(part[0] in "._" for part in path.relative_to(root).parts)
+        if not hidden and path.is_file() and path.name.lower().endswith(_SUFFIXES[file_format]):
+            yield path
+
+
+def _checked(
+    look: Callable[[Path, SourcePlan], RawFile], path: Path, source: SourcePlan
+) -> RawFile:
+    found = look(path, source)
+    if found.error is None and found.columns is not None:
+        found = replace(found, error=_column_fault(found.columns, source))
+    if found.days is None:
+        return replace(found, days=_day_of_name(path))
+    return found
+
+
+def _column_fault(columns: Mapping[str, str], source: SourcePlan) -> str | None:
+    missing = [c.name for c in source.columns if c.name not in columns]
+    if missing:
+        hint = nearest(missing[0], list(columns))
+        return f"column {missing[0]!r} is missing ({hint})"
+    for column in source.columns:
+        found = columns[column.name]
+        if not can_convert(found, column.type.kind):
+            return f"column {column.name!r} is {found}, declared {column.type}"
+    return None
+
+
+_NUMBERS = ("int", "uint", "float", "double", "halffloat", "decimal")
+_ACCEPTED: Mapping[str, tuple[str, ...]] = {
+    "int32": _NUMBERS,
+    "int64": _NUMBERS,
+    "float64": _NUMBERS,
+    "decimal": _NUMBERS,
+    "bool": ("bool", "int", "uint"),
+    "string": ("string", "large_string", "dictionary", "int", "uint"),
+    "timestamp": ("timestamp", "date", "int64"),
+    "date": ("date", "timestamp"),
+    "bytes": ("binary", "large_binary", "fixed_size_binary"),
+}
+
+
+def can_convert(found: str, declared_kind: str) -> bool:
+    """True if a file's column of this physical type can become the declared kind.
+
+    A column of text is never read as a number or an instant where the format has types of its
+    own: that is a wrong declaration, not dirty data. A column that is wholly null converts.
+    """
+    return found == "null" or found.startswith(_ACCEPTED[declared_kind])
+
+
+def _look_at_parquet(path: Path, source: SourcePlan) -> RawFile:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    size = path.stat().st_size
+    try:
+        with pq.ParquetFile(path) as file:
+            columns = {field.name: str(field.type) for field in file.schema_arrow}
+            days = _days_of_footer(file.metadata, source.event_time, file.schema_arrow)
+    except (OSError, pa.ArrowException) as error:
+        return RawFile(str(path), size, error=f"not readable as parquet: {_short(error)}")
+    return RawFile(str(path), size, days=days, columns=columns)
+
+
+def _days_of_footer(
+    metadata: "pa.parquet.FileMetaData", column: str, schema: "pa.Schema"
+) -> tuple[date, date] | None:
+    index = {metadata.schema.column(i).path: i for i in range(metadata.num_columns)}.get(column)
+    if index is None or metadata.num_row_groups == 0:
+        return None
+    lows, highs = [], []
+    for group in range(metadata.num_row_groups):
+        statistics = metadata.row_group(group).column(index).statistics
+        if statistics is None or not statistics.has_min_max:
+            return None
+        lows.append(_day_of(statistics.min))
+        highs.append(_day_of(statistics.max))
+    known = [d for d in (*lows, *highs) if d is not None]
+    if len(known) < len(lows) + len(highs):
+        return None
+    return min(known), max(known) + timedelta(days=1)
+
+
+def _day_of(value: object) -> date | None:
+    if isinstance(value, datetime):
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC).date()
+    if isinstance(value, date):
+        return value
+    if isinstance(value, int):
+        return (_EPOCH + timedelta(milliseconds=value)).date()
+    return None
+
+
+def _look_at_csv(path: Path, source: SourcePlan) -> RawFile:
+    import pyarrow as pa
+    from pyarrow import csv
+
+    size = path.stat().st_size
+    try:
+        with csv.open_csv(path, read_options=csv.ReadOptions(block_size=1 << 16)) as reader:
+            columns = dict.fromkeys(reader.schema.names, "null")
+    except (OSError, pa.ArrowException) as error:
+        return RawFile(str(path), size, error=f"not readable as csv: {_short(error)}")
+    return RawFile(str(path), size, columns=columns)
+
+
+def _look_at_json(path: Path, source: SourcePlan) -> RawFile:
+    return RawFile(str(path), path.stat().st_size)
+
+
+_LOOKS: Mapping[str, Callable[[Path, SourcePlan], RawFile]] = {
+    "parquet": _look_at_parquet,
+    "csv": _look_at_csv,
+    "json": _look_at_json,
+}
+
+
+def _day_of_name(path: Path) -> tuple[date, date] | None:
+    """Read a day out of ``…/2018-05-03.parquet`` or ``…/day=20180503/part-0.parquet``."""
+    for part in (path.stem, path.parent.name):
+        for year, month, day in _DAY_IN_NAME.findall(part):
+            try:
+                found = date(int(year), int(month), int(day))
+            except ValueError:
+                continue
+            return found, found + timedelta(days=1)
+    return None
+
+
+def diagnose(files: Sequence[RawFile], source: SourcePlan) -> tuple[RawFile, ...]:
+    """Read every file to its end and return those that break, each with its error.
+
+    Used only after an engine failed on them: pages may be broken behind a healthy footer.
+    """
+    read = _READERS[source.files.format]
+    broken = []
+    for file in files:
+        error = read(Path(file.path), [c.name for c in source.columns])
+        if error is not None:
+            broken.append(replace(file, error=error))
+    return tuple(broken)
+
+
+def _read_parquet(path: Path, columns: Sequence[str]) -> str | None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            for _ in file.iter_batches(columns=list(columns)):
+                pass
+    except (OSError, pa.ArrowException) as error:
+        return f"not readable as parquet: {_short(error)}"
+    return None
+
+
+def _read_text(path: Path, columns: Sequence[str]) -> str | None:
+    import gzip
+
+    opener = gzip.open if path.name.endswith(".gz") else Path.open
+    try:
+        with opener(path, "rb") as stream:
+            while stream.read(1 << 20):
+                pass
+    except (OSError, EOFError) as error:
+        return f"not readable: {_short(error)}"
+    return None
+
+
+_READERS: Mapping[str, Callable[[Path, Sequence[str]], str | None]] = {
+    "parquet": _read_parquet,
+    "csv": _read_text,
+    "json": _read_text,
+}
+
+
+def _short(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def blamed_days(broken: RawFile, good: Sequence[RawFile], days: Sequence[date]) -> tuple[date, ...]:
+    """Which of the wanted days a broken file spoils.
+
+    The days its footer or name tells; else the wanted days that no readable file holds; else all
+    of them, for then any may be incomplete.
+    """
+    if broken.days is not None:
+        return tuple(d for d in days if broken.days[0] <= d < broken.days[1])
+    covered = [f.days for f in good if f.days is not None]
+    orphans = tuple(d for d in days if not any(a <= d < b for a, b in covered))
+    return orphans or tuple(days)

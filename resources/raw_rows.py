@@ -1,0 +1,163 @@
+"""Raw rows of a batch source in Spark, each cell converted to its declared type or marked.
+
+A cell that does not convert condemns its row (dead letter ``schema``), never the job.
+"""
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from millrace.plan import Column, SourcePlan
+from resources.raw_files import RawFile
+from resources.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column as SparkColumn
+    from pyspark.sql import DataFrame, SparkSession
+
+BROKEN = "_broken"
+"""Boolean column: some cell does not convert, or the line is not of the format."""
+PAYLOAD = "_payload"
+"""The raw row as JSON text, for dead letters."""
+FILE = "_file"
+"""Path of the file a row came from."""
+ARRIVAL = "_arrival"
+"""Struct ordering rows as they stand in the source: file, block, row within the block."""
+
+_CORRUPT = "_corrupt_record"
+_INTEGERS = {"tinyint", "smallint", "int", "bigint"}
+_SPARK_NAMES = {
+    "int32": "int",
+    "int64": "bigint",
+    "float64": "double",
+    "bool": "boolean",
+    "string": "string",
+    "timestamp": "timestamp",
+    "date": "date",
+    "bytes": "binary",
+}
+
+
+def spark_type(column: Column) -> str:
+    """Return the declared type as Spark spells it."""
+    return _SPARK_NAMES.get(column.type.kind) or str(column.type)
+
+
+def read_rows(
+    spark: "SparkSession", source: SourcePlan, files: Sequence[RawFile], settings: Settings
+) -> "DataFrame":
+    """Return every row of the files: declared columns, then the four columns named above.
+
+    Files with the same physical columns are read together; a file whose column is narrower or
+    wider than its neighbour's converts on its own.
+    """
+    if source.files.format == "delta":
+        return _converted(spark.read.format("delta").load(_delta_path(source, settings)), source)
+    groups = groupby(sorted(files, key=_signature), key=_signature)
+    frames = [
+        _converted(_read(spark, source, [f.path for f in group], list(signature)), source)
+        for signature, group in groups
+    ]
+    union = frames[0]
+    for frame in frames[1:]:
+        union = union.unionByName(frame)
+    return union
+
+
+def _delta_path(source: SourcePlan, settings: Settings) -> str:
+    return settings.expand(source.files.path, where=f"source {source.name}")
+
+
+def _signature(file: RawFile) -> tuple[tuple[str, str], ...]:
+    return tuple((file.columns or {}).items())
+
+
+def _read(
+    spark: "SparkSession", source: SourcePlan, paths: list[str], columns: list[tuple[str, str]]
+) -> "DataFrame":
+    if source.files.format == "parquet":
+        return spark.read.parquet(*paths)
+    names = (
+        [c.name for c in source.columns]
+        if source.files.format == "json"
+        else [name for name, _ in columns]
+    )
+    schema = ", ".join(f"`{name.replace('`', '``')}` STRING" for name in [*names, _CORRUPT])
+    reader = spark.read.schema(schema).option("columnNameOfCorruptRecord", _CORRUPT)
+    if source.files.format == "json":
+        return reader.json(paths)
+    return reader.option("header", "true").option("enforceSchema", "true").csv(paths)
+
+
+def _converted(raw: "DataFrame", source: SourcePlan) -> "DataFrame":
+    from pyspark.sql import functions as F
+
+    found = {field.name: field.dataType.simpleString() for field in raw.schema.fields}
+    converted, broken = [], [F.expr("false")]
+    for column in source.columns:
+        value, loses = _convert(F.col(f"`{column.name}`"), found[column.name], column)
+        converted.append(value.alias(column.name))
+        broken.append(loses)
+    if _CORRUPT in found:
+        broken.append(F.col(_CORRUPT).isNotNull())
+    payload = [F.col(f"`{name}`") for name in found]
+    any_broken = broken[0]
+    for one in broken[1:]:
+        any_broken = any_broken | one
+    return raw.select(
+        *converted,
+        any_broken.alias(BROKEN),
+        F.to_json(F.struct(*payload)).alias(PAYLOAD),
+        F.col("_metadata.file_path").alias(FILE),
+        F.struct(
+            F.col("_metadata.file_path"),
+            F.col("_metadata.file_block_start"),
+            F.monotonically_increasing_id(),
+        ).alias(ARRIVAL),
+    )
+
+
+def _convert(
+    cell: "SparkColumn", found: str, column: Column
+) -> tuple["SparkColumn", "SparkColumn"]:
+    """Return the cell as declared, and whether a value was there that does not convert."""
+    from pyspark.sql import functions as F
+
+    kind = column.type.kind
+    if found in {"float", "double"}:
+        # Not a number is no value: pandas writes missing integers so, and JSON cannot carry it.
+        finite = ~F.isnan(cell) & (F.abs(cell) != float("inf"))
+        cell = F.when(finite, cell)
+    if kind == "float64":
+        wide = cell.try_cast("double")
+        return F.when(~F.isnan(wide) & (F.abs(wide) != float("inf")), wide), _lost(cell, wide)
+    if found == "string" and kind in {"timestamp", "date"}:
+        return _parsed_instant(cell, kind)
+    if kind == "timestamp" and found == "bigint":
+        instant = F.timestamp_millis(cell)
+        return instant, F.expr("false")
+    if kind == "bool" and found in _INTEGERS:
+        return F.when(cell.isin(0, 1), cell == 1), cell.isNotNull() & ~cell.isin(0, 1)
+    value = cell.try_cast(spark_type(column))
+    lost = _lost(cell, value)
+    if kind in {"int32", "int64"} and (found in {"float", "double"} or found.startswith("dec")):
+        fraction = cell.isNotNull() & (cell != F.floor(cell))
+        return F.when(~fraction, value), lost | fraction
+    return value, lost
+
+
+def _lost(cell: "SparkColumn", value: "SparkColumn") -> "SparkColumn":
+    return cell.isNotNull() & value.isNull()
+
+
+def _parsed_instant(cell: "SparkColumn", kind: str) -> tuple["SparkColumn", "SparkColumn"]:
+    from pyspark.sql import functions as F
+
+    if kind == "date":
+        value = cell.try_cast("date")
+    else:
+        epoch_ms = cell.rlike(r"^-?\d{5,}$")
+        value = F.when(epoch_ms, F.timestamp_millis(cell.try_cast("bigint"))).otherwise(
+            cell.try_cast("timestamp")
+        )
+    return value, _lost(cell, value)

@@ -1,0 +1,167 @@
+"""Which features a training set was asked for, under which names they come out.
+
+A name is ``feature`` (unique over all views), ``view:feature`` or ``view:*``. An output column has
+the bare feature name; where two requested features share it, both are named ``view__feature``.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from millrace.errors import Fault, NotDeclared, SpecError, nearest
+from millrace.plan import FeaturePlan, Plan, ViewPlan
+
+_WHERE = "--features"
+
+
+@dataclass(frozen=True)
+class RequestedView:
+    """One view cut down to what was asked of it.
+
+    Attributes:
+        view: the view with the requested features and the measures that they read, no others;
+            measures keep the names they have in the whole view.
+        columns: output column of each feature of ``view``, in the same order.
+    """
+
+    view: ViewPlan
+    columns: tuple[str, ...]
+
+    @property
+    def reads_event_id(self) -> bool:
+        """True where the source names events and a feature needs the name to break ties."""
+        ordered = any(f.aggregate in {"first", "last"} for f in self.view.features)
+        return ordered and self.view.source.event_id is not None
+
+
+@dataclass(frozen=True)
+class RequestedFeatures:
+    """A request, resolved.
+
+    Attributes:
+        views: one entry per view, in the order first named.
+        columns: all output columns, in the order asked for; a feature named twice counts once.
+    """
+
+    views: tuple[RequestedView, ...]
+    columns: tuple[str, ...]
+
+    @property
+    def join_keys(self) -> tuple[str, ...]:
+        """Every key column that a spine needs, in order of first use."""
+        return tuple(dict.fromkeys(k for r in self.views for k in r.view.join_keys))
+
+
+def request_features(plan: Plan, names: Sequence[str]) -> RequestedFeatures:
+    """Resolve the names of features.
+
+    Args:
+        plan: everything declared.
+        names: ``feature``, ``view:feature`` or ``view:*``; blanks around a name do not count.
+
+    Raises:
+        SpecError: a name means no feature or several; every such name is told, with the nearest
+            valid ones or the candidates.
+    """
+    faults: list[Fault] = []
+    chosen: dict[tuple[str, str], FeaturePlan] = {}
+    for name in (n.strip() for n in names):
+        if not name:
+            continue
+        try:
+            chosen.update({(v.name, f.name): f for v, f in _meaning(plan, name)})
+        except SpecError as error:
+            faults.extend(error.faults)
+    if not faults and not chosen:
+        faults.append(Fault("no feature is named", _WHERE, nearest("", _bare_names(plan))))
+    if faults:
+        raise SpecError.of(faults)
+    return _named(plan, chosen)
+
+
+def service_features(plan: Plan, service: str) -> tuple[str, ...]:
+    """Return the features of a service as ``view:feature``, in declared order.
+
+    Raises:
+        NotDeclared: no such service; the nearest are named.
+    """
+    try:
+        entries = plan.services[service].features
+    except KeyError:
+        raise NotDeclared(
+            f"no feature service {service!r}",
+            where="--service",
+            fix=nearest(service, list(plan.services)) or "declare one under `feature_services:`",
+        ) from None
+    return tuple(f"{view}:{feature}" for view, feature in entries)
+
+
+def _meaning(plan: Plan, name: str) -> list[tuple[ViewPlan, FeaturePlan]]:
+    if ":" not in name:
+        return [_bare(plan, name)]
+    view_name, feature_name = name.split(":", maxsplit=1)
+    view = plan.views.get(view_name)
+    if view is None:
+        raise _fault(f"no feature view {view_name!r} (in {name!r})", view_name, list(plan.views))
+    if feature_name == "*":
+        return [(view, feature) for feature in view.features]
+    known = {feature.name: feature for feature in view.features}
+    if feature_name not in known:
+        raise _fault(f"view {view_name} has no feature {feature_name!r}", feature_name, list(known))
+    return [(view, known[feature_name])]
+
+
+def _bare(plan: Plan, name: str) -> tuple[ViewPlan, FeaturePlan]:
+    found = [(v, f) for v, f in _all_features(plan) if f.name == name]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        candidates = " or ".join(f"{v.name}:{f.name}" for v, f in found[:4])
+        raise SpecError.of(
+            [Fault(f"{len(found)} views have a feature {name!r}", _WHERE, f"say {candidates}")]
+        )
+    if name in plan.views:
+        raise SpecError.of(
+            [Fault(f"{name!r} is a view, not a feature", _WHERE, f"say {name}:* for all of it")]
+        )
+    raise _fault(f"no feature {name!r} in any view", name, _bare_names(plan))
+
+
+def _fault(what: str, name: str, choices: Sequence[str]) -> SpecError:
+    return SpecError.of([Fault(what, _WHERE, nearest(name, choices))])
+
+
+def _all_features(plan: Plan) -> Iterator[tuple[ViewPlan, FeaturePlan]]:
+    return ((v, f) for v in plan.views.values() for f in v.features)
+
+
+def _bare_names(plan: Plan) -> list[str]:
+    return list(dict.fromkeys(f.name for _, f in _all_features(plan)))
+
+
+def _named(plan: Plan, chosen: dict[tuple[str, str], FeaturePlan]) -> RequestedFeatures:
+    uses = Counter(feature for _, feature in chosen)
+    columns = {
+        (view, feature): feature if uses[feature] == 1 else f"{view}__{feature}"
+        for view, feature in chosen
+    }
+    by_view: dict[str, list[FeaturePlan]] = {}
+    for (view, _), feature in chosen.items():
+        by_view.setdefault(view, []).append(feature)
+    views = tuple(
+        RequestedView(
+            _restricted(plan.views[name], features),
+            tuple(columns[name, feature.name] for feature in features),
+        )
+        for name, features in by_view.items()
+    )
+    return RequestedFeatures(views, tuple(columns.values()))
+
+
+def _restricted(view: ViewPlan, features: Sequence[FeaturePlan]) -> ViewPlan:
+    needed = {f.measure.name for f in features if f.measure is not None}
+    return replace(
+        view,
+        features=tuple(features),
+        measures=tuple(m for m in view.measures if m.name in needed),
+    )

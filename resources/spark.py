@@ -1,0 +1,117 @@
+"""The door to Spark: one Connect session per process, and nothing that only a classic session has.
+
+Written against the part of the DataFrame API that Connect and classic sessions share, so that a
+cluster of the user's (``MILLRACE_SPARK_REMOTE``) runs the same code.
+"""
+
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from millrace.errors import EngineError, EngineUnavailable
+from resources.endpoints import spark_remote
+from resources.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+_SESSION_CONF = {
+    # Every timestamp of the lake is an instant; a session zone other than UTC would move days.
+    "spark.sql.session.timeZone": "UTC",
+    # Cells that do not convert are judged one by one (dead letters); a job must never die on one.
+    "spark.sql.ansi.enabled": "true",
+    # Parquet timestamps without a zone read as TIMESTAMP_NTZ lift a Delta table's protocol.
+    "spark.sql.parquet.inferTimestampNTZ.enabled": "false",
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "200000",
+    "spark.sql.adaptive.coalescePartitions.enabled": "true",
+}
+
+
+_ROWS_PER_TASK = 750_000
+"""Rows a kernel task holds at once; at some 200 bytes of arrays a row, well under 1 GB."""
+
+
+def kernel_partitions(rows: int) -> int:
+    """Return how many tasks to spread ``rows`` over so that each fits a worker's memory.
+
+    An even number, for a small machine's two cores to end together. A single entity is never
+    split, so the largest one sets the floor.
+    """
+    return max(2, 2 * -(-rows // (2 * _ROWS_PER_TASK)))
+
+
+@lru_cache(maxsize=4)
+def _session(remote: str, *, is_ours: bool) -> "SparkSession":
+    from pyspark.errors import PySparkException
+    from pyspark.sql import SparkSession
+
+    try:
+        session = SparkSession.builder.remote(remote).getOrCreate()
+        for key, value in _SESSION_CONF.items():
+            session.conf.set(key, value)
+        if not is_ours:
+            _ship_our_code(session)
+    except PySparkException as error:
+        raise EngineUnavailable(
+            f"Spark does not answer: {first_line(error)}",
+            where=remote.split(";", maxsplit=1)[0],
+            fix="`millrace status` shows its state, `millrace up spark` starts it",
+        ) from error
+    return session
+
+
+def connect(settings: Settings) -> "SparkSession":
+    """Return this process's session with the stack's Spark.
+
+    The session is shared by all callers of the process and lives as long as it does.
+
+    Raises:
+        EngineUnavailable: no server is known, or it does not answer.
+    """
+    remote, is_ours = spark_remote(settings), settings.spark_remote is None
+    session = _session(remote, is_ours=is_ours)
+    if session.is_stopped:
+        _session.cache_clear()
+        session = _session(remote, is_ours=is_ours)
+    return session
+
+
+def _ship_our_code(session: "SparkSession") -> None:
+    """Send our packages to a cluster of the user's, whose workers then need only numpy and Arrow.
+
+    The local server's workers run in this very environment and need nothing.
+    """
+    import millrace
+    import resources
+
+    with tempfile.TemporaryDirectory() as folder:
+        archive = Path(folder) / "millrace_code.zip"
+        with zipfile.ZipFile(archive, "w") as packed:
+            for package in (millrace, resources):
+                root = Path(package.__path__[0])
+                for module in sorted(root.rglob("*.py")):
+                    packed.write(module, Path(package.__name__) / module.relative_to(root))
+        session.addArtifacts(str(archive), pyfile=True)
+
+
+def first_line(error: Exception, limit: int = 400) -> str:
+    """Return the telling part of an engine's message: its first line, cut to ``limit``."""
+    text = str(error).strip()
+    return (text.splitlines() or [type(error).__name__])[0][:limit]
+
+
+@contextmanager
+def engine_errors(where: str) -> Iterator[None]:
+    """Turn Spark's own exceptions into ``EngineError`` at this seam, keeping the cause."""
+    from pyspark.errors import PySparkException
+
+    try:
+        yield
+    except PySparkException as error:
+        raise EngineError(
+            first_line(error), where=where, fix="`millrace logs spark` has the whole trace"
+        ) from error

@@ -1,0 +1,42 @@
+"""Versions of views: ``v1``, ``v2``, … by lake, one for each meaning that was ever built there.
+
+A Delta table at ``<lake>/view_versions`` holds (view, fingerprint) pairs in the order in which
+they were first built; the number of a version is its place in that order. A change of meaning is
+thereby a new table, stream job and online key prefix, and the old one stays as it is.
+"""
+
+from datetime import UTC, datetime
+
+from millrace.plan import ViewPlan
+from resources.lake import open_table, rs_path
+from resources.settings import Settings
+
+TABLE = "view_versions"
+
+
+def deployed_version(settings: Settings, view: ViewPlan) -> str | None:
+    """Return the version of this view's meaning; None if the lake never saw it."""
+    known = _fingerprints(settings, view.name)
+    return f"v{known.index(view.fingerprint) + 1}" if view.fingerprint in known else None
+
+
+def claim_version(settings: Settings, view: ViewPlan) -> str:
+    """Return the version of this view's meaning, allotting the next number if it is new."""
+    import pyarrow as pa
+    from deltalake import write_deltalake
+
+    # Two first builds of one view may race: both rows are there, and both read the same order.
+    while (found := deployed_version(settings, view)) is None:
+        now_us = int(datetime.now(tz=UTC).timestamp() * 1_000_000)
+        row = {"view": [view.name], "fingerprint": [view.fingerprint], "first_built_us": [now_us]}
+        write_deltalake(rs_path(settings, TABLE), pa.table(row), mode="append")
+    return found
+
+
+def _fingerprints(settings: Settings, view: str) -> list[str]:
+    table = open_table(settings, TABLE)
+    if table is None:
+        return []
+    rows = [r for r in table.to_pyarrow_table().to_pylist() if r["view"] == view]
+    rows.sort(key=lambda r: (r["first_built_us"], r["fingerprint"]))
+    return list(dict.fromkeys(r["fingerprint"] for r in rows))

@@ -1,0 +1,76 @@
+"""Millrace's language: feature views, what they mean, and what each engine is told of them.
+
+    from millrace import Entity, FeatureView, Source, count, avg, last
+
+Names are loaded at first use, so that importing the package costs nothing.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from millrace.authoring import (
+        BatchSource,
+        Check,
+        Entity,
+        FeatureService,
+        FeatureView,
+        Source,
+        StreamSource,
+        approx_distinct,
+        avg,
+        count,
+        distinct,
+        first,
+        last,
+        last_k,
+        max,
+        min,
+        percentile,
+        stddev,
+        sum,
+        top_k,
+        variance,
+    )
+    from millrace.errors import Fault, PlatformError, SpecError
+
+__all__ = [
+    "BatchSource",
+    "Check",
+    "Entity",
+    "Fault",
+    "FeatureService",
+    "FeatureView",
+    "PlatformError",
+    "Source",
+    "SpecError",
+    "StreamSource",
+    "approx_distinct",
+    "avg",
+    "count",
+    "distinct",
+    "first",
+    "last",
+    "last_k",
+    "max",
+    "min",
+    "percentile",
+    "stddev",
+    "sum",
+    "top_k",
+    "variance",
+]
+
+_ERRORS = frozenset({"Fault", "PlatformError", "SpecError"})
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    home = "millrace.errors" if name in _ERRORS else "millrace.authoring"
+    return getattr(import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

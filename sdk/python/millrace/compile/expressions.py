@@ -1,0 +1,130 @@
+"""Expressions as SQL trees for Spark 4.2 and Flink 2.2, with the meaning of the reference.
+
+Nothing in the compiled SQL raises: in Spark's ANSI mode an error would stop a backfill, in Flink
+a job. Assumed of the session: its time zone is UTC. Assumed of the columns: the declared types,
+and timestamps (in Flink ``TIMESTAMP_LTZ(3)``) of whole milliseconds.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import ClassVar
+
+from sqlglot import exp
+
+from millrace.compile.dialects import SPARK, MillraceFlink
+from millrace.compile.lowering import Lowering, binary, number, operand, when
+from millrace.compile.trees import call
+from millrace.expressions import Expression
+from millrace.expressions.nodes import Call, Literal, Node
+from millrace.types import DATE, FLOAT64, INT64, STRING, DataType, decimal
+
+
+def to_spark(expression: Expression) -> exp.Expression:
+    """Return the expression for Spark; its SQL type is the declared one of ``expression.type``."""
+    return _SPARK.node(expression.root, finite=True)
+
+
+def to_flink(expression: Expression) -> exp.Expression:
+    """Return the expression for Flink; its SQL type is the declared one of ``expression.type``.
+
+    Instants before 1970 are Flink's one limit: it cuts their parts towards zero.
+    """
+    return _FLINK.node(expression.root, finite=True)
+
+
+class _Spark(Lowering):
+    """Spark 4.2, ANSI mode on or off."""
+
+    dialect: ClassVar[str | type] = SPARK
+    types: ClassVar[Mapping[str, str]] = {
+        "int32": "INT",
+        "int64": "BIGINT",
+        "float64": "DOUBLE",
+        "bool": "BOOLEAN",
+        "string": "STRING",
+        "timestamp": "TIMESTAMP",
+        "date": "DATE",
+        "bytes": "BINARY",
+    }
+
+    _CHECKED: ClassVar[Mapping[str, str]] = {
+        "+": "TRY_ADD",
+        "-": "TRY_SUBTRACT",
+        "*": "TRY_MULTIPLY",
+    }
+
+    def checked(self, op: str, left: exp.Expression, right: exp.Expression) -> exp.Expression:
+        return call(self._CHECKED[op], left, right)
+
+    def at(self, epoch_ms: int) -> exp.Expression:
+        return call("TIMESTAMP_MILLIS", number(str(epoch_ms)))
+
+    def integer(self, value: int, kind: DataType) -> exp.Expression:
+        return number(f"{value}L") if kind.kind == "int64" else super().integer(value, kind)
+
+
+class _Flink(Lowering):
+    """Flink 2.2."""
+
+    dialect: ClassVar[str | type] = MillraceFlink
+    types: ClassVar[Mapping[str, str]] = {
+        "int32": "INT",
+        "int64": "BIGINT",
+        "float64": "DOUBLE",
+        "bool": "BOOLEAN",
+        "string": "STRING",
+        "timestamp": "TIMESTAMP_LTZ(3)",
+        "date": "DATE",
+        "bytes": "BYTES",
+    }
+    names: ClassVar[Mapping[str, str]] = {"LENGTH": "CHAR_LENGTH"}
+
+    def checked(self, op: str, left: exp.Expression, right: exp.Expression) -> exp.Expression:
+        # BIGINT wraps around silently, and so does a cast from DECIMAL; reading text does not.
+        # Comparing the exact result with the bounds would name it three times, and a chain of n
+        # additions 3^n times.
+        wide = decimal(19, 0)
+        result = binary(op, self.cast(left, wide), self.cast(right, wide))
+        return self.try_cast(self.cast(result, STRING), INT64)
+
+    def transcendental(self, node: Call) -> exp.Expression:
+        if node.op != "LN":
+            return super().transcendental(node)
+        # Some releases raise on an argument that is not positive; others give NaN.
+        tree = self.taken(node.args[0], FLOAT64)
+        return call("LN", when(binary(">", tree, number("0e0")), tree))
+
+    def like(self, node: Call) -> exp.Expression:
+        pattern = node.args[1]
+        if not isinstance(pattern, Literal) or "_" not in str(pattern.value):
+            return super().like(node)
+        # Flink's `_` stands for any character but a line break.
+        words = {"%": ".*", "_": "."}
+        regex = "".join(words.get(c) or re.escape(c) for c in str(pattern.value))
+        text = self.node(node.args[0], finite=True)
+        return call("REGEXP", text, exp.Literal.string(rf"(?s)\A{regex}\z"))
+
+    def instant(self, node: Node) -> exp.Expression:
+        tree = super().instant(node)
+        if node.type == DATE:
+            return tree
+        # Parts are defined on TIMESTAMP; the cast uses the session's time zone.
+        return exp.Cast(this=tree, to=exp.DataType.build("TIMESTAMP(3)", dialect=self.dialect))
+
+    def widen(self, tree: exp.Expression, source: DataType, to: DataType) -> exp.Expression:
+        # DECIMAL of up to 18 digits becomes a double as long / 10^scale, which rounds twice
+        # beyond 2^53; by way of text it rounds once, as everywhere else.
+        if to == FLOAT64 and source.kind == "decimal" and source.precision in {16, 17, 18}:
+            return self.cast(self.cast(tree, STRING), to)
+        return super().widen(tree, source, to)
+
+    def at(self, epoch_ms: int) -> exp.Expression:
+        return call("TO_TIMESTAMP_LTZ", number(str(epoch_ms)), number("3"))
+
+    def string(self, value: str) -> exp.Expression:
+        # A literal is CHAR(n); in CASE and COALESCE it must not bring its length along.
+        return self.cast(exp.Literal.string(value), STRING)
+
+
+_SPARK = _Spark()
+_FLINK = _Flink()

@@ -1,0 +1,352 @@
+"""What Flink is told: the companion job of a view, which keeps its tiles fresh.
+
+One script reads the source's topic, judges each event by itself (never by watermark, so a replay
+gives the same verdicts), keeps the first copy of each event id, and upserts one row per (join keys,
+tile) on every change. Dead letters are the archive's business: here bad events only stay out.
+
+The job's jar brings the functions that SQL lacks:
+
+- ``parse_json_row(BYTES, row type)``: table function; the columns of the row type, then
+  ``reason``, null where the value fits the type. An instant may be ISO-8601 or epoch
+  milliseconds in the JSON, and comes out as epoch milliseconds.
+- ``epoch_ms(TIMESTAMP_LTZ(3))``: the instant's milliseconds; no built-in function has them.
+- ``moments(DOUBLE)``: ``ROW<mean DOUBLE, m2 DOUBLE>`` over non-null values by Welford's method,
+  null for none. Flink rewrites VAR_POP into sums of squares, which loses the variance of large
+  numbers; Spark's VAR_POP does not, and tiles of both must merge to the same.
+- ``first_edge`` and ``last_edge(event_ms, ingest_ms[, event_id], value)``: a row of the
+  arguments, of the least or greatest event by ``millrace.aggregates.Edge.rank``; null values are
+  passed over.
+
+Two differences to the archive's verdicts remain, both beyond the dedup horizon only: the horizon
+counts from the copy that was kept, and by the job's clock.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from sqlglot import exp
+
+from millrace.compile import flink_ddl as ddl
+from millrace.compile.expressions import to_flink
+from millrace.compile.flink_events import (
+    ACCEPTED,
+    DEDUPLICATED,
+    EVENT_MS,
+    INGEST_MS,
+    accepted_view,
+    bigint,
+    deduplicated_view,
+    source_table,
+)
+from millrace.compile.trees import call, column, identifier, is_not_null, named, table
+from millrace.durations import DAY_MS
+from millrace.errors import UnsupportedByEngine
+from millrace.plan import StreamPlan, ViewPlan
+from millrace.tiles import LAST_EVENT, ROWS, TILE_START, TileColumn, tile_columns
+from millrace.types import DataType
+
+FUNCTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "parse_json_row": "millrace.flink.ParseJsonRow",
+        "epoch_ms": "millrace.flink.EpochMs",
+        "moments": "millrace.flink.Moments",
+        "first_edge": "millrace.flink.FirstEdge",
+        "last_edge": "millrace.flink.LastEdge",
+    }
+)
+"""The functions of the job's jar and the classes that hold them."""
+
+STATEMENT_END = "\n;\n"
+"""Statements of a script are parted by a line that holds only a semicolon."""
+
+_EVENT_ID = "_event_id"
+_SIMPLE: Mapping[str, type[exp.Count | exp.Min | exp.Max]] = MappingProxyType(
+    {"count": exp.Count, "min": exp.Min, "max": exp.Max}
+)
+
+
+@dataclass(frozen=True)
+class FlinkEndpoints:
+    """Where a job reads and writes. The defaults are placeholders, for printing.
+
+    Attributes:
+        bootstrap_servers: Kafka.
+        tile_topic: topic of the tiles; None: ``millrace.tiles.<view>.<fingerprint>``.
+        read_from_ms: append time from which the topic is read; None: its beginning.
+        cut_over_ms: a day edge; earlier tiles are the batch's. None: the view's start.
+        outage_ms: how long a tile's state outlives its last possible event. State's time to live
+            runs on during an outage, and a tile restored after it would begin again at nothing.
+        checkpoint_s: seconds between checkpoints.
+    """
+
+    bootstrap_servers: str = "localhost:9092"
+    tile_topic: str | None = None
+    read_from_ms: int | None = None
+    cut_over_ms: int | None = None
+    outage_ms: int = DAY_MS
+    checkpoint_s: int = 10
+
+
+@dataclass(frozen=True)
+class StreamJob:
+    """A job: its SQL and the configuration it is submitted with.
+
+    Attributes:
+        name: ``<view>-<fingerprint>``.
+        statements: SQL, in order; the last is the only INSERT.
+        configuration: settings of the job, over those of the cluster.
+    """
+
+    name: str
+    statements: tuple[str, ...]
+    configuration: Mapping[str, str]
+
+    @property
+    def script(self) -> str:
+        """The statements as the SQL runner takes them."""
+        return STATEMENT_END.join(self.statements) + STATEMENT_END
+
+    @property
+    def text(self) -> str:
+        """The settings as SET statements, then the script, as Flink's SQL client takes them."""
+        settings = [
+            f"SET {exp.Literal.string(key).sql()} = {exp.Literal.string(value).sql()}"
+            for key, value in self.configuration.items()
+        ]
+        return STATEMENT_END.join([*settings, *self.statements]) + STATEMENT_END
+
+
+def job_id(view: ViewPlan, version: str, generation: int) -> str:
+    """Return the 32 hex digits under which a job is submitted.
+
+    Flink refuses a second job of the same id, so a retried submission never starts a twin.
+
+    Args:
+        view: the view.
+        version: its version in this lake, ``v1``.
+        generation: grows by one with each intended restart.
+    """
+    identity = "|".join((view.name, version, view.fingerprint, str(generation)))
+    return hashlib.sha256(f"millrace|{identity}".encode()).hexdigest()[:32]
+
+
+def stream_job(view: ViewPlan, endpoints: FlinkEndpoints | None = None) -> StreamJob:
+    """Return the job of a view.
+
+    Raises:
+        UnsupportedByEngine: the source has no stream or one that is not JSON, or a feature's
+            aggregate does not exist in Flink for its type.
+    """
+    endpoints = endpoints or FlinkEndpoints()
+    stream = _checked_stream(view)
+    counted = ACCEPTED if view.source.event_id is None else DEDUPLICATED
+    statements: list[exp.Create | exp.Insert] = [
+        *(ddl.create_function(name, FUNCTIONS[name]) for name in _functions(view)),
+        source_table(
+            stream.topic,
+            f"millrace-{view.name}-{view.fingerprint}",
+            endpoints.bootstrap_servers,
+            endpoints.read_from_ms,
+        ),
+        _tile_table(view, endpoints),
+        accepted_view(view.source),
+        *([] if view.source.event_id is None else [deduplicated_view(view.source)]),
+        ddl.create_view("measured", _measured(view, counted, endpoints)),
+        exp.Insert(this=table("tiles"), expression=_tiles(view, endpoints)),
+    ]
+    return StreamJob(
+        name=f"{view.name}-{view.fingerprint}",
+        statements=tuple(ddl.printed(statement) for statement in statements),
+        configuration=MappingProxyType(_configuration(view, endpoints)),
+    )
+
+
+def _checked_stream(view: ViewPlan) -> StreamPlan:
+    stream, where = view.source.stream, f"view {view.name}"
+    if stream is None:
+        raise UnsupportedByEngine(
+            f"the source {view.source.name!r} names no stream, so no Flink job can follow it",
+            where=where,
+            fix="give the source a stream: {topic: …, format: json}",
+        )
+    if stream.format != "json":
+        raise UnsupportedByEngine(
+            f"streams of format {stream.format!r} are not supported yet",
+            where=f"source {view.source.name}",
+            fix="use format: json",
+        )
+    for feature in view.features:
+        measured = feature.measure.type.kind if feature.measure else None
+        if feature.aggregate in {"min", "max"} and measured == "bytes":
+            raise UnsupportedByEngine(
+                f"Flink has no {feature.aggregate} of bytes",
+                where=f"{where}, feature {feature.name}",
+                fix="declare the column as string",
+            )
+    return stream
+
+
+def _functions(view: ViewPlan) -> list[str]:
+    suffixes = {column.suffix for column in tile_columns(view)}
+    needed = {"parse_json_row", "epoch_ms"}
+    if "m2" in suffixes:
+        needed.add("moments")
+    needed |= {f"{edge}_edge" for edge in ("first", "last") if edge in suffixes}
+    return [name for name in FUNCTIONS if name in needed]
+
+
+def _configuration(view: ViewPlan, endpoints: FlinkEndpoints) -> dict[str, str]:
+    # table.exec.state.ttl is the only way to bound the copies' state; a hint on the aggregate
+    # gives the tiles their own.
+    has_copies = view.source.event_id is not None
+    ttl_ms = view.source.dedup_horizon_ms if has_copies else _tile_ttl_ms(view, endpoints)
+    return {
+        "pipeline.name": f"{view.name}-{view.fingerprint}",
+        "pipeline.max-parallelism": "128",
+        "table.local-time-zone": "UTC",
+        "table.exec.state.ttl": f"{ttl_ms} ms",
+        "execution.buffer-timeout.interval": "5 ms",
+        "execution.checkpointing.interval": f"{endpoints.checkpoint_s} s",
+    }
+
+
+def _tile_ttl_ms(view: ViewPlan, endpoints: FlinkEndpoints) -> int:
+    source = view.source
+    open_ms = view.tile_hop_ms + source.allowed_lateness_ms + source.clock_skew_ms
+    return open_ms + endpoints.outage_ms
+
+
+def _tile_table(view: ViewPlan, endpoints: FlinkEndpoints) -> exp.Create:
+    keys = [ddl.table_column(e.join_key, _wire_type(e.type)) for e in view.entities]
+    kept = [ddl.table_column(c.name, _kept_type(view, c)) for c in tile_columns(view)]
+    key = (*view.join_keys, TILE_START)
+    topic = endpoints.tile_topic or f"millrace.tiles.{view.name}.{view.fingerprint}"
+    options = {
+        "connector": "upsert-kafka",
+        "topic": topic,
+        "properties.bootstrap.servers": endpoints.bootstrap_servers,
+        "properties.linger.ms": "5",
+        "properties.batch.size": "131072",
+        "properties.compression.type": "lz4",
+        "key.format": "json",
+        "key.json.encode.decimal-as-plain-number": "true",
+        "value.format": "json",
+        "value.json.encode.decimal-as-plain-number": "true",
+    }
+    columns = [*keys, ddl.table_column(TILE_START, "BIGINT"), *kept, ddl.primary_key(key)]
+    return ddl.create_table("tiles", columns, options)
+
+
+def _measured(view: ViewPlan, counted: str, endpoints: FlinkEndpoints) -> exp.Select:
+    start_ms = max(view.start_ms, endpoints.cut_over_ms or view.start_ms)
+    columns: list[exp.Expression] = [
+        named(_on_wire(column(e.join_key), e.type), e.join_key) for e in view.entities
+    ]
+    columns.append(named(_tile_start(view, start_ms), TILE_START))
+    columns += [column(EVENT_MS), column(INGEST_MS)]
+    if view.source.event_id is not None:
+        event_id = view.source.column(view.source.event_id)
+        columns.append(named(_on_wire(column(event_id.name), event_id.type), _EVENT_ID))
+    columns += [named(_on_wire(to_flink(m.expression), m.type), m.name) for m in view.measures]
+    earliest = exp.GTE(this=column(EVENT_MS), expression=bigint(start_ms))
+    present = [is_not_null(column(name)) for name in view.join_keys]
+    filtered = [] if view.filter is None else [to_flink(view.filter)]
+    query = exp.select(*columns).from_(table(counted))
+    return query.where(earliest, *present, *filtered)
+
+
+def _tile_start(view: ViewPlan, start_ms: int) -> exp.Expression:
+    hop = exp.Literal.number(view.tile_hop_ms)
+    past = call("MOD", column(EVENT_MS), hop)
+    if start_ms < 0:  # MOD has the sign of the event time; the tile's floor has not
+        past = call("MOD", exp.Add(this=past, expression=hop.copy()), hop.copy())
+    return exp.Sub(this=column(EVENT_MS), expression=past)
+
+
+def _tiles(view: ViewPlan, endpoints: FlinkEndpoints) -> exp.Select:
+    keys = (*view.join_keys, TILE_START)
+    columns = tile_columns(view)
+    inner: dict[str, exp.Expression] = {}
+    for kept in columns:
+        name, value = _aggregated(view, kept)
+        inner[name] = value
+    ttl = exp.EQ(
+        this=exp.Literal.string("measured"),
+        expression=exp.Literal.string(f"{_tile_ttl_ms(view, endpoints)} ms"),
+    )
+    hint = exp.Hint(expressions=[exp.Anonymous(this="STATE_TTL", expressions=[ttl])])
+    aggregated = exp.select(
+        *(column(name) for name in keys), *(named(v, n) for n, v in inner.items())
+    ).from_(table("measured"))
+    aggregated = aggregated.group_by(*(column(name) for name in keys))
+    aggregated.set("hint", hint)
+    outer = [*(column(name) for name in keys), *(_finished(c) for c in columns)]
+    return exp.select(*outer).from_(aggregated.subquery(identifier("aggregated")))
+
+
+def _aggregated(view: ViewPlan, kept: TileColumn) -> tuple[str, exp.Expression]:
+    """One aggregate of the inner query: the tile column, or the moments that two columns share."""
+    if kept.suffix == ROWS:
+        return kept.name, exp.Count(this=exp.Star())
+    if kept.suffix == LAST_EVENT or kept.measure is None:
+        return kept.name, exp.Max(this=column(EVENT_MS))
+    value: exp.Expression = column(kept.measure.name)
+    if kept.suffix in {"mean", "m2"}:
+        return f"{kept.measure.name}_moments", call("MOMENTS", _as_double(value, kept.measure.type))
+    if kept.is_edge:
+        places = [EVENT_MS, INGEST_MS, *([_EVENT_ID] if view.source.event_id else [])]
+        edge = call(f"{kept.suffix}_edge".upper(), *map(column, places), value)
+        return kept.name, edge
+    if kept.suffix == "sum":
+        if kept.measure.type.is_integer:  # Flink's sum of a decimal has 38 digits
+            value = _cast(value, "DECIMAL(28, 0)")
+        return kept.name, exp.Sum(this=value)
+    return kept.name, _SIMPLE[kept.suffix](this=value)
+
+
+def _finished(kept: TileColumn) -> exp.Expression:
+    if kept.measure is None:
+        return column(kept.name)
+    if kept.suffix in {"mean", "m2"}:
+        moments = f"{kept.measure.name}_moments"
+        return named(_finite(column(kept.suffix, moments)), kept.name)
+    if kept.suffix == "sum" and kept.type.kind == "float64":
+        return named(_finite(column(kept.name)), kept.name)
+    return column(kept.name)
+
+
+def _finite(value: exp.Expression) -> exp.Expression:
+    # JSON has no infinity, and no comparison holds for NaN.
+    largest = _cast(exp.Literal.number("1.7976931348623157E308"), "DOUBLE")
+    return exp.Case().when(exp.LTE(this=exp.Abs(this=value.copy()), expression=largest), value)
+
+
+def _kept_type(view: ViewPlan, kept: TileColumn) -> str:
+    value = _wire_type(kept.type)
+    if not kept.is_edge:
+        return value
+    fields = [("event_ms", "BIGINT"), ("ingest_ms", "BIGINT")]
+    if view.source.event_id is not None:
+        id_type = view.source.column(view.source.event_id).type
+        fields.append(("event_id", _wire_type(id_type)))
+    fields.append(("value", value))
+    return f"ROW<{', '.join(f'`{name}` {type_}' for name, type_ in fields)}>"
+
+
+def _wire_type(type_: DataType) -> str:
+    return "BIGINT" if type_.kind == "timestamp" else ddl.sql_type(type_)
+
+
+def _on_wire(value: exp.Expression, type_: DataType) -> exp.Expression:
+    """Instants leave as epoch milliseconds."""
+    return call("EPOCH_MS", value) if type_.kind == "timestamp" else value
+
+
+def _as_double(value: exp.Expression, type_: DataType) -> exp.Expression:
+    return value if type_.kind == "float64" else _cast(value, "DOUBLE")
+
+
+def _cast(value: exp.Expression, type_: str) -> exp.Expression:
+    return exp.Cast(this=value, to=ddl.built_type(type_))

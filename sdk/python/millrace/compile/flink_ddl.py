@@ -1,0 +1,149 @@
+"""Flink's statements as trees: tables with connectors, views and functions.
+
+``millrace.compile.dialects`` speaks Flink's expressions and queries; a job's script needs these
+besides. Everything printed here parses back and prints the same again.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from sqlglot import TokenType, exp
+
+from millrace.compile.dialects import MillraceFlink
+from millrace.compile.trees import identifier, table
+from millrace.types import DataType
+
+_SQL_TYPES = {
+    "int32": "INT",
+    "int64": "BIGINT",
+    "float64": "DOUBLE",
+    "bool": "BOOLEAN",
+    "string": "STRING",
+    "timestamp": "TIMESTAMP_LTZ(3)",
+    "date": "DATE",
+    "bytes": "BYTES",
+}
+
+
+class MetadataConstraint(exp.Expression, exp.ColumnConstraintKind):
+    """``METADATA FROM 'key' VIRTUAL``: a column read from the record's envelope."""
+
+    arg_types: ClassVar = {"this": True}
+
+
+class FlinkStatements(MillraceFlink):
+    """Flink's SQL with the statements that a job's script is made of."""
+
+    class Tokenizer(MillraceFlink.Tokenizer):
+        """Adds the row type."""
+
+        KEYWORDS: ClassVar = {**MillraceFlink.Tokenizer.KEYWORDS, "ROW": TokenType.STRUCT}
+
+    class Parser(MillraceFlink.Parser):
+        """Adds metadata columns."""
+
+        CONSTRAINT_PARSERS: ClassVar = {
+            **MillraceFlink.Parser.CONSTRAINT_PARSERS,
+            "METADATA": lambda self: self._parse_metadata(),
+        }
+
+        def _parse_metadata(self) -> MetadataConstraint:
+            self._match_text_seq("FROM")
+            key = self._parse_string()
+            self._match_text_seq("VIRTUAL")
+            return self.expression(MetadataConstraint(this=key))
+
+    class Generator(MillraceFlink.Generator):
+        """Prints what the parser above reads."""
+
+        TYPE_MAPPING: ClassVar = {
+            **MillraceFlink.Generator.TYPE_MAPPING,
+            exp.DataType.Type.STRUCT: "ROW",
+        }
+
+        TRANSFORMS: ClassVar = {
+            **MillraceFlink.Generator.TRANSFORMS,
+            MetadataConstraint: lambda self, e: f"METADATA FROM {self.sql(e, 'this')} VIRTUAL",
+        }
+
+        def property_sql(self, expression: exp.Property) -> str:
+            return f"{self.sql(expression, 'this')} = {self.sql(expression, 'value')}"
+
+
+def sql_type(type_: DataType) -> str:
+    """Return a type as Flink spells it."""
+    if type_.kind == "decimal":
+        return f"DECIMAL({type_.precision}, {type_.scale})"
+    return _SQL_TYPES[type_.kind]
+
+
+def built_type(text: str) -> exp.DataType:
+    """Return the tree of a type in Flink's spelling."""
+    return exp.DataType.build(text, dialect=FlinkStatements)
+
+
+def table_column(name: str, type_: str) -> exp.ColumnDef:
+    """Return ``name type``."""
+    return exp.ColumnDef(this=identifier(name), kind=built_type(type_))
+
+
+def metadata_column(name: str, type_: str, key: str) -> exp.ColumnDef:
+    """Return ``name type METADATA FROM 'key' VIRTUAL``."""
+    column = table_column(name, type_)
+    kind = MetadataConstraint(this=exp.Literal.string(key))
+    column.set("constraints", [exp.ColumnConstraint(kind=kind)])
+    return column
+
+
+def computed_column(name: str, value: exp.Expression) -> exp.ColumnDef:
+    """Return ``name AS value``."""
+    kind = exp.ComputedColumnConstraint(this=value)
+    return exp.ColumnDef(this=identifier(name), constraints=[exp.ColumnConstraint(kind=kind)])
+
+
+def primary_key(names: Sequence[str]) -> exp.Expression:
+    """Return ``PRIMARY KEY (…) NOT ENFORCED``, the only kind Flink has."""
+    return exp.PrimaryKey(
+        expressions=[identifier(name) for name in names], options=["NOT ENFORCED"]
+    )
+
+
+def create_table(
+    name: str, columns: Sequence[exp.Expression], options: Mapping[str, str]
+) -> exp.Create:
+    """Return ``CREATE TEMPORARY TABLE name (…) WITH (…)``."""
+    properties: list[exp.Expression] = [
+        exp.Property(this=exp.Literal.string(key), value=exp.Literal.string(value))
+        for key, value in options.items()
+    ]
+    return _temporary(
+        "TABLE", exp.Schema(this=table(name), expressions=list(columns)), None, properties
+    )
+
+
+def create_view(name: str, query: exp.Select) -> exp.Create:
+    """Return ``CREATE TEMPORARY VIEW name AS query``."""
+    return _temporary("VIEW", table(name), query)
+
+
+def create_function(name: str, java_class: str) -> exp.Create:
+    """Return ``CREATE TEMPORARY FUNCTION name AS 'class'``."""
+    return _temporary("FUNCTION", table(name), exp.Literal.string(java_class))
+
+
+def _temporary(
+    kind: str,
+    this: exp.Expression,
+    expression: exp.Expression | None,
+    properties: Sequence[exp.Expression] = (),
+) -> exp.Create:
+    arguments: dict[str, Any] = {"this": this, "kind": kind}
+    if expression is not None:
+        arguments["expression"] = expression
+    all_properties = [exp.TemporaryProperty(), *properties]
+    return exp.Create(**arguments, properties=exp.Properties(expressions=all_properties))
+
+
+def printed(statement: exp.Expression) -> str:
+    """Return a statement's text, without a terminator."""
+    return statement.sql(FlinkStatements, pretty=True)

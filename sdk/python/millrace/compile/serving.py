@@ -1,0 +1,105 @@
+"""What the server is told: a published plan, from which it serves without feature code."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from millrace.aggregates import AGGREGATES
+from millrace.codec import FORMAT, Codec, Kind, Slot
+from millrace.errors import StoreError
+from millrace.plan import FeaturePlan, ViewPlan
+from millrace.tiles import LAST_EVENT, feature_columns, tile_columns
+from millrace.types import parse_type
+
+DOCUMENT = "millrace/serving/v1"
+"""Name and version of the document; a reader refuses another."""
+
+
+def serving_plan(view: ViewPlan) -> dict[str, Any]:
+    """Return the serving plan of a view: a JSON document, the same for the same plan.
+
+    It says how the entity's key is made, what tiles and rows hold (slots, in packing order), and of
+    which slots, over which window, each feature is merged. Durations are milliseconds; a null
+    ``length_ms`` is a lifetime, a null ``reach_ms`` says that tiles are kept for ever. ``empty`` is
+    the value of a window without events, and of an entity never seen.
+    """
+    return {
+        "document": DOCUMENT,
+        "view": view.name,
+        "fingerprint": view.fingerprint,
+        "codec": FORMAT,
+        "start_ms": view.start_ms,
+        "tile_hop_ms": view.tile_hop_ms,
+        "reach_ms": view.reach_ms,
+        "ttl_ms": view.ttl_ms,
+        "freshness_ms": view.freshness_ms,
+        "join_keys": [
+            {"entity": e.name, "name": e.join_key, "type": str(e.type)} for e in view.entities
+        ],
+        "slots": {"tile": _tile_slots(view), "row": _row_slots(view)},
+        "features": [_feature(feature) for feature in view.features],
+    }
+
+
+def codec_of(document: Mapping[str, Any], kind: Kind) -> Codec:
+    """Return the codec of a published plan's rows or tiles.
+
+    Raises:
+        StoreError: the document, or the codec it was written for, is of another version.
+    """
+    found = (document.get("document"), document.get("codec"))
+    if found != (DOCUMENT, FORMAT):
+        raise StoreError(
+            f"the serving plan is a {found[0]!r} with codec {found[1]!r}",
+            where=f"serving plan of {document.get('view')}",
+            fix=f"this build reads {DOCUMENT!r} with codec {FORMAT}; publish the view again",
+        )
+    slots = [
+        Slot(
+            slot["name"],
+            parse_type(slot["type"]),
+            is_edge=slot["is_edge"],
+            id_type=None if slot["id_type"] is None else parse_type(slot["id_type"]),
+        )
+        for slot in document["slots"][kind]
+    ]
+    return Codec(kind, document["fingerprint"], slots)
+
+
+def _tile_slots(view: ViewPlan) -> list[dict[str, Any]]:
+    source = view.source
+    id_type = None if source.event_id is None else str(source.column(source.event_id).type)
+    return [
+        {
+            "name": column.name,
+            "type": str(column.type),
+            "is_edge": column.is_edge,
+            "id_type": id_type if column.is_edge else None,
+        }
+        for column in tile_columns(view)
+        if column.name != LAST_EVENT  # it stands in the header of every packed value
+    ]
+
+
+def _row_slots(view: ViewPlan) -> list[dict[str, Any]]:
+    return [
+        {"name": f.name, "type": str(f.type), "is_edge": False, "id_type": None}
+        for f in view.features
+    ]
+
+
+def _feature(feature: FeaturePlan) -> dict[str, Any]:
+    measured = None if feature.measure is None else feature.measure.type
+    aggregate = AGGREGATES[feature.aggregate]
+    return {
+        "name": feature.name,
+        "type": str(feature.type),
+        "aggregate": feature.aggregate,
+        "input_type": None if measured is None else str(measured),
+        "window": {
+            "length_ms": feature.window.length_ms,
+            "hop_ms": feature.window.hop_ms,
+            "offset_ms": feature.window.offset_ms,
+        },
+        "merged_from": list(feature_columns(feature)),
+        "empty": aggregate.finalize(aggregate.init(measured), measured),
+    }

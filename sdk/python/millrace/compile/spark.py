@@ -1,0 +1,176 @@
+"""What Spark is told: measures of events, and tiles.
+
+Both queries read one placeholder table, which the caller registers as a temporary view: columns of
+``events/<source>``, that is the declared columns and ``_event_ms``, ``_ingest_ms``. They hold
+under ANSI mode: nothing in them can overflow or divide by zero with an error.
+"""
+
+from collections.abc import Mapping
+
+from sqlglot import exp
+
+from millrace.compile.dialects import SPARK
+from millrace.compile.expressions import to_spark
+from millrace.compile.trees import call, column, identifier, integer, is_not_null, named, table
+from millrace.durations import DAY_MS
+from millrace.plan import ViewPlan
+from millrace.tiles import LAST_EVENT, ROWS, TILE_START, TileColumn, tile_columns
+from millrace.types import DataType
+
+EVENT_MS = "_event_ms"
+INGEST_MS = "_ingest_ms"
+EVENT_ID = "_event_id"
+EVENT_DATE = "event_date"
+
+_SQL_TYPES = {
+    "int32": "INT",
+    "int64": "BIGINT",
+    "float64": "DOUBLE",
+    "bool": "BOOLEAN",
+    "string": "STRING",
+    "timestamp": "TIMESTAMP",
+    "date": "DATE",
+    "bytes": "BINARY",
+}
+
+_SIMPLE: Mapping[str, type[exp.Count | exp.Min | exp.Max]] = {
+    "count": exp.Count,
+    "min": exp.Min,
+    "first": exp.Min,
+    "max": exp.Max,
+    "last": exp.Max,
+}
+
+
+def sql_type(type_: DataType) -> str:
+    """Return a type as Spark spells it."""
+    if type_.kind == "decimal":
+        return f"DECIMAL({type_.precision}, {type_.scale})"
+    return _SQL_TYPES[type_.kind]
+
+
+def measure_query(view: ViewPlan, events: str | exp.Table) -> str:
+    """Return the query of a view's events with its measures computed.
+
+    Rows are the events that count for the view: filter true, no null join key, not before its
+    start; unordered. Columns are the join keys, ``_event_ms``, ``_ingest_ms``, ``_event_id`` where
+    the source names one, then ``m0`` and so on.
+
+    Args:
+        view: the view.
+        events: name of the temporary view (or a table) that holds the source's events.
+    """
+    return _printed(_measures(view, events))
+
+
+def tile_query(view: ViewPlan, events: str | exp.Table) -> str:
+    """Return the query of a view's tiles.
+
+    One row per (join keys, ``tile_start_ms``) with at least one event; unordered. Columns are those,
+    the columns of ``millrace.tiles.tile_columns``, and ``event_date``, the day of the tile's start.
+    A tile's start is integer arithmetic on epoch milliseconds, the same as in the Flink twin.
+    """
+    start = exp.Sub(
+        this=column(EVENT_MS),
+        expression=call("PMOD", column(EVENT_MS), exp.Literal.number(view.tile_hop_ms)),
+    )
+    inner = _measures(view, events, named(start, TILE_START))
+    keys = [column(name) for name in (*view.join_keys, TILE_START)]
+    partials = [named(_partial(view, c), c.name) for c in tile_columns(view)]
+    day = named(_day_of(column(TILE_START)), EVENT_DATE)
+    measured = inner.subquery(identifier("measured"))
+    query = exp.select(*keys, *partials, day).from_(measured)
+    return _printed(query.group_by(*(key.copy() for key in keys)))
+
+
+def _measures(view: ViewPlan, events: str | exp.Table, *extra: exp.Expression) -> exp.Select:
+    columns: list[exp.Expression] = [column(name) for name in view.join_keys]
+    columns += [column(EVENT_MS), column(INGEST_MS)]
+    if view.source.event_id is not None:
+        columns.append(named(column(view.source.event_id), EVENT_ID))
+    columns += extra
+    columns += [named(to_spark(m.expression), m.name) for m in view.measures]
+    query = exp.select(*columns).from_(table(events) if isinstance(events, str) else events)
+    return query.where(*_conditions(view))
+
+
+def _conditions(view: ViewPlan) -> list[exp.Expression]:
+    earliest = exp.GTE(this=column(EVENT_MS), expression=integer(view.start_ms))
+    present = [is_not_null(column(name)) for name in view.join_keys]
+    filtered = [] if view.filter is None else [to_spark(view.filter)]
+    return [earliest, *present, *filtered]
+
+
+def _partial(view: ViewPlan, kept: TileColumn) -> exp.Expression:
+    if kept.suffix == ROWS:
+        return exp.Count(this=exp.Star())
+    if kept.suffix == LAST_EVENT or kept.measure is None:
+        return exp.Max(this=column(EVENT_MS))
+    value: exp.Expression = column(kept.measure.name)
+    if kept.suffix == "sum":
+        return _sum(value, kept.measure.type, kept.type)
+    if kept.suffix in {"mean", "m2"}:
+        is_double = kept.measure.type.kind == "float64"
+        return _moment(kept.suffix, value if is_double else _cast(value, "DOUBLE"))
+    return _SIMPLE[kept.suffix](this=_edge(view, value) if kept.is_edge else value)
+
+
+def _sum(value: exp.Expression, measured: DataType, kept: DataType) -> exp.Expression:
+    if measured.kind == "float64":
+        return _finite(exp.Sum(this=value))
+    # TRY_SUM gives null, not an error, where a tile's sum needs more than 38 digits. Integers go
+    # in with 28 digits, from which Spark makes a buffer of 38.
+    if measured.is_integer:
+        value = _cast(value, "DECIMAL(28, 0)")
+    return _cast(call("TRY_SUM", value), sql_type(kept))
+
+
+def _moment(suffix: str, value: exp.Expression) -> exp.Expression:
+    if suffix == "mean":
+        return _finite(exp.Avg(this=value))
+    # VAR_POP merges (n, mean, m2) by Chan's formula inside Spark; times n it gives m2 back.
+    return _finite(
+        exp.Mul(this=exp.VariancePop(this=value), expression=exp.Count(this=value.copy()))
+    )
+
+
+def _edge(view: ViewPlan, value: exp.Expression) -> exp.Expression:
+    """A struct that compares as ``millrace.aggregates.Edge.rank`` does; null without a value.
+
+    Spark orders structs field by field with nulls first, and MIN and MAX pass over nulls.
+    """
+    fields: list[tuple[str, exp.Expression]] = [
+        ("event_ms", column(EVENT_MS)),
+        ("ingest_ms", column(INGEST_MS)),
+    ]
+    if view.source.event_id is not None:
+        fields.append(("event_id", column(EVENT_ID)))
+    fields.append(("value", value))
+    struct = exp.Struct(
+        expressions=[
+            exp.PropertyEQ(this=identifier(name), expression=content) for name, content in fields
+        ]
+    )
+    return exp.Case().when(is_not_null(value.copy()), struct)
+
+
+def _finite(value: exp.Expression) -> exp.Expression:
+    # Spark holds NaN for greater than infinity, so one comparison refuses both.
+    infinity = _cast(exp.Literal.string("Infinity"), "DOUBLE")
+    bounded = exp.LT(this=exp.Abs(this=value.copy()), expression=infinity)
+    return exp.Case().when(bounded, value)
+
+
+def _day_of(instant_ms: exp.Expression) -> exp.Expression:
+    day_ms = exp.Literal.number(DAY_MS)
+    midnight = exp.Sub(this=instant_ms, expression=call("PMOD", instant_ms.copy(), day_ms))
+    days = exp.IntDiv(this=exp.Paren(this=midnight), expression=day_ms.copy())
+    return exp.DateFromUnixDate(this=_cast(days, "INT"))
+
+
+def _cast(value: exp.Expression, type_: str) -> exp.Expression:
+    return exp.Cast(this=value, to=exp.DataType.build(type_, dialect=SPARK))
+
+
+def _printed(query: exp.Select) -> str:
+    return query.sql(SPARK, pretty=True) + "\n"

@@ -1,0 +1,274 @@
+"""Specs back into declarations, without loss: reading an export gives equal specs.
+
+Fields that hold their defaults are left out; comments, key order and the ``windows`` shorthand of
+the original are not kept.
+"""
+
+import keyword
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, fields
+from math import isfinite
+from typing import Any
+
+import yaml
+
+from millrace.errors import NotDeclared, nearest
+from millrace.load.yaml import VERSION
+from millrace.spec import Check, Entity, Feature, FeatureService, FeatureView, Source, Specs
+
+_LINE_WIDTH = 100
+
+
+def of_view(specs: Specs, name: str) -> Specs:
+    """Return one view with the source and the entities it names, of each the first declared.
+
+    Raises:
+        NotDeclared: no such view; the nearest are named.
+    """
+    view = next((v for v in specs.views if v.name == name), None)
+    if view is None:
+        known = [v.name for v in specs.views]
+        raise NotDeclared(f"no feature view {name!r}", fix=nearest(name, known))
+    source = next((s for s in specs.sources if s.name == view.source), None)
+    entities = {e.name: e for e in reversed(specs.entities)}
+    return Specs(
+        sources=() if source is None else (source,),
+        entities=tuple(entities[n] for n in view.entities if n in entities),
+        views=(view,),
+    )
+
+
+def to_yaml(specs: Specs) -> str:
+    """Return a YAML file of the declarations."""
+    document: dict[str, Any] = {
+        "version": VERSION,
+        "sources": [_source(source) for source in specs.sources],
+        "entities": [_Line(_given(entity)) for entity in specs.entities],
+        "feature_views": [_view(view) for view in specs.views],
+        "feature_services": [_given(service) for service in specs.services],
+    }
+    return yaml.dump(
+        {key: value for key, value in document.items() if value},
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        width=_LINE_WIDTH,
+    )
+
+
+class _Line(dict[str, Any]):
+    """A mapping that is written in one line."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Block style, with ``_Line`` mappings in braces and no aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _represent_line(dumper: yaml.SafeDumper, line: _Line) -> yaml.MappingNode:
+    return dumper.represent_mapping("tag:yaml.org,2002:map", line.items(), flow_style=True)
+
+
+_Dumper.add_representer(_Line, _represent_line)
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    # PyYAML leaves U+0085 and its like bare, and a reader takes them for line ends.
+    style = None if text.isprintable() else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def _given(record: Any) -> dict[str, Any]:
+    """Return the fields of a record that differ from their defaults, as plain values."""
+    given: dict[str, Any] = {}
+    for declared in fields(record):
+        value = getattr(record, declared.name)
+        default = declared.default
+        if declared.default_factory is not MISSING:
+            default = declared.default_factory()
+        if declared.name != "where" and value != default:
+            given[declared.name] = _plain(value)
+    return given
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
+def _source(source: Source) -> dict[str, Any]:
+    given = _given(source)
+    for name in ("batch", "stream"):
+        if name in given:
+            given[name] = _Line(_given(getattr(source, name)))
+    return given
+
+
+def _view(view: FeatureView) -> dict[str, Any]:
+    given = _given(view)
+    if len(view.entities) == 1:
+        given = {("entity" if k == "entities" else k): v for k, v in given.items()}
+        given["entity"] = view.entities[0]
+    # An empty list and none at all differ in what is asked of the author, so it is kept.
+    given["features"] = [_Line(_feature(feature)) for feature in view.features]
+    if view.tags:
+        given["tags"] = _Line(view.tags)
+    if view.checks:
+        given["checks"] = [_Line({"type": c.type, **_plain(c.arguments)}) for c in view.checks]
+    return {**{k: v for k, v in given.items() if k not in _LAST}, **_only(given, _LAST)}
+
+
+_LAST = ("tags", "features", "checks")
+
+
+def _only(given: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: given[name] for name in names if name in given}
+
+
+def _feature(feature: Feature) -> dict[str, Any]:
+    given = _given(feature)
+    given.update(given.pop("parameters", {}))
+    first = _only(given, ("name", "aggregate", "column", "expr"))
+    return {**first, **{k: v for k, v in given.items() if k not in first}}
+
+
+def to_python(specs: Specs) -> str:
+    """Return a Python file of the declarations."""
+    calls = [
+        *(_call("Source", s, _source_arguments(s)) for s in specs.sources),
+        *(_call("Entity", e, _entity_arguments(e)) for e in specs.entities),
+        *(_call("FeatureView", v, _view_arguments(v)) for v in specs.views),
+        *(_call("FeatureService", s, _service_arguments(s)) for s in specs.services),
+    ]
+    if not calls:
+        return ""
+    used = sorted(set(_used_names(specs)))
+    taken = set(used)
+    body = []
+    for kind, name, arguments in calls:
+        variable = _variable(name, kind, taken)
+        body.append(f"{variable} = {kind}(\n" + "".join(f"    {a},\n" for a in arguments) + ")\n")
+    names = "".join(f"    {name},\n" for name in used)
+    return f"from millrace import (\n{names})\n\n" + "\n".join(body)
+
+
+_Call = tuple[str, str, list[str]]
+_Declared = Source | Entity | FeatureView | FeatureService
+
+
+def _call(kind: str, declared: _Declared, arguments: list[str]) -> _Call:
+    return kind, declared.name, [_literal(declared.name), *arguments]
+
+
+def _used_names(specs: Specs) -> Iterator[str]:
+    if specs.entities:
+        yield "Entity"
+    if specs.views:
+        yield "FeatureView"
+    if specs.services:
+        yield "FeatureService"
+    for source in specs.sources:
+        yield "Source"
+        if source.batch is not None:
+            yield "BatchSource"
+        if source.stream is not None:
+            yield "StreamSource"
+    for view in specs.views:
+        if view.checks:
+            yield "Check"
+        yield from (feature.aggregate for feature in view.features)
+
+
+def _variable(name: str, kind: str, taken: set[str]) -> str:
+    variable = name if name.isidentifier() and not keyword.iskeyword(name) else f"{kind.lower()}_1"
+    while variable in taken:
+        variable += f"_{kind.lower()}"
+    taken.add(variable)
+    return variable
+
+
+def _keywords(given: Mapping[str, Any]) -> list[str]:
+    return [f"{name}={_literal(value)}" for name, value in given.items()]
+
+
+def _literal(value: Any) -> str:
+    """Return Python source of a plain value."""
+    if isinstance(value, str):
+        is_plain = value.isprintable() and not {'"', "\\"} & set(value)
+        return f'"{value}"' if is_plain else repr(value)
+    if isinstance(value, float) and not isfinite(value):
+        return f'float("{value}")'
+    if isinstance(value, Mapping):
+        inner = (f"{_literal(key)}: {_literal(one)}" for key, one in value.items())
+        return "{" + ", ".join(inner) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_literal, value)) + "]"
+    return repr(value)
+
+
+def _source_arguments(source: Source) -> list[str]:
+    given = {k: v for k, v in _given(source).items() if k not in {"name", "batch", "stream"}}
+    given.pop("columns", None)
+    columns = "".join(
+        f"        {_literal(name)}: {_literal(type_)},\n" for name, type_ in source.columns.items()
+    )
+    arguments = ["columns={\n" + columns + "    }", *_keywords(given)]
+    if source.batch is not None:
+        arguments.append(
+            f"batch=BatchSource({_literal(source.batch.format)}, {_literal(source.batch.path)})"
+        )
+    if source.stream is not None:
+        topic, form = source.stream.topic, source.stream.format
+        arguments.append(f"stream=StreamSource({_literal(topic)}, {_literal(form)})")
+    return arguments
+
+
+def _entity_arguments(entity: Entity) -> list[str]:
+    arguments = [_literal(entity.join_key), _literal(entity.type)]
+    return arguments + _keywords(_only(_given(entity), ("description",)))
+
+
+def _view_arguments(view: FeatureView) -> list[str]:
+    given = _given(view)
+    key = (
+        f"entity={_literal(view.entities[0])}"
+        if len(view.entities) == 1
+        else f"entities={_literal(list(view.entities))}"
+    )
+    skipped = {"name", "entities", "features", "checks"}
+    arguments = [key, *_keywords({k: v for k, v in given.items() if k not in skipped})]
+    features = "".join(f"        {_builder(feature)},\n" for feature in view.features)
+    arguments.append("features=[\n" + features + "    ]")
+    if view.checks:
+        checks = "".join(f"        {_check(check)},\n" for check in view.checks)
+        arguments.append("checks=[\n" + checks + "    ]")
+    return arguments
+
+
+def _service_arguments(service: FeatureService) -> list[str]:
+    return [_literal(list(service.features)), *_keywords(_only(_given(service), ("description",)))]
+
+
+def _check(check: Check) -> str:
+    if all(name.isidentifier() and not keyword.iskeyword(name) for name in check.arguments):
+        return f"Check({', '.join([_literal(check.type), *_keywords(check.arguments)])})"
+    return _literal({"type": check.type, **check.arguments})
+
+
+def _builder(feature: Feature) -> str:
+    inputs = [] if feature.column is None else [_literal(feature.column)]
+    if feature.expr is not None:
+        inputs.append(f"expr={_literal(feature.expr)}")
+    inputs += _keywords(feature.parameters)
+    text = f"{feature.aggregate}({', '.join(inputs)}).over({_literal(feature.window)})"
+    text += f".named({_literal(feature.name)})"
+    for step, value in (("hop", feature.hop), ("offset", feature.offset)):
+        if value is not None:
+            text += f".{step}({_literal(value)})"
+    return text + (f".described({_literal(feature.description)})" if feature.description else "")

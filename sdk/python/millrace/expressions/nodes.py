@@ -1,0 +1,108 @@
+"""The tree an expression is: four kinds of immutable nodes.
+
+A node carries its type. A call also carries the type each argument is taken as, so that the
+rules of ``millrace.expressions.rules`` are applied once and no engine decides a conversion.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from functools import cached_property
+
+from millrace.types import DataType
+
+Value = bool | int | float | Decimal | str | date | None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the source."""
+
+    name: str
+    type: DataType
+
+
+@dataclass(frozen=True)
+class Literal:
+    """A constant; ``value`` None is a typed null, timestamps are epoch milliseconds."""
+
+    value: Value
+    type: DataType
+
+
+@dataclass(frozen=True)
+class Call:
+    """An operator or a function applied to arguments.
+
+    Attributes:
+        op: the operator as written (``+``, ``<>``, ``AND``, ``IS NULL``, ``NEG`` for unary
+            minus) or the function's name in capitals.
+        takes: the type each argument is converted to before ``op`` sees it.
+    """
+
+    op: str
+    args: tuple["Node", ...]
+    takes: tuple[DataType, ...]
+    type: DataType
+
+
+@dataclass(frozen=True)
+class Case:
+    """``CASE WHEN condition THEN value … [ELSE default] END``; every value becomes ``type``."""
+
+    branches: tuple[tuple["Node", "Node"], ...]
+    default: "Node | None"
+    type: DataType
+
+
+Node = Column | Literal | Call | Case
+
+
+def children(node: Node) -> tuple[Node, ...]:
+    """Return the nodes directly below, in the order they are written."""
+    if isinstance(node, Call):
+        return node.args
+    if isinstance(node, Case):
+        below = tuple(part for branch in node.branches for part in branch)
+        return below if node.default is None else (*below, node.default)
+    return ()
+
+
+def walk(node: Node) -> Iterator[Node]:
+    """Yield the node and all below it, in the order they are written."""
+    yield node
+    for child in children(node):
+        yield from walk(child)
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A typed expression over the columns of one source.
+
+    Equal expressions have equal meaning, types and text; the text is part of fingerprints.
+    """
+
+    root: Node
+
+    @property
+    def type(self) -> DataType:
+        """The type of the value; every expression may also be null."""
+        return self.root.type
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns read, each once, in order of first use."""
+        return tuple(dict.fromkeys(n.name for n in walk(self.root) if isinstance(n, Column)))
+
+    @cached_property
+    def text(self) -> str:
+        """Canonical SQL: parses to an equal expression, whatever way this one was written."""
+        from millrace.expressions.text import render
+
+        return render(self.root)
+
+
+def column_expression(name: str, type: DataType) -> Expression:  # noqa: A002
+    """Return the expression that reads one column."""
+    return Expression(Column(name, type))

@@ -1,0 +1,202 @@
+"""Arrow columns as numpy arrays and back, without copying where the layouts allow it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from millrace.kernel.axis import Bools, Int64s, Positions
+from millrace.kernel.chunk import Array, Measure, Result
+from millrace.types import DataType
+
+ORDERED_BY_RANK = frozenset({"string", "bytes"})
+NARROW_DECIMAL = 18  # digits that fit an int64
+
+_ARROW = {
+    "int32": pa.int32(),
+    "int64": pa.int64(),
+    "float64": pa.float64(),
+    "bool": pa.bool_(),
+    "string": pa.string(),
+    "timestamp": pa.timestamp("us", tz="UTC"),
+    "date": pa.date32(),
+    "bytes": pa.binary(),
+}
+_NUMPY: dict[str, type[np.generic]] = {
+    "int32": np.int32,
+    "int64": np.int64,
+    "float64": np.float64,
+    "bool": np.uint8,
+    "timestamp": np.int64,
+    "date": np.int32,
+    "decimal": np.int64,
+}
+
+
+def arrow_type(data_type: DataType) -> pa.DataType:
+    """Return the Arrow type of a type of the language."""
+    if data_type.kind == "decimal":
+        return pa.decimal128(data_type.precision, data_type.scale)
+    return _ARROW[data_type.kind]
+
+
+def is_ranked(data_type: DataType) -> bool:
+    """Tell whether values are compared by rank, being no 64-bit numbers."""
+    return data_type.kind in ORDERED_BY_RANK or _is_wide(data_type)
+
+
+def one_array(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    """Join the chunks of a column; copies only if there are several."""
+    if isinstance(column, pa.Array):
+        return column
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    return column.combine_chunks()
+
+
+def int64_values(column: pa.ChunkedArray | pa.Array) -> Int64s:
+    """Read an int64 column without nulls."""
+    values: Int64s = one_array(column.cast(pa.int64())).to_numpy(zero_copy_only=False)
+    return values
+
+
+def read_measure(
+    column: pa.ChunkedArray, data_type: DataType, *, ordered: bool
+) -> tuple[Measure, pa.Array | None]:
+    """Read a measure.
+
+    Args:
+        column: the measure's column of the events table.
+        data_type: its declared type.
+        ordered: the column is compared (min, max, first, last), not only counted or added.
+
+    Returns:
+        the column, and for one compared by rank the distinct values in ascending order.
+    """
+    wanted = arrow_type(data_type)
+    array = one_array(column if column.type == wanted else column.cast(wanted))
+    valid = _validity(array)
+    dictionary = None
+    values: Array
+    words = _decimal_words(array) if data_type.kind == "decimal" else None
+    if is_ranked(data_type):
+        values = np.zeros(len(array), np.int8)
+        if ordered:
+            values, dictionary = _ranks(array)
+    elif words is not None:
+        values = words[0]
+    elif data_type.kind == "bool":
+        values = array.cast(pa.uint8()).fill_null(0).to_numpy(zero_copy_only=False)
+    else:
+        kind = np.dtype(_NUMPY[data_type.kind])
+        values = np.frombuffer(array.buffers()[1] or b"", kind)[
+            array.offset : array.offset + len(array)
+        ]
+    if data_type.kind == "float64":
+        finite = np.isfinite(values)
+        if not finite.all():
+            valid = finite if valid is None else valid & finite
+    return Measure(data_type, values, valid, words if _is_wide(data_type) else None), dictionary
+
+
+def id_ranks(ids: pa.ChunkedArray, rows: Positions) -> Int64s:
+    """Number the event ids of some rows in ascending order; equal ids alike, null 0."""
+    some = one_array(ids.take(pa.array(rows)))
+    codes, _ = _ranks(some)
+    ranks: Int64s = np.where(some.is_valid().to_numpy(zero_copy_only=False), codes + 1, 0)
+    return ranks
+
+
+@dataclass(frozen=True)
+class Output:
+    """A feature column being filled; rows never filled are null, or 0 for a count.
+
+    Attributes:
+        dictionary: what the values are ranks in; None if they are the values.
+        high: high words of decimals of more than 18 digits that are not ranks.
+    """
+
+    data_type: DataType
+    dictionary: pa.Array | None
+    values: Array
+    valid: Bools | None
+    high: Int64s | None
+
+    @classmethod
+    def empty(
+        cls, data_type: DataType, rows: int, *, is_count: bool, dictionary: pa.Array | None
+    ) -> "Output":
+        """Allocate a column of nulls (counts: zeros)."""
+        kind = np.int64 if dictionary is not None else _NUMPY[data_type.kind]
+        wide = dictionary is None and _is_wide(data_type)
+        return cls(
+            data_type,
+            dictionary,
+            np.zeros(rows, kind),
+            None if is_count else np.zeros(rows, np.bool_),
+            np.zeros(rows, np.int64) if wide else None,
+        )
+
+    def put(self, rows: Positions, result: Result) -> None:
+        """Fill rows; different rows may be filled by different threads at once."""
+        self.values[rows] = result.values
+        if self.valid is not None:
+            self.valid[rows] = True if result.valid is None else result.valid
+        if self.high is not None:
+            low = result.values.astype(np.int64, copy=False)
+            self.high[rows] = low >> 63 if result.high is None else result.high
+
+    def to_arrow(self) -> pa.Array:
+        """Return the column as Arrow; its buffers are these arrays where the layout is the same."""
+        if self.dictionary is not None:
+            mask = None if self.valid is None else ~self.valid
+            return self.dictionary.take(pa.array(self.values, mask=mask))
+        data: Array = self.values
+        if self.data_type.kind == "decimal":
+            low = self.values.astype(np.int64, copy=False)
+            data = np.empty((len(low), 2), np.int64)
+            data[:, 0] = low
+            data[:, 1] = low >> 63 if self.high is None else self.high
+        elif self.data_type.kind == "bool":
+            data = _bitmap(self.values.astype(np.bool_))
+        validity = None
+        if self.valid is not None and not self.valid.all():
+            validity = pa.py_buffer(_bitmap(self.valid))
+        return pa.Array.from_buffers(
+            arrow_type(self.data_type), len(self.values), [validity, pa.py_buffer(data)]
+        )
+
+
+def _is_wide(data_type: DataType) -> bool:
+    return data_type.kind == "decimal" and data_type.precision > NARROW_DECIMAL
+
+
+def _validity(array: pa.Array) -> Bools | None:
+    if array.null_count == 0:
+        return None
+    valid: Bools = array.is_valid().to_numpy(zero_copy_only=False)
+    return valid
+
+
+def _decimal_words(array: pa.Array) -> tuple[Int64s, Int64s]:
+    """View the low and the high words of decimal128 values, which lie side by side."""
+    words = np.frombuffer(array.buffers()[1] or b"", np.int64)
+    words = words[2 * array.offset : 2 * (array.offset + len(array))]
+    return words[0::2], words[1::2]
+
+
+def _ranks(array: pa.Array) -> tuple[Int64s, pa.Array]:
+    """Return each value's rank among the distinct values (null: any) and those, ascending."""
+    encoded = array.dictionary_encode()
+    order = pc.sort_indices(encoded.dictionary)
+    by_code = np.empty(len(order) + 1, np.int64)
+    by_code[order.to_numpy(zero_copy_only=False)] = np.arange(len(order))
+    by_code[-1] = 0
+    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    return by_code[codes], encoded.dictionary.take(order)
+
+
+def _bitmap(flags: Bools) -> npt.NDArray[np.uint8]:
+    return np.packbits(flags, bitorder="little")

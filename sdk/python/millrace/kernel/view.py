@@ -1,0 +1,56 @@
+"""What the kernel must know of a feature view; it pickles without the expressions."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from millrace.types import DataType
+from millrace.windows import Window
+
+if TYPE_CHECKING:
+    from millrace.plan import ViewPlan
+
+
+@dataclass(frozen=True)
+class KernelFeature:
+    """One output column.
+
+    Attributes:
+        measure: name of the aggregated column; None for a count of rows.
+        type: the type of the value.
+    """
+
+    name: str
+    aggregate: str
+    measure: str | None
+    window: Window
+    type: DataType
+
+
+@dataclass(frozen=True)
+class KernelView:
+    """Names and types of what goes into the kernel and comes out of it.
+
+    Attributes:
+        measures: name and type of each measure column of the events table.
+        has_event_id: the events table has ``_event_id``.
+    """
+
+    join_keys: tuple[str, ...]
+    measures: tuple[tuple[str, DataType], ...]
+    has_event_id: bool
+    features: tuple[KernelFeature, ...]
+
+    @classmethod
+    def of(cls, view: "ViewPlan") -> Self:
+        """Take from a plan what the kernel needs."""
+        return cls(
+            join_keys=view.join_keys,
+            measures=tuple((m.name, m.type) for m in view.measures),
+            has_event_id=view.source.event_id is not None,
+            features=tuple(
+                KernelFeature(
+                    f.name, f.aggregate, f.measure.name if f.measure else None, f.window, f.type
+                )
+                for f in view.features
+            ),
+        )

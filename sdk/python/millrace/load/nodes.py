@@ -1,0 +1,221 @@
+"""Typed access to the nodes of a YAML document; every fault is noted with its line.
+
+Nodes and not values are read, because only nodes know their lines, and because a scalar's text is
+what the author wrote: ``no``, ``1e3`` and ``2018-04-01`` stay as they are.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from millrace.errors import nearest
+from millrace.faults import UNREADABLE, FaultList, is_read
+from millrace.spec import Location
+
+_TAG = "tag:yaml.org,2002:"
+_NULL = _TAG + "null"
+_MERGE = _TAG + "merge"
+_NUMBERS = (_TAG + "int", _TAG + "float")
+_PLAIN = (*_NUMBERS, _TAG + "bool", _NULL)
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys of one kind of record.
+
+    Attributes:
+        of: what the record is, for messages: ``a feature``.
+        required: keys that must be there.
+        optional: keys that may be there.
+    """
+
+    of: str
+    required: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """All keys, required ones first."""
+        return self.required + self.optional
+
+
+class Record:
+    """One mapping node: its fields by name, each read at most once by the caller.
+
+    ``text`` and the other readers note a fault and return a stand-in where a field is unreadable.
+    """
+
+    def __init__(self, where: Location, fields: Mapping[str, Node], reader: "NodeReader") -> None:
+        self.where = where
+        self._fields = fields
+        self._reader = reader
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._fields
+
+    def node(self, name: str) -> Node | None:
+        """Return a field's node; None if it is not there."""
+        return self._fields.get(name)
+
+    def text(self, name: str) -> str:
+        """Return a required field's text; ``UNREADABLE`` if it is missing or no text."""
+        node = self._fields.get(name)
+        return UNREADABLE if node is None else self._reader.text(node, name)
+
+    def optional_text(self, name: str) -> str | None:
+        """Return a field's text; None if it is not there."""
+        node = self._fields.get(name)
+        return None if node is None else self._reader.text(node, name)
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """Return a field that is a list of texts; empty if it is not there."""
+        node = self._fields.get(name)
+        if node is None:
+            return ()
+        return tuple(self._reader.text(n, f"{name}[]") for n in self._reader.items(node, name))
+
+    def items(self, name: str) -> Sequence[Node]:
+        """Return the nodes of a field that is a list; empty if it is not there."""
+        node = self._fields.get(name)
+        return () if node is None else self._reader.items(node, name)
+
+
+class NodeReader:
+    """Reads the nodes of one file."""
+
+    def __init__(self, file: str, faults: FaultList) -> None:
+        self.file = file
+        self.faults = faults
+
+    def where(self, node: Node) -> Location:
+        """Return a node's ``file:line``."""
+        return Location(self.file, node.start_mark.line + 1)
+
+    def fault(self, node: Node, what: str, fix: str = "") -> None:
+        """Note a fault at a node."""
+        self.faults.add(self.where(node), what, fix)
+
+    def text(self, node: Node, name: str) -> str:
+        """Return a scalar as it is written."""
+        if not isinstance(node, ScalarNode):
+            self.fault(node, f"{name} is {_kind(node)}", "write one value")
+            return UNREADABLE
+        if node.tag == _NULL and node.style is None:
+            self.fault(node, f"{name} has no value", "write one, or remove the line")
+            return UNREADABLE
+        return str(node.value)
+
+    def number(self, node: Node, name: str) -> float | None:
+        """Return a whole or decimal number; None with a fault for anything else."""
+        if isinstance(node, ScalarNode) and node.tag in _NUMBERS:
+            value = self.plain(node, name)
+            if isinstance(value, (int, float)):
+                return value
+        self.fault(node, f"{name} is {_kind(node)}, not a number", f"write a number: {name}: 5")
+        return None
+
+    def plain(self, node: Node, name: str) -> Any:
+        """Return a scalar as YAML means it (number, bool, null, else text), or a list of such."""
+        if isinstance(node, SequenceNode):
+            return [self.plain(item, name) for item in node.value if not _is_collection(item)]
+        if isinstance(node, ScalarNode) and node.tag not in _PLAIN:
+            return str(node.value)
+        try:
+            return yaml.constructor.SafeConstructor().construct_object(node)
+        except (ValueError, yaml.YAMLError):
+            self.fault(node, f"{name} is {node.value!r}, which is no number", "quote it")
+            return None
+
+    def items(self, node: Node, name: str) -> Sequence[Node]:
+        """Return the nodes of a list."""
+        if not isinstance(node, SequenceNode):
+            self.fault(node, f"{name} is {_kind(node)}, not a list", f"write {name}: [ … ]")
+            return ()
+        return list(node.value)
+
+    def pairs(self, node: Node, name: str) -> Iterator[tuple[str, Node, Node]]:
+        """Yield ``(key, key node, value node)`` of a mapping, a repeated key only once.
+
+        Merge keys (``<<: *defaults``) are followed; keys of the mapping itself win over them.
+        """
+        if not isinstance(node, MappingNode):
+            self.fault(node, f"{name} is {_kind(node)}, not key: value pairs")
+            return
+        seen: dict[str, int] = {}
+        merged: list[tuple[Node, Node]] = []
+        for key_node, value in node.value:
+            if key_node.tag == _MERGE:
+                merged.extend(_merged_pairs(value))
+                continue
+            key = self.text(key_node, f"a key of {name}")
+            if not is_read(key):
+                continue
+            line = key_node.start_mark.line + 1
+            if key in seen:
+                self.fault(
+                    key_node,
+                    f"the key {key!r} stands twice in {name}, first in line {seen[key]}",
+                    "keep one of them",
+                )
+                continue
+            seen[key] = line
+            yield key, key_node, value
+        for key_node, value in merged:
+            if isinstance(key_node, ScalarNode) and key_node.value not in seen:
+                seen[key_node.value] = key_node.start_mark.line + 1
+                yield str(key_node.value), key_node, value
+
+    def record(self, node: Node, keys: Keys) -> Record | None:
+        """Return a mapping whose keys are known; unknown and missing ones are noted.
+
+        Returns:
+            None if the node is no mapping.
+        """
+        if not isinstance(node, MappingNode):
+            self.fault(node, f"{keys.of} is {_kind(node)}, not key: value pairs", _example(keys))
+            return None
+        fields: dict[str, Node] = {}
+        lines: list[tuple[str, int]] = []
+        meant: set[str] = set()
+        for key, key_node, value in self.pairs(node, keys.of):
+            if key not in keys.known:
+                hint = nearest(key, [k for k in keys.known if k not in fields])
+                meant.update(k for k in keys.required if f"'{k}'" in hint)
+                self.fault(key_node, f"{keys.of} has no key {key!r}", hint)
+                continue
+            fields[key] = value
+            lines.append((key, key_node.start_mark.line + 1))
+        for key in keys.required:
+            # A misspelt key is reported once, as unknown; it is not missing besides.
+            if key not in fields and key not in meant:
+                self.fault(node, f"{keys.of} has no {key}", f"add {key}: …")
+        where = Location(self.file, node.start_mark.line + 1, tuple(lines))
+        return Record(where, fields, self)
+
+
+def _merged_pairs(value: Node) -> Iterator[tuple[Node, Node]]:
+    sources = value.value if isinstance(value, SequenceNode) else [value]
+    for source in sources:
+        if isinstance(source, MappingNode):
+            yield from source.value
+
+
+def _is_collection(node: Node) -> bool:
+    return not isinstance(node, ScalarNode)
+
+
+def _kind(node: Node) -> str:
+    if isinstance(node, MappingNode):
+        return "a mapping"
+    if isinstance(node, SequenceNode):
+        return "a list"
+    if node.tag == _NULL and node.value in {"", "~", "null"}:
+        return "empty"
+    return f"the text {str(node.value)[:60]!r}"
+
+
+def _example(keys: Keys) -> str:
+    return "write {" + ", ".join(f"{key}: …" for key in keys.required) + "}"

@@ -1,0 +1,357 @@
+"""YAML declarations into specs.
+
+Here only the shape is checked: keys, lists, values that are there. What the values mean is checked
+by ``millrace.resolve``, for YAML and Python alike; where a value could not be read, the spec holds
+``UNREADABLE`` in its place, so that it is reported once.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import yaml
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from millrace.errors import Fault
+from millrace.faults import UNREADABLE, FaultList, is_read
+from millrace.load.nodes import Keys, NodeReader, Record
+from millrace.spec import (
+    BatchSource,
+    Check,
+    Entity,
+    Feature,
+    FeatureService,
+    FeatureView,
+    Location,
+    Source,
+    Specs,
+    StreamSource,
+)
+
+VERSION = "millrace/v1"
+
+_FILE = Keys(
+    "a declaration file",
+    (),
+    ("version", "sources", "entities", "feature_views", "feature_services"),
+)
+_SOURCE = Keys(
+    "a source",
+    ("name", "columns", "event_time"),
+    (
+        "description", "event_id", "ingest_time", "allowed_lateness", "clock_skew",
+        "dedup_horizon", "batch", "stream",
+    ),
+)  # fmt: skip
+_BATCH = Keys("batch", ("format", "path"))
+_STREAM = Keys("stream", ("topic",), ("format",))
+_ENTITY = Keys("an entity", ("name", "join_key", "type"), ("description",))
+_VIEW = Keys(
+    "a feature view",
+    ("name", "source", "start", "features"),
+    (
+        "entity", "entities", "description", "filter", "ttl", "freshness", "owner", "tags",
+        "checks",
+    ),
+)  # fmt: skip
+_FEATURE = Keys(
+    "a feature",
+    ("name", "aggregate"),
+    ("column", "expr", "window", "windows", "hop", "offset", "k", "p", "description"),
+)
+_SERVICE = Keys("a feature service", ("name", "features"), ("description",))
+
+_UNREADABLE_FEATURE = Feature(UNREADABLE, UNREADABLE, UNREADABLE)
+
+
+def read_yaml(text: str, file: str) -> tuple[Specs, list[Fault]]:
+    """Read one file.
+
+    Args:
+        text: the whole file; an empty one declares nothing.
+        file: its name, for ``file:line`` in faults.
+
+    Returns:
+        What could be read, in the order written, and every fault of shape. If the file is no
+        YAML at all, no spec and one fault.
+    """
+    faults = FaultList()
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        faults.add(*_syntax_fault(error, text, file))
+        return Specs(), list(faults)
+    except RecursionError:
+        faults.add(Location(file, 1), "the file is nested too deeply", "write it flatter")
+        return Specs(), list(faults)
+    if root is None:
+        return Specs(), []
+    specs = _Declarations(NodeReader(file, faults)).file(root)
+    return specs, list(faults)
+
+
+def _syntax_fault(error: yaml.YAMLError, text: str, file: str) -> tuple[Location, str, str]:
+    fix = "indent with spaces; quote text that holds any of { } [ ] , & * # : % @ `"
+    if isinstance(error, yaml.MarkedYAMLError):
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark is not None else 1
+        what = ", ".join(part for part in (error.context, error.problem) if part)
+        return Location(file, line), f"this is no YAML: {what}", fix
+    position = getattr(error, "position", 0)
+    line = text.count("\n", 0, position) + 1
+    reason = getattr(error, "reason", str(error))
+    return Location(file, line), f"this is no YAML: {reason}", "remove the character"
+
+
+class _Declarations:
+    """The records of one file."""
+
+    def __init__(self, reader: NodeReader) -> None:
+        self._reader = reader
+
+    def file(self, root: Node) -> Specs:
+        record = self._reader.record(root, _FILE)
+        if record is None:
+            return Specs()
+        version = record.optional_text("version")
+        if version is not None and is_read(version) and version != VERSION:
+            self._reader.faults.add(
+                record.where.at("version"),
+                f"the version {version!r} is not known",
+                f"write version: {VERSION}",
+            )
+        return Specs(
+            tuple(self._source(r) for r in self._records(record, "sources", _SOURCE)),
+            tuple(_entity(r) for r in self._records(record, "entities", _ENTITY)),
+            tuple(self._view(r) for r in self._records(record, "feature_views", _VIEW)),
+            tuple(_service(r) for r in self._records(record, "feature_services", _SERVICE)),
+        )
+
+    def _records(self, file: Record, name: str, keys: Keys) -> list[Record]:
+        node = file.node(name)
+        if isinstance(node, ScalarNode) and node.value == "":
+            return []  # a heading with nothing, or only comments, under it
+        records = (self._reader.record(item, keys) for item in file.items(name))
+        return [record for record in records if record is not None]
+
+    def _source(self, record: Record) -> Source:
+        batch = self._reader_record(record, "batch", _BATCH)
+        stream = self._reader_record(record, "stream", _STREAM)
+        defaults = {
+            name: value
+            for name in ("allowed_lateness", "clock_skew", "dedup_horizon", "description")
+            if (value := record.optional_text(name)) is not None
+        }
+        return Source(
+            name=record.text("name"),
+            columns=self._columns(record),
+            event_time=record.text("event_time"),
+            event_id=record.optional_text("event_id"),
+            ingest_time=record.optional_text("ingest_time"),
+            batch=None if batch is None else _batch(batch),
+            stream=None if stream is None else _stream(stream),
+            where=record.where,
+            **defaults,
+        )
+
+    def _reader_record(self, record: Record, name: str, keys: Keys) -> Record | None:
+        node = record.node(name)
+        if node is None:
+            return None
+        found = self._reader.record(node, keys)
+        return found or Record(self._reader.where(node), {}, self._reader)
+
+    def _columns(self, record: Record) -> Mapping[str, str]:
+        node = record.node("columns")
+        if not isinstance(node, MappingNode):
+            if node is not None:
+                self._reader.fault(
+                    node, "columns is no mapping", "write one name: type pair a line"
+                )
+            return {UNREADABLE: UNREADABLE}
+        columns: dict[str, str] = {}
+        lines = list(record.where.lines)
+        for name, key_node, value in self._reader.pairs(node, "columns"):
+            if name.endswith(")") and _is_cut_decimal(columns):
+                continue  # the other half of an unquoted decimal(p,s) inside braces
+            columns[name] = self._column_type(value, name)
+            lines.append((f"columns.{name}", key_node.start_mark.line + 1))
+        record.where = replace(record.where, lines=tuple(lines))
+        return columns
+
+    def _column_type(self, node: Node, name: str) -> str:
+        text = self._reader.text(node, f"the type of column {name}")
+        if text.startswith("decimal(") and ")" not in text:
+            self._reader.fault(
+                node, f"the comma cuts the type of column {name} in two", 'quote it: "decimal(p,s)"'
+            )
+            return UNREADABLE
+        return text
+
+    def _view(self, record: Record) -> FeatureView:
+        features = tuple(
+            feature for node in record.items("features") for feature in self._features(node)
+        )
+        checks = tuple(c for node in record.items("checks") if (c := self._check(node)) is not None)
+        return FeatureView(
+            name=record.text("name"),
+            entities=self._entities(record),
+            source=record.text("source"),
+            start=record.text("start"),
+            features=features or self._no_features(record),
+            filter=record.optional_text("filter"),
+            ttl=record.optional_text("ttl"),
+            freshness=record.optional_text("freshness"),
+            owner=record.optional_text("owner"),
+            tags=self._tags(record),
+            checks=checks,
+            description=record.optional_text("description") or "",
+            where=record.where,
+        )
+
+    def _no_features(self, record: Record) -> tuple[Feature, ...]:
+        node = record.node("features")
+        is_empty_list = isinstance(node, SequenceNode) and not node.value
+        return () if is_empty_list else (_UNREADABLE_FEATURE,)
+
+    def _entities(self, record: Record) -> tuple[str, ...]:
+        if "entity" in record and "entities" in record:
+            self._reader.faults.add(
+                record.where.at("entities"),
+                "the feature view has entity and entities",
+                "keep entities for a composite key, else entity",
+            )
+        elif "entity" in record:
+            return (record.text("entity"),)
+        elif "entities" not in record:
+            self._reader.faults.add(
+                record.where, "a feature view has no entity", "add entity: … or entities: [ … ]"
+            )
+        else:
+            return record.texts("entities")
+        return (UNREADABLE,)
+
+    def _tags(self, record: Record) -> Mapping[str, str]:
+        node = record.node("tags")
+        if node is None:
+            return {}
+        pairs = self._reader.pairs(node, "tags")
+        return {name: self._reader.text(value, f"tag {name}") for name, _, value in pairs}
+
+    def _check(self, node: Node) -> Check | None:
+        arguments: dict[str, Any] = {}
+        lines: list[tuple[str, int]] = []
+        for name, key_node, value in self._reader.pairs(node, "a check"):
+            arguments[name] = self._reader.plain(value, name)
+            lines.append((name, key_node.start_mark.line + 1))
+        if not isinstance(node, MappingNode):
+            return None
+        where = replace(self._reader.where(node), lines=tuple(lines))
+        kind = arguments.pop("type", None)
+        if not isinstance(kind, str):
+            self._reader.faults.add(
+                where.at("type"), "a check has no type", "add type: null_rate, for one"
+            )
+            return None
+        return Check(kind, arguments, where)
+
+    def _features(self, node: Node) -> tuple[Feature, ...]:
+        record = self._reader.record(node, _FEATURE)
+        if record is None:
+            return (_UNREADABLE_FEATURE,)
+        windows = self._windows(record)
+        name = record.text("name")
+        if len(windows) > 1 and is_read(name) and "{window}" not in name:
+            self._reader.faults.add(
+                record.where.at("name"),
+                f"{len(windows)} windows would all be named {name!r}",
+                f"put the window into the name: {name}_{{window}}",
+            )
+            name = UNREADABLE
+        if not all(map(is_read, windows)) and "{window}" in name:
+            name = UNREADABLE
+        common: dict[str, Any] = {
+            "aggregate": record.text("aggregate"),
+            "column": record.optional_text("column"),
+            "expr": record.optional_text("expr"),
+            "hop": record.optional_text("hop"),
+            "offset": record.optional_text("offset"),
+            "parameters": self._parameters(record),
+            "description": record.optional_text("description") or "",
+            "where": record.where,
+        }
+        return tuple(
+            Feature(
+                name=name.replace("{window}", window) if is_read(name) else name,
+                window=window,
+                **common,
+            )
+            for window in windows
+        )
+
+    def _windows(self, record: Record) -> tuple[str, ...]:
+        has_one, has_many = "window" in record, "windows" in record
+        if has_one and has_many:
+            self._reader.faults.add(
+                record.where.at("windows"), "a feature has window and windows", "keep one of them"
+            )
+        elif has_one:
+            return (record.text("window"),)
+        elif has_many:
+            windows = record.texts("windows")
+            if not windows and isinstance(record.node("windows"), SequenceNode):
+                self._reader.faults.add(
+                    record.where.at("windows"), "windows is empty", "write windows: [1h, 1d]"
+                )
+            return windows or (UNREADABLE,)
+        else:
+            self._reader.faults.add(
+                record.where,
+                "a feature has no window",
+                "add window: 1h, windows: [1h, 1d] or window: lifetime",
+            )
+        return (UNREADABLE,)
+
+    def _parameters(self, record: Record) -> Mapping[str, float]:
+        parameters: dict[str, float] = {}
+        for name in ("k", "p"):
+            node = record.node(name)
+            if node is not None and (value := self._reader.number(node, name)) is not None:
+                parameters[name] = value
+        return parameters
+
+
+def _is_cut_decimal(columns: dict[str, str]) -> bool:
+    last = next(reversed(columns.values()), None)
+    return last is not None and not is_read(last)
+
+
+def _batch(record: Record) -> BatchSource:
+    return BatchSource(record.text("format"), record.text("path"), record.where)
+
+
+def _stream(record: Record) -> StreamSource:
+    return StreamSource(
+        record.text("topic"), record.optional_text("format") or "json", record.where
+    )
+
+
+def _entity(record: Record) -> Entity:
+    return Entity(
+        record.text("name"),
+        record.text("join_key"),
+        record.text("type"),
+        record.optional_text("description") or "",
+        record.where,
+    )
+
+
+def _service(record: Record) -> FeatureService:
+    node = record.node("features")
+    is_list = isinstance(node, SequenceNode)
+    return FeatureService(
+        record.text("name"),
+        record.texts("features") if is_list else (*record.texts("features"), UNREADABLE),
+        record.optional_text("description") or "",
+        record.where,
+    )

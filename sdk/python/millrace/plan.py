@@ -1,0 +1,225 @@
+"""What the declarations mean: every semantic choice made once, as a field.
+
+Compilers read plans and decide nothing. A plan holds no engine object, opens nothing, and
+pickles.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from math import gcd
+
+from millrace.durations import DAY_MS
+from millrace.errors import DataError, NotDeclared, nearest
+from millrace.expressions import Expression
+from millrace.spec import NOWHERE, Check, Location
+from millrace.types import DataType
+from millrace.windows import Window
+
+
+@dataclass(frozen=True)
+class Column:
+    """A named, typed column."""
+
+    name: str
+    type: DataType
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """Files of history; ``path`` still holds ``${NAME}`` placeholders."""
+
+    format: str
+    path: str
+
+
+@dataclass(frozen=True)
+class StreamPlan:
+    """A topic of events."""
+
+    topic: str
+    format: str
+
+
+@dataclass(frozen=True)
+class SourcePlan:
+    """A source with its rules in milliseconds; see ``millrace.spec.Source``."""
+
+    name: str
+    columns: tuple[Column, ...]
+    event_time: str
+    event_id: str | None
+    ingest_time: str | None
+    allowed_lateness_ms: int
+    clock_skew_ms: int
+    dedup_horizon_ms: int
+    batch: BatchPlan | None
+    stream: StreamPlan | None
+    description: str
+    fingerprint: str
+    where: Location = field(default=NOWHERE, compare=False)
+
+    def column(self, name: str) -> Column:
+        """Return a declared column by name."""
+        return next(c for c in self.columns if c.name == name)
+
+    @property
+    def files(self) -> BatchPlan:
+        """The files to backfill from.
+
+        Raises:
+            DataError: the source is a stream alone.
+        """
+        if self.batch is None:
+            raise DataError(
+                "the source has no files to backfill from",
+                where=f"source {self.name}",
+                fix="give it `batch: {format: …, path: …}`",
+            )
+        return self.batch
+
+
+@dataclass(frozen=True)
+class EntityPlan:
+    """An entity and the column that finds it."""
+
+    name: str
+    join_key: str
+    type: DataType
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A typed input of aggregates, shared by all features that read the same expression.
+
+    Attributes:
+        name: ``m0``, ``m1``, … in order of first use; the prefix of its tile columns.
+    """
+
+    name: str
+    expression: Expression
+
+    @property
+    def type(self) -> DataType:
+        """The expression's type."""
+        return self.expression.type
+
+
+@dataclass(frozen=True)
+class FeaturePlan:
+    """One output column.
+
+    Attributes:
+        measure: what is aggregated; None for a count of rows.
+        type: the type of the value.
+    """
+
+    name: str
+    aggregate: str
+    measure: Measure | None
+    window: Window
+    type: DataType
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class ViewPlan:
+    """A feature view, resolved.
+
+    Attributes:
+        filter: None, or a boolean expression; an event counts only where it is true.
+        fingerprint: 16 hex digits naming the meaning; descriptions, owners and tags do not
+            enter it. It names the version, the stream job's state and the online key version.
+        warnings: what the author should know and need not mend.
+    """
+
+    name: str
+    entities: tuple[EntityPlan, ...]
+    source: SourcePlan
+    start: date
+    filter: Expression | None
+    measures: tuple[Measure, ...]
+    features: tuple[FeaturePlan, ...]
+    ttl_ms: int | None
+    freshness_ms: int | None
+    owner: str | None
+    tags: Mapping[str, str]
+    checks: tuple[Check, ...]
+    description: str
+    fingerprint: str
+    warnings: tuple[str, ...] = ()
+    where: Location = field(default=NOWHERE, compare=False)
+
+    @property
+    def join_keys(self) -> tuple[str, ...]:
+        """The key columns, in declared order."""
+        return tuple(e.join_key for e in self.entities)
+
+    @property
+    def start_ms(self) -> int:
+        """The first instant of history, epoch milliseconds."""
+        return (self.start - date(1970, 1, 1)).days * DAY_MS
+
+    @property
+    def tile_hop_ms(self) -> int:
+        """Length of the view's tiles: it divides every hop and the day."""
+        return gcd(DAY_MS, *(f.window.hop_ms for f in self.features))
+
+    @property
+    def reach_ms(self) -> int | None:
+        """How far before a query the oldest event may lie; None if any feature is a lifetime."""
+        reaches = [f.window.reach_ms for f in self.features]
+        known = [r for r in reaches if r is not None]
+        return max(known) if len(known) == len(reaches) else None
+
+    def feature(self, name: str) -> FeaturePlan:
+        """Return a feature by name.
+
+        Raises:
+            NotDeclared: the view has no such feature; the nearest are named.
+        """
+        for candidate in self.features:
+            if candidate.name == name:
+                return candidate
+        raise NotDeclared(
+            f"no feature {name!r}",
+            where=f"view {self.name}",
+            fix=nearest(name, [f.name for f in self.features]),
+        )
+
+
+@dataclass(frozen=True)
+class ServicePlan:
+    """A feature service, its entries resolved to (view, feature) in declared order."""
+
+    name: str
+    features: tuple[tuple[str, str], ...]
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All declarations, resolved; each mapping is by name, in declared order."""
+
+    sources: Mapping[str, SourcePlan]
+    entities: Mapping[str, EntityPlan]
+    views: Mapping[str, ViewPlan]
+    services: Mapping[str, ServicePlan]
+
+    def view(self, name: str) -> ViewPlan:
+        """Return a view by name.
+
+        Raises:
+            NotDeclared: no such view; the nearest are named.
+        """
+        try:
+            return self.views[name]
+        except KeyError:
+            raise NotDeclared(
+                f"no feature view {name!r}", fix=nearest(name, list(self.views))
+            ) from None
+
+    def views_of(self, source: str) -> tuple[ViewPlan, ...]:
+        """Return the views that read a source, in declared order."""
+        return tuple(v for v in self.views.values() if v.source.name == source)

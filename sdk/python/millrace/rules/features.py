@@ -1,0 +1,179 @@
+"""The rules of a view's features: their inputs, aggregates and types."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from millrace.aggregates import AGGREGATES, NOT_YET, Aggregate, aggregate_named
+from millrace.errors import SpecError
+from millrace.expressions import (
+    Expression,
+    ExpressionError,
+    column_expression,
+    parse_expression,
+)
+from millrace.faults import FaultList, is_read
+from millrace.plan import FeaturePlan, Measure
+from millrace.rules.names import RESERVED_FEATURES, check_name
+from millrace.rules.sources import Columns
+from millrace.rules.windows import window_of
+from millrace.spec import Feature, Location
+from millrace.types import DataType
+
+_PARAMETERS: Mapping[str, tuple[str, ...]] = {
+    "last_k": ("k",),
+    "top_k": ("k",),
+    "percentile": ("p",),
+}
+
+
+@dataclass
+class Measures:
+    """The measures of one view, shared by features with equal expressions."""
+
+    _by_expression: dict[Expression, Measure] = field(default_factory=dict)
+
+    def of(self, expression: Expression) -> Measure:
+        """Return the measure of an expression, a new one at its first use."""
+        known = self._by_expression.get(expression)
+        if known is None:
+            known = Measure(f"m{len(self._by_expression)}", expression)
+            self._by_expression[expression] = known
+        return known
+
+    def in_order(self) -> tuple[Measure, ...]:
+        """Return them in order of first use."""
+        return tuple(self._by_expression.values())
+
+
+def read_expression(
+    text: str, of: str, where: Location, columns: Columns | None, faults: FaultList
+) -> Expression | None:
+    """Return a typed expression; None with a fault, or if its columns are in doubt already.
+
+    ``columns`` is None where the source itself is unknown; then nothing can be said.
+    """
+    if not is_read(text) or columns is None:
+        return None
+    # A column whose type could not be read, or a list of columns that could not, has its own
+    # fault; complaining of an expression over it would only repeat that.
+    if not columns.is_complete or any(name in text for name in columns.doubtful):
+        return None
+    try:
+        return parse_expression(text, columns.types)
+    except ExpressionError as error:
+        faults.add(where, f"{of}: {error.what}", error.fix)
+        return None
+
+
+def feature_plan(
+    feature: Feature,
+    join_keys: frozenset[str],
+    columns: Columns | None,
+    measures: Measures,
+    faults: FaultList,
+) -> FeaturePlan | None:
+    """Resolve one feature; None if a fault keeps it from having a meaning."""
+    before = len(faults)
+    _check_feature_name(feature, join_keys, faults)
+    window = window_of(feature, faults)
+    aggregate = _aggregate(feature, faults)
+    _check_parameters(feature, faults)
+    expression = _input(feature, columns, faults)
+    if aggregate is not None:
+        _check_input(feature, aggregate, expression, faults)
+    has_input = feature.column is not None or feature.expr is not None
+    is_unknown = has_input and expression is None
+    if window is None or aggregate is None or is_unknown or len(faults) > before:
+        return None
+    measure = None if expression is None else measures.of(expression)
+    return FeaturePlan(
+        name=feature.name,
+        aggregate=feature.aggregate,
+        measure=measure,
+        window=window,
+        type=aggregate.result_type(None if measure is None else measure.type),
+        description=feature.description,
+    )
+
+
+def _check_feature_name(feature: Feature, join_keys: frozenset[str], faults: FaultList) -> None:
+    where = feature.where.at("name")
+    is_valid = check_name(feature.name, "a feature", where, faults, reserved=RESERVED_FEATURES)
+    if is_valid and feature.name in join_keys:
+        faults.add(
+            where,
+            f"{feature.name!r} cannot name a feature: it is a join key of the view",
+            "call it otherwise; both are columns of one table",
+        )
+
+
+def _aggregate(feature: Feature, faults: FaultList) -> Aggregate | None:
+    if not is_read(feature.aggregate):
+        return None
+    try:
+        return aggregate_named(feature.aggregate)
+    except SpecError as error:
+        works = f"what works now: {', '.join(AGGREGATES)}"
+        fix = f"{error.fix}; {works}" if feature.aggregate in NOT_YET else error.fix or works
+        faults.add(feature.where.at("aggregate"), f"feature {feature.name!r}: {error.what}", fix)
+        return None
+
+
+def _check_parameters(feature: Feature, faults: FaultList) -> None:
+    takes = _PARAMETERS.get(feature.aggregate, ())
+    for name in feature.parameters:
+        if name not in takes and is_read(feature.aggregate):
+            faults.add(
+                feature.where.at(name),
+                f"feature {feature.name!r}: {feature.aggregate} takes no {name}",
+                f"remove {name}",
+            )
+
+
+def _input(feature: Feature, columns: Columns | None, faults: FaultList) -> Expression | None:
+    where = feature.where
+    if feature.column is not None and feature.expr is not None:
+        faults.add(
+            where.at("expr"), f"feature {feature.name!r} has column and expr", "keep one of them"
+        )
+        return None
+    if feature.expr is not None:
+        label = f"feature {feature.name!r}"
+        return read_expression(feature.expr, label, where.at("expr"), columns, faults)
+    if feature.column is None or not is_read(feature.column) or columns is None:
+        return None
+    found: DataType | None = columns.lookup(feature.column)
+    if found is not None:
+        return column_expression(feature.column, found)
+    if columns.is_missing(feature.column):
+        faults.add(
+            where.at("column"),
+            f"feature {feature.name!r}: the source has no column {feature.column!r}",
+            columns.nearest(feature.column),
+        )
+    return None
+
+
+def _check_input(
+    feature: Feature, aggregate: Aggregate, expression: Expression | None, faults: FaultList
+) -> None:
+    if expression is None:
+        if aggregate.needs_measure and feature.column is None and feature.expr is None:
+            faults.add(
+                feature.where.at("aggregate"),
+                f"feature {feature.name!r}: {feature.aggregate} of what?",
+                "name a column: or an expr:; only count works without",
+            )
+        return
+    if aggregate.accepts(expression.type):
+        return
+    accepting = [a.name for a in AGGREGATES.values() if a.accepts(expression.type)]
+    hint = f"{expression.type} works with {', '.join(accepting)}"
+    if expression.type.kind == "bool":
+        condition = expression.text
+        hint = f"expr: CASE WHEN {condition} THEN 1 ELSE 0 END; or {', '.join(accepting)}"
+    faults.add(
+        feature.where.at("expr" if feature.expr is not None else "column"),
+        f"feature {feature.name!r}: {feature.aggregate} of a {expression.type} has no meaning",
+        hint,
+    )

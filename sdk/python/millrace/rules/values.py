@@ -1,0 +1,70 @@
+"""Durations, dates and types out of their texts."""
+
+import contextlib
+import re
+from datetime import date
+
+from millrace.durations import DAY_MS, parse_duration
+from millrace.faults import FaultList, is_read
+from millrace.spec import Location
+from millrace.types import DataType, parse_type
+
+MAX_DURATION_MS = 36_500 * DAY_MS
+
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+
+
+def duration_ms(
+    text: str, name: str, where: Location, faults: FaultList, *, at_least_ms: int = 1
+) -> int | None:
+    """Return a duration in milliseconds; None with a fault if it is none or out of range."""
+    if not is_read(text):
+        return None
+    try:
+        parsed = parse_duration(text)
+    except ValueError as error:
+        what, _, fix = str(error).partition("; ")
+        faults.add(where, f"{name}: {what}", fix)
+        return None
+    if parsed < at_least_ms:
+        faults.add(where, f"{name} is {text}", f"{name} must be above 0")
+        return None
+    if parsed > MAX_DURATION_MS:
+        faults.add(where, f"{name} is {text}, more than a hundred years", "36500d is the longest")
+        return None
+    return parsed
+
+
+def optional_duration_ms(
+    text: str | None, name: str, where: Location, faults: FaultList
+) -> int | None:
+    """Return a duration above 0 in milliseconds; None if there is no text."""
+    return None if text is None else duration_ms(text, name, where, faults)
+
+
+def start_date(text: str, where: Location, faults: FaultList) -> date | None:
+    """Return a day written ``YYYY-MM-DD``; None with a fault if it is none."""
+    if not is_read(text):
+        return None
+    # Without the pattern, fromisoformat would take 20180401 and 2018-W14-1 as well.
+    if _DATE.fullmatch(text) is not None:
+        with contextlib.suppress(ValueError):
+            return date.fromisoformat(text)
+    faults.add(where, f"start: {text!r} is no day", "write YYYY-MM-DD: 2018-04-01")
+    return None
+
+
+def data_type(text: str, of: str, where: Location, faults: FaultList) -> DataType | None:
+    """Return a type of the language; None with a fault if the text names none."""
+    if not is_read(text):
+        return None
+    try:
+        return parse_type(text)
+    except ValueError as error:
+        what, _, fix = str(error).partition("; ")
+        faults.add(where, f"{of}: {what}", fix or _nearest_type(text))
+        return None
+
+
+def _nearest_type(text: str) -> str:
+    return "decimal(12,2), for one" if text.startswith("decimal") else ""

@@ -1,0 +1,207 @@
+"""The rules of feature views."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from millrace.errors import nearest
+from millrace.expressions import Expression
+from millrace.faults import FaultList, is_read
+from millrace.fingerprint import with_view_fingerprint
+from millrace.plan import EntityPlan, FeaturePlan, SourcePlan, ViewPlan
+from millrace.rules.features import Measures, feature_plan, read_expression
+from millrace.rules.names import check_name
+from millrace.rules.sources import Columns
+from millrace.rules.values import optional_duration_ms, start_date
+from millrace.rules.warnings import warnings_of
+from millrace.spec import Entity, Feature, FeatureView, Source
+from millrace.types import DataType
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What views may refer to.
+
+    Attributes:
+        sources: declared sources; ``columns`` and ``source_plans`` are theirs by name, the plans
+            only of those without fault.
+        is_complete: False if some file could not be read, so that an unknown name may be in it.
+    """
+
+    sources: Mapping[str, Source]
+    columns: Mapping[str, Columns]
+    source_plans: Mapping[str, SourcePlan]
+    entities: Mapping[str, Entity]
+    entity_plans: Mapping[str, EntityPlan]
+    views: Mapping[str, FeatureView]
+    is_complete: bool = True
+
+
+def view_plan(view: FeatureView, scope: Scope, faults: FaultList) -> ViewPlan | None:
+    """Resolve a view; None if a fault keeps it from having a meaning."""
+    before = len(faults)
+    _check_source(view, scope, faults)
+    _check_entities(view, scope, faults)
+    columns = scope.columns.get(view.source)
+    where = view.where
+    start = start_date(view.start, where.at("start"), faults)
+    row_filter = _filter(view, columns, faults)
+    ttl_ms = optional_duration_ms(view.ttl, "ttl", where.at("ttl"), faults)
+    freshness_ms = optional_duration_ms(view.freshness, "freshness", where.at("freshness"), faults)
+    measures = Measures()
+    features = _features(view, scope, columns, measures, faults)
+    _check_checks(view, faults)
+    source = scope.source_plans.get(view.source)
+    entities = tuple(e for name in view.entities if (e := scope.entity_plans.get(name)))
+    if start is None or source is None or len(faults) > before:
+        return None
+    if len(entities) < len(view.entities) or len(features) < len(view.features):
+        return None
+    plan = ViewPlan(
+        name=view.name,
+        entities=entities,
+        source=source,
+        start=start,
+        filter=row_filter,
+        measures=measures.in_order(),
+        features=features,
+        ttl_ms=ttl_ms,
+        freshness_ms=freshness_ms,
+        owner=view.owner,
+        tags=dict(view.tags),
+        checks=view.checks,
+        description=view.description,
+        fingerprint="",
+        where=where,
+    )
+    return with_view_fingerprint(replace(plan, warnings=warnings_of(plan)))
+
+
+def _check_source(view: FeatureView, scope: Scope, faults: FaultList) -> None:
+    if not is_read(view.source) or view.source in scope.sources:
+        return
+    where = view.where.at("source")
+    if view.source in scope.views:
+        chain = _source_cycle(view, scope.views)
+        cycle = f", which is a cycle: {' -> '.join(chain)}" if chain else ""
+        faults.add(
+            where,
+            f"view {view.name!r} reads the feature view {view.source!r}{cycle}",
+            f"a view reads a source; {nearest(view.source, list(scope.sources))}",
+        )
+    elif scope.is_complete:
+        faults.add(
+            where, f"there is no source {view.source!r}", nearest(view.source, list(scope.sources))
+        )
+
+
+def _source_cycle(view: FeatureView, views: Mapping[str, FeatureView]) -> list[str]:
+    path = [view.name]
+    while path[-1] in views:
+        following = views[path[-1]].source
+        if following == view.name:
+            return [*path, following]
+        if following in path:
+            break
+        path.append(following)
+    return []
+
+
+def _check_entities(view: FeatureView, scope: Scope, faults: FaultList) -> None:
+    where = view.where.at("entities" if len(view.entities) != 1 else "entity")
+    if not view.entities:
+        faults.add(where, f"view {view.name!r} names no entity", "add entity: …")
+    seen: dict[str, str] = {}
+    for name in view.entities:
+        if not is_read(name):
+            continue
+        entity = scope.entities.get(name)
+        if entity is None:
+            if scope.is_complete:
+                hint = nearest(name, list(scope.entities))
+                faults.add(where, f"there is no entity {name!r}", hint)
+            continue
+        other = seen.setdefault(entity.join_key, name)
+        if list(view.entities).count(name) > 1:
+            faults.add(where, f"the entity {name!r} stands twice in the key", "keep one of them")
+        elif other != name:
+            faults.add(
+                where,
+                f"the entities {other!r} and {name!r} have one join key, {entity.join_key!r}",
+                "keep one of them",
+            )
+        _check_join_key(view, entity, scope, faults)
+
+
+def _check_join_key(view: FeatureView, entity: Entity, scope: Scope, faults: FaultList) -> None:
+    columns, plan = scope.columns.get(view.source), scope.entity_plans.get(entity.name)
+    where = view.where.at("entities" if len(view.entities) != 1 else "entity")
+    if columns is None or not is_read(entity.join_key):
+        return
+    found: DataType | None = columns.lookup(entity.join_key)
+    if columns.is_missing(entity.join_key):
+        faults.add(
+            where,
+            f"source {view.source!r} has no column {entity.join_key!r}, the join key of "
+            f"entity {entity.name!r}",
+            columns.nearest(entity.join_key),
+        )
+    elif found is not None and plan is not None and found != plan.type:
+        faults.add(
+            where,
+            f"the join key {entity.join_key!r} is {found} in source {view.source!r} and "
+            f"{plan.type} in entity {entity.name!r} ({entity.where})",
+            "give both one type",
+        )
+
+
+def _filter(view: FeatureView, columns: Columns | None, faults: FaultList) -> Expression | None:
+    if view.filter is None:
+        return None
+    where = view.where.at("filter")
+    found = read_expression(view.filter, "filter", where, columns, faults)
+    if found is not None and found.type.kind != "bool":
+        faults.add(
+            where, f"filter is a {found.type}, not a condition", "compare it: amount > 0, for one"
+        )
+    return found
+
+
+def _features(
+    view: FeatureView,
+    scope: Scope,
+    columns: Columns | None,
+    measures: Measures,
+    faults: FaultList,
+) -> tuple[FeaturePlan, ...]:
+    if not view.features:
+        faults.add(view.where.at("features"), f"view {view.name!r} has no features", "list them")
+    keys = frozenset(e.join_key for n in view.entities if (e := scope.entities.get(n)) is not None)
+    first: dict[str, Feature] = {}
+    plans = []
+    for feature in view.features:
+        if is_read(feature.name) and feature.name in first:
+            faults.add(
+                feature.where.at("name"),
+                f"view {view.name!r} has a feature {feature.name!r} already, at "
+                f"{first[feature.name].where}",
+                "rename one of the two, or remove it",
+            )
+        first.setdefault(feature.name, feature)
+        plan = feature_plan(feature, keys, columns, measures, faults)
+        if plan is not None:
+            plans.append(plan)
+    return tuple(plans)
+
+
+def _check_checks(view: FeatureView, faults: FaultList) -> None:
+    names = [f.name for f in view.features]
+    for check in view.checks:
+        check_name(check.type, "the type of a check", check.where.at("type"), faults)
+        feature = check.arguments.get("feature")
+        if feature is None or feature in names or not all(map(is_read, names)):
+            continue
+        faults.add(
+            check.where.at("feature"),
+            f"the check {check.type!r} names {feature!r}, which is no feature of {view.name!r}",
+            nearest(str(feature), names),
+        )

@@ -1,0 +1,109 @@
+"""The rules of windows, hops and offsets."""
+
+from collections.abc import Iterable
+from math import isqrt
+
+from millrace.durations import SECOND_MS, format_duration
+from millrace.faults import FaultList, is_read
+from millrace.rules.values import duration_ms
+from millrace.spec import Feature
+from millrace.windows import Window, default_hop_ms
+
+LIFETIME = "lifetime"
+
+
+def window_of(feature: Feature, faults: FaultList) -> Window | None:
+    """Return a feature's window; None if its length, hop or offset is at fault."""
+    before = len(faults)
+    length = _length_ms(feature, faults)
+    hop = offset = None
+    if feature.hop is not None:
+        hop = duration_ms(feature.hop, "hop", feature.where.at("hop"), faults)
+    if feature.offset is not None:
+        offset = duration_ms(
+            feature.offset, "offset", feature.where.at("offset"), faults, at_least_ms=0
+        )
+    is_unread = not all(map(is_read, (feature.window, feature.hop, feature.offset)))
+    if len(faults) > before or is_unread:
+        return None
+    window = Window(length, default_hop_ms(length) if hop is None else hop, offset or 0)
+    _check_hop(feature, window, faults)
+    if len(faults) == before:
+        _check_offset(feature, window, faults)
+    return window if len(faults) == before else None
+
+
+def _length_ms(feature: Feature, faults: FaultList) -> int | None:
+    where = feature.where.at("window")
+    if feature.window == LIFETIME:
+        return None
+    if feature.window == "" and is_read(feature.window):
+        faults.add(
+            where,
+            f"feature {feature.name!r} has no window",
+            'name one: window: 1h in YAML, .over("1h") in Python',
+        )
+        return None
+    length = duration_ms(feature.window, "window", where, faults)
+    if length is not None and length % SECOND_MS:
+        faults.add(
+            where,
+            f"window {feature.window} is not a whole number of seconds",
+            f"the nearest are {_words(_around(length, SECOND_MS))}",
+        )
+    return length
+
+
+def _check_hop(feature: Feature, window: Window, faults: FaultList) -> None:
+    hop, length = window.hop_ms, window.length_ms
+    where = feature.where.at("hop")
+    if length is None:
+        if hop % SECOND_MS:
+            near = _words(_around(hop, SECOND_MS))
+            faults.add(
+                where, f"hop {feature.hop} is not a whole number of seconds", f"nearest: {near}"
+            )
+        return
+    if hop % SECOND_MS or length % hop:
+        faults.add(
+            where,
+            f"hop {format_duration(hop)} does not cut the window {feature.window} into whole tiles",
+            f"a hop is a whole number of seconds that divides the window; the nearest valid are "
+            f"{_words(nearest_hops_ms(length, hop))}",
+        )
+
+
+def nearest_hops_ms(length_ms: int, hop_ms: int) -> list[int]:
+    """Return the valid hops just below and just above a wanted one.
+
+    The window is a whole number of seconds.
+
+    >>> nearest_hops_ms(3_600_000, 420_000)
+    [400000, 450000]
+    """
+    length_s = length_ms // SECOND_MS
+    small = [d for d in range(1, isqrt(length_s) + 1) if length_s % d == 0]
+    hops = sorted({d * SECOND_MS for d in small} | {length_s // d * SECOND_MS for d in small})
+    below = [h for h in hops if h < hop_ms][-1:]
+    above = [h for h in hops if h > hop_ms][:1]
+    return below + above
+
+
+def _check_offset(feature: Feature, window: Window, faults: FaultList) -> None:
+    if window.offset_ms % window.hop_ms == 0:
+        return
+    near = _words(_around(window.offset_ms, window.hop_ms))
+    faults.add(
+        feature.where.at("offset"),
+        f"offset {feature.offset} is not a multiple of the hop {format_duration(window.hop_ms)}",
+        f"the nearest valid are {near}; or name a hop that divides the offset",
+    )
+
+
+def _around(value_ms: int, step_ms: int) -> list[int]:
+    below = value_ms // step_ms * step_ms
+    return [v for v in (below, below + step_ms) if v > 0]
+
+
+def _words(durations_ms: Iterable[int]) -> str:
+    return " and ".join(format_duration(d) for d in durations_ms)

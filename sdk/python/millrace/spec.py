@@ -1,0 +1,192 @@
+"""What an author writes: frozen records that know only their own fields.
+
+YAML and Python declarations both become these. They are checked together by
+``millrace.resolve.resolve``, never here, so that every fault can be reported at once.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where a declaration stands, for messages: ``file:line``.
+
+    Attributes:
+        lines: the lines of single fields of the record, where a reader knows them.
+    """
+
+    file: str = ""
+    line: int = 0
+    lines: tuple[tuple[str, int], ...] = field(default=(), compare=False, repr=False)
+
+    def at(self, name: str) -> "Location":
+        """Return where one field stands; the record's own place if that is not known."""
+        return Location(self.file, dict(self.lines).get(name, self.line))
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}" if self.file else "declaration"
+
+
+NOWHERE = Location()
+
+
+@dataclass(frozen=True)
+class BatchSource:
+    """Files of history: ``parquet``, ``csv``, ``json`` (one object a line) or ``delta``.
+
+    Attributes:
+        path: file, folder or URL; ``${NAME}`` is replaced from the settings when it is read.
+    """
+
+    format: str
+    path: str
+    where: Location = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True)
+class StreamSource:
+    """A Kafka topic of the same events."""
+
+    topic: str
+    format: str = "json"
+    where: Location = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Events, as files and as a topic.
+
+    Attributes:
+        columns: name to type, as text (``decimal(12,2)``), in declared order.
+        event_time: the column that says when an event happened.
+        event_id: the column that names an event; None: nothing is deduplicated.
+        ingest_time: column of a batch source that says when an event arrived; None: event time.
+        allowed_lateness: duration; later arrivals are dead letters.
+        clock_skew: duration; how far ahead of its arrival an event may be stamped.
+        dedup_horizon: duration; an id that comes again within it is a duplicate.
+    """
+
+    name: str
+    columns: Mapping[str, str]
+    event_time: str
+    event_id: str | None = None
+    ingest_time: str | None = None
+    allowed_lateness: str = "1h"
+    clock_skew: str = "5s"
+    dedup_horizon: str = "1d"
+    batch: BatchSource | None = None
+    stream: StreamSource | None = None
+    description: str = ""
+    where: Location = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True)
+class Entity:
+    """Something features are about, found by one key column."""
+
+    name: str
+    join_key: str
+    type: str
+    description: str = ""
+    where: Location = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One aggregate over one window.
+
+    Attributes:
+        aggregate: ``count``, ``sum``, ``avg``, ``min``, ``max``, ``stddev``, ``variance``,
+            ``first``, ``last`` (and names refused for now).
+        column: input column; None with ``expr``, or for a count of rows.
+        expr: input expression in the SQL language, instead of a column.
+        window: duration or ``lifetime``.
+        hop: duration; None for the default of the window.
+        offset: duration by which the window lies in the past; None for none.
+        parameters: ``k`` or ``p`` of the aggregates that take one.
+    """
+
+    name: str
+    aggregate: str
+    window: str
+    column: str | None = None
+    expr: str | None = None
+    hop: str | None = None
+    offset: str | None = None
+    parameters: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    description: str = ""
+    where: Location = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True)
+class Check:
+    """A data-quality rule beside the defaults: its type and its arguments as written."""
+
+    type: str
+    arguments: Mapping[str, Any]
+    where: Location = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True)
+class FeatureView:
+    """Features of one entity (or a composite of several) from one source.
+
+    Attributes:
+        entities: names of entities; their join keys, in this order, are the key.
+        source: name of the source.
+        start: first day of history, ``YYYY-MM-DD``, UTC; earlier events do not count.
+        filter: expression; only events for which it is true count.
+        ttl: duration; older values are ``OUTSIDE_MAX_AGE`` when served.
+        freshness: duration; the promised age of the pipeline.
+    """
+
+    name: str
+    entities: tuple[str, ...]
+    source: str
+    start: str
+    features: tuple[Feature, ...]
+    filter: str | None = None
+    ttl: str | None = None
+    freshness: str | None = None
+    owner: str | None = None
+    tags: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    checks: tuple[Check, ...] = ()
+    description: str = ""
+    where: Location = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True)
+class FeatureService:
+    """The set of features one model asks for.
+
+    Attributes:
+        features: ``view:feature``, ``view:*``, or a bare feature name where it is unique.
+    """
+
+    name: str
+    features: tuple[str, ...]
+    description: str = ""
+    where: Location = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True)
+class Specs:
+    """Everything declared, in the order read."""
+
+    sources: tuple[Source, ...] = ()
+    entities: tuple[Entity, ...] = ()
+    views: tuple[FeatureView, ...] = ()
+    services: tuple[FeatureService, ...] = ()
+
+    def __add__(self, other: "Specs") -> "Specs":
+        return Specs(
+            self.sources + other.sources,
+            self.entities + other.entities,
+            self.views + other.views,
+            self.services + other.services,
+        )

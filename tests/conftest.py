@@ -1,0 +1,75 @@
+"""Fixtures shared by all tests: one real Spark per run, a lake of its own per test."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
+
+from resources.settings import CHECKOUT, Settings, settings_from_env
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+# A shared machine is slow at times; slowness is never what these tests are about.
+hypothesis_settings.register_profile(
+    "default", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
+hypothesis_settings.register_profile(
+    "thorough", parent=hypothesis_settings.get_profile("default"), max_examples=1000
+)
+hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def run_millrace(*arguments: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run the command as a user does; output is captured, a failure raises with it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "cli.main", *arguments],
+        env=env,
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert done.returncode == 0, f"millrace {' '.join(arguments)}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+@pytest.fixture(scope="session")
+def spark_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """A stack whose Spark runs, for all tests of the session; nothing else is started."""
+    env = {**os.environ, "MILLRACE_HOME": str(tmp_path_factory.mktemp("stack"))}
+    if "MILLRACE_SPARK_REMOTE" in env:
+        yield settings_from_env(env)
+        return
+    run_millrace("up", "spark", env=env)
+    try:
+        yield settings_from_env(env)
+    finally:
+        run_millrace("down", env=env)
+
+
+@pytest.fixture
+def settings(spark_stack: Settings, tmp_path: Path) -> Settings:
+    """The running stack with a lake, raw data and declarations of this test's own."""
+    return replace(
+        spark_stack,
+        lake=str(tmp_path / "lake"),
+        data=str(tmp_path / "data"),
+        views=(tmp_path / "views",),
+    )
+
+
+@pytest.fixture
+def spark(settings: Settings) -> "SparkSession":
+    """The session with the running Spark."""
+    from resources.spark import connect
+
+    return connect(settings)
