@@ -10,7 +10,7 @@ from millrace.rules.names import declared_once
 from millrace.rules.services import service_plan
 from millrace.rules.sources import Columns, entity_plan, read_columns, source_plan
 from millrace.rules.views import Scope, view_plan
-from millrace.spec import Entity, Source, Specs
+from millrace.spec import Entity, FeatureView, Source, Specs
 
 
 def resolve(specs: Specs) -> Plan:
@@ -37,7 +37,11 @@ def resolve_as_far_as_read(
     faults, because that file may hold them. The same holds where a name could not be read.
     """
     faults = FaultList()
-    declared = (*specs.sources, *specs.entities, *specs.views)
+    declared: list[Source | Entity | FeatureView] = [
+        *specs.sources,
+        *specs.entities,
+        *specs.views,
+    ]
     is_complete = is_complete and all(is_read(one.name) for one in declared)
     scope = _scope(specs, faults, is_complete=is_complete)
     views: dict[str, ViewPlan] = {}

@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from sqlglot import exp, generator, parser, tokens
+from sqlglot import TokenType, exp, generator, parser, tokens
 from sqlglot.dialects.dialect import Dialect
 
 SPARK = "spark"
@@ -25,9 +25,9 @@ class MillraceFlink(Dialect):
 
         KEYWORDS: ClassVar = {
             **tokens.Tokenizer.KEYWORDS,
-            "BYTES": tokens.TokenType.VARBINARY,
-            "STRING": tokens.TokenType.TEXT,
-            "TIMESTAMP_LTZ": tokens.TokenType.TIMESTAMPLTZ,
+            "BYTES": TokenType.VARBINARY,
+            "STRING": TokenType.TEXT,
+            "TIMESTAMP_LTZ": TokenType.TIMESTAMPLTZ,
         }
 
     class Parser(parser.Parser):

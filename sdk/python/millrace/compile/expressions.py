@@ -12,7 +12,8 @@ from typing import ClassVar
 from sqlglot import exp
 
 from millrace.compile.dialects import SPARK, MillraceFlink
-from millrace.compile.lowering import Lowering, binary, number, operand, when
+from millrace.compile.lowering import Lowering
+from millrace.compile.sql_values import binary, number, when
 from millrace.compile.trees import call
 from millrace.expressions import Expression
 from millrace.expressions.nodes import Call, Literal, Node
@@ -21,7 +22,7 @@ from millrace.types import DATE, FLOAT64, INT64, STRING, DataType, decimal
 
 def to_spark(expression: Expression) -> exp.Expression:
     """Return the expression for Spark; its SQL type is the declared one of ``expression.type``."""
-    return _SPARK.node(expression.root, finite=True)
+    return _whole(_SPARK.node(expression.root, finite=True))
 
 
 def to_flink(expression: Expression) -> exp.Expression:
@@ -29,7 +30,12 @@ def to_flink(expression: Expression) -> exp.Expression:
 
     Instants before 1970 are Flink's one limit: it cuts their parts towards zero.
     """
-    return _FLINK.node(expression.root, finite=True)
+    return _whole(_FLINK.node(expression.root, finite=True))
+
+
+def _whole(tree: exp.Expression) -> exp.Expression:
+    """Return a tree whose parts are all its own: a guard names one operand twice."""
+    return tree.copy()
 
 
 class _Spark(Lowering):

@@ -8,19 +8,17 @@ only where one could be seen or get lost (comparisons, divisors, results) is it 
 ``finite`` asks for. That keeps the SQL short: a guard has to name its operand twice.
 """
 
-from collections.abc import Mapping, Sequence
-from datetime import date
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
-from functools import reduce
 from typing import ClassVar
 
 from sqlglot import exp
 
+from millrace.compile.sql_values import SqlValues, between, binary, condition, number, operand, when
 from millrace.compile.trees import call, column, is_null
 from millrace.expressions.meaning import widened
 from millrace.expressions.nodes import Call, Case, Column, Literal, Node
 from millrace.expressions.ranges import can_overflow
-from millrace.expressions.text import double_text
 from millrace.types import FLOAT64, INT64, STRING, TIMESTAMP, DataType
 
 _LARGEST_DOUBLE = "1.7976931348623157e308"
@@ -34,70 +32,43 @@ _DOUBLE_BOUNDS: Mapping[str, tuple[str, str]] = {
 INTEGER_BITS: Mapping[str, int] = {"int32": 31, "int64": 63}
 _INTEGER_DIGITS: Mapping[str, int] = {"int32": 10, "int64": 19}
 
-_BINARY: Mapping[str, type[exp.Binary]] = {
-    "+": exp.Add,
-    "-": exp.Sub,
-    "*": exp.Mul,
-    "=": exp.EQ,
-    "<>": exp.NEQ,
-    "<": exp.LT,
-    "<=": exp.LTE,
-    ">": exp.GT,
-    ">=": exp.GTE,
-}
 _COMPARISONS = frozenset({"=", "<>", "<", "<=", ">", ">="})
 _PARTS = frozenset({"YEAR", "MONTH", "DAY", "HOUR", "MINUTE", "SECOND", "DAYOFWEEK"})
 
 
-def operand(tree: exp.Expression) -> exp.Expression:
-    """Return a tree that can stand beside an operator."""
-    if isinstance(tree, exp.Binary | exp.Not | exp.In | exp.Between | exp.Is):
-        return exp.paren(tree, copy=False)
-    if isinstance(tree, exp.Neg) and not isinstance(tree.this, exp.Literal):
-        return exp.paren(tree, copy=False)
-    return tree
-
-
-def condition(tree: exp.Expression) -> exp.Expression:
-    """Return a tree that can stand beside AND, OR and NOT."""
-    return exp.paren(tree, copy=False) if isinstance(tree, exp.Connector) else tree
-
-
-def binary(op: str, left: exp.Expression, right: exp.Expression) -> exp.Expression:
-    """Return ``left op right``."""
-    return _BINARY[op](this=operand(left), expression=operand(right))
-
-
-def when(condition: exp.Expression, value: exp.Expression) -> exp.Expression:
-    """Return ``CASE WHEN condition THEN value END``."""
-    return exp.Case(ifs=[exp.If(this=condition, true=value)])
-
-
-def between(tree: exp.Expression, low: str, high: str) -> exp.Expression:
-    """Return ``tree BETWEEN low AND high`` for numbers given as text."""
-    return exp.Between(this=operand(tree), low=number(low), high=number(high))
-
-
-def number(text: str) -> exp.Expression:
-    """Return a numeric literal; a negative one as a negation, which is how it parses back."""
-    if text.startswith("-"):
-        return exp.Neg(this=exp.Literal.number(text[1:]))
-    return exp.Literal.number(text)
-
-
-class Lowering:
+class Lowering(SqlValues):
     """Turns typed trees into SQL trees of one engine."""
 
-    dialect: ClassVar[str | type]
-    types: ClassVar[Mapping[str, str]]
-    """How the engine spells types; decimals are spelled alike."""
     names: ClassVar[Mapping[str, str]] = {}
     """Functions the engine calls by another name."""
+
+    def __init__(self) -> None:
+        # Forms whose double may be left for a later guard, and all others.
+        self._guardable: Mapping[str, Callable[..., exp.Expression]] = {
+            **dict.fromkeys(["+", "-", "*"], self._arithmetic),
+            "/": self._quotient,
+            **dict.fromkeys(["NEG", "ABS"], self._sign),
+            **dict.fromkeys(["LN", "EXP", "SQRT", "POWER"], self._smooth),
+            **dict.fromkeys(["COALESCE", "NULLIF"], self._choice),
+        }
+        self._plain: Mapping[str, Callable[[Call], exp.Expression]] = {
+            **dict.fromkeys(_COMPARISONS, self._comparison),
+            **dict.fromkeys(["AND", "OR"], self._connective),
+            **dict.fromkeys(["FLOOR", "CEIL", "ROUND"], self._rounding),
+            "%": self._remainder,
+            "CAST": self._cast,
+            "NOT": self._not,
+            "IS NULL": self._is_null,
+            "IN": self._in,
+            "BETWEEN": self._between,
+            "LIKE": self.like,
+        }
 
     def node(self, node: Node, *, finite: bool) -> exp.Expression:
         """Return the tree of a node.
 
         Args:
+            node: what to compile.
             finite: whether a double that is not finite must be null already.
         """
         if isinstance(node, Column):
@@ -106,10 +77,6 @@ class Lowering:
             return self.literal(node)
         if isinstance(node, Case):
             return self._case(node, finite=finite)
-        if node.op in _COMPARISONS:
-            return binary(node.op, *self._compared(node))
-        if node.op in {"AND", "OR"}:
-            return self._connective(node)
         return self._call(node, finite=finite)
 
     def taken(self, node: Node, kind: DataType, *, finite: bool = False) -> exp.Expression:
@@ -123,39 +90,20 @@ class Lowering:
         return tree if node.type == kind else self.widen(tree, node.type, kind)
 
     def _call(self, node: Call, *, finite: bool) -> exp.Expression:
-        match node.op:
-            case "+" | "-" | "*" | "/" | "%" | "NEG" | "ABS":
-                return self._arithmetic(node, finite=finite)
-            case "FLOOR" | "CEIL" | "ROUND":
-                return self._rounding(node)
-            case "LN" | "EXP" | "SQRT" | "POWER":
-                tree = self.transcendental(node)
-                return self._guarded(tree, FLOAT64, finite=finite)
-            case "COALESCE" | "NULLIF":
-                return self._choice(node, finite=finite)
-            case "CAST":
-                return self._cast(node)
-            case "NOT":
-                return exp.Not(this=condition(self.node(node.args[0], finite=True)))
-            case "IS NULL":
-                return is_null(operand(self.node(node.args[0], finite=True)))
-            case "IN":
-                return self._in(node)
-            case "BETWEEN":
-                value, low, high = (operand(t) for t in self._compared(node))
-                return exp.Between(this=value, low=low, high=high)
-            case "LIKE":
-                return self.like(node)
-        return self._named(node)
+        guardable = self._guardable.get(node.op)
+        if guardable is not None:
+            return guardable(node, finite=finite)
+        return self._plain.get(node.op, self._named)(node)
 
     # -- doubles --------------------------------------------------------------------------------
 
-    def _guarded(
-        self, tree: exp.Expression, kind: DataType, *, finite: bool
-    ) -> exp.Expression:
+    def _guarded(self, tree: exp.Expression, kind: DataType, *, finite: bool) -> exp.Expression:
         if not finite or kind != FLOAT64:
             return tree
         return when(exp.LTE(this=call("ABS", tree), expression=number(_LARGEST_DOUBLE)), tree)
+
+    def _smooth(self, node: Call, *, finite: bool) -> exp.Expression:
+        return self._guarded(self.transcendental(node), FLOAT64, finite=finite)
 
     def transcendental(self, node: Call) -> exp.Expression:
         """Return LN, EXP, SQRT or POWER of doubles; what has no value is null or not finite."""
@@ -166,12 +114,6 @@ class Lowering:
     # -- numbers --------------------------------------------------------------------------------
 
     def _arithmetic(self, node: Call, *, finite: bool) -> exp.Expression:
-        if node.op in {"NEG", "ABS"}:
-            return self._sign(node, finite=finite)
-        if node.op == "%":
-            return self._remainder(node)
-        if node.op == "/":
-            return self._quotient(node, finite=finite)
         left, right = (self.taken(a, t) for a, t in zip(node.args, node.takes, strict=True))
         if node.type.is_integer and can_overflow(node):
             return self.checked(node.op, left, right)
@@ -233,12 +175,22 @@ class Lowering:
                 trees.append(self.taken(arg, kind, finite=True))
         return trees
 
+    def _comparison(self, node: Call) -> exp.Expression:
+        return binary(node.op, *self._compared(node))
+
+    def _between(self, node: Call) -> exp.Expression:
+        value, low, high = (operand(t) for t in self._compared(node))
+        return exp.Between(this=value, low=low, high=high)
+
+    def _is_null(self, node: Call) -> exp.Expression:
+        return is_null(operand(self.node(node.args[0], finite=True)))
+
+    def _not(self, node: Call) -> exp.Expression:
+        return exp.Not(this=condition(self.node(node.args[0], finite=True)))
+
     def _connective(self, node: Call) -> exp.Expression:
-        kind: type[exp.Connector] = exp.And if node.op == "AND" else exp.Or
-        parts = []
-        for arg in node.args:
-            parts.append(condition(self.node(arg, finite=True)))
-        return reduce(lambda left, right: kind(this=left, expression=right), parts)
+        parts = [condition(self.node(arg, finite=True)) for arg in node.args]
+        return _joined(exp.And if node.op == "AND" else exp.Or, parts)
 
     def _in(self, node: Call) -> exp.Expression:
         value, *choices = node.args
@@ -247,12 +199,12 @@ class Lowering:
             # Engines look doubles up in hash sets, where 0.0 and -0.0 differ.
             tree = self.taken(value, FLOAT64, finite=True)
             equal = [binary("=", tree, self.taken(c, FLOAT64)) for c in choices]
-            return reduce(lambda left, right: exp.Or(this=left, expression=right), equal)
+            return _joined(exp.Or, equal)
         if kind.kind == "decimal":
             kind = _holding(node.takes)
             literals = [self.taken(c, kind) for c in choices]
         elif kind.is_integer or kind == STRING:
-            literals = [self._plain(c) for c in choices]
+            literals = [self._untyped(c) for c in choices]
         else:
             literals = [self.taken(c, kind) for c in choices]
         subject = self.taken(value, kind, finite=True)
@@ -291,11 +243,11 @@ class Lowering:
             return self.cast(call(name, self.instant(node.args[0])), INT64)
         if node.op == "SUBSTRING":
             text, *numbers = node.args
-            return call(name, self.node(text, finite=True), *(self._plain(n) for n in numbers))
+            return call(name, self.node(text, finite=True), *(self._untyped(n) for n in numbers))
         tree = call(name, *(self.taken(a, STRING) for a in node.args))
         return self.cast(tree, INT64) if node.op == "LENGTH" else tree
 
-    def _plain(self, node: Node) -> exp.Expression:
+    def _untyped(self, node: Node) -> exp.Expression:
         return self.bare(node.value) if isinstance(node, Literal) else self.node(node, finite=True)
 
     def instant(self, node: Node) -> exp.Expression:
@@ -304,24 +256,25 @@ class Lowering:
 
     def _cast(self, node: Call) -> exp.Expression:
         arg, to = node.args[0], node.type
-        source = arg.type
-        if source == FLOAT64 and to.is_integer:
-            tree = self.node(arg, finite=False)
-            return when(between(tree, *_DOUBLE_BOUNDS[to.kind]), self.cast(tree, to))
-        if source == FLOAT64:
-            return self.try_cast(self.node(arg, finite=True), to)
-        tree = self.taken(arg, source)
+        if arg.type == FLOAT64:
+            return self._cast_double(arg, to)
+        tree = self.taken(arg, arg.type)
         if to == FLOAT64:
-            return self.widen(tree, source, to)
+            return self.widen(tree, arg.type, to)
         if to.kind == "decimal":
-            fits = _whole_digits(source) <= to.precision - to.scale
-            cast = self.cast(tree, to)
-            return cast if fits else self.try_cast(tree, to)
-        if source.is_integer and to.kind == "int32":
+            fits = _whole_digits(arg.type) <= to.precision - to.scale
+            return self.cast(tree, to) if fits else self.try_cast(tree, to)
+        if to.is_integer and arg.type.kind == "decimal":
+            return self._decimal_to_integer(tree, arg.type, to)
+        if to.kind == "int32" and arg.type.is_integer:
             return when(between(tree, str(-(2**31)), str(2**31 - 1)), self.cast(tree, to))
-        if source.kind == "decimal" and to.is_integer:
-            return self._decimal_to_integer(tree, source, to)
         return self.cast(tree, to)
+
+    def _cast_double(self, arg: Node, to: DataType) -> exp.Expression:
+        if not to.is_integer:
+            return self.try_cast(self.node(arg, finite=True), to)
+        tree = self.node(arg, finite=False)
+        return when(between(tree, *_DOUBLE_BOUNDS[to.kind]), self.cast(tree, to))
 
     def _decimal_to_integer(
         self, tree: exp.Expression, source: DataType, to: DataType
@@ -332,57 +285,6 @@ class Lowering:
         above = exp.GT(this=operand(tree), expression=number(f"{-beyond - 1}.0"))
         below = exp.LT(this=operand(tree), expression=number(f"{beyond}.0"))
         return when(exp.And(this=above, expression=below), self.cast(tree, to))
-
-    def cast(self, tree: exp.Expression, to: DataType) -> exp.Expression:
-        """Return ``CAST(tree AS to)``."""
-        return exp.Cast(this=tree, to=self.type(to))
-
-    def try_cast(self, tree: exp.Expression, to: DataType) -> exp.Expression:
-        """Return ``TRY_CAST(tree AS to)``, null where the value does not fit."""
-        # Without `safe` sqlglot prints a plain CAST for Spark.
-        return exp.TryCast(this=tree, to=self.type(to), safe=True)
-
-    def type(self, kind: DataType) -> exp.DataType:
-        """Return the engine's type."""
-        text = self.types.get(kind.kind) or f"DECIMAL({kind.precision}, {kind.scale})"
-        return exp.DataType.build(text, dialect=self.dialect)
-
-    # -- literals -------------------------------------------------------------------------------
-
-    def literal(self, node: Literal) -> exp.Expression:
-        """Return a constant with exactly its SQL type."""
-        value, kind = node.value, node.type
-        if value is None:
-            return self.cast(exp.Null(), kind)
-        if kind.kind == "timestamp":
-            return self.at(int(value))  # type: ignore[arg-type]
-        if kind == STRING:
-            return self.string(str(value))
-        if kind.is_integer:
-            return self.integer(int(value), kind)  # type: ignore[arg-type]
-        if kind.kind == "decimal":
-            return self.cast(self.bare(value), kind)
-        return self.bare(value)
-
-    def bare(self, value: object) -> exp.Expression:
-        """Return a constant as it is written, with whatever type the engine gives it."""
-        if isinstance(value, bool):
-            return exp.Boolean(this=value)
-        if isinstance(value, str):
-            return exp.Literal.string(value)
-        if isinstance(value, float):
-            return number(double_text(value))
-        if isinstance(value, date):
-            return self.cast(exp.Literal.string(value.isoformat()), DataType("date"))
-        return number(f"{value:f}" if isinstance(value, Decimal) else str(value))
-
-    def string(self, value: str) -> exp.Expression:
-        """Return a string constant."""
-        return exp.Literal.string(value)
-
-    def integer(self, value: int, kind: DataType) -> exp.Expression:
-        """Return an integer constant of exactly one type."""
-        return self.cast(number(str(value)), kind)
 
     # -- what only an engine knows --------------------------------------------------------------
 
@@ -395,9 +297,12 @@ class Lowering:
         """Return ``+ - *`` of int64, null where the result leaves it."""
         raise NotImplementedError
 
-    def at(self, epoch_ms: int) -> exp.Expression:
-        """Return an instant."""
-        raise NotImplementedError
+
+def _joined(kind: type[exp.And | exp.Or], parts: Sequence[exp.Expression]) -> exp.Expression:
+    first, *rest = parts
+    for part in rest:
+        first = kind(this=first, expression=part)
+    return first
 
 
 def _zero(node: Call) -> int | Decimal:
@@ -422,5 +327,3 @@ def _whole_digits(kind: DataType) -> int:
 def _holding(kinds: Sequence[DataType]) -> DataType:
     scale = max(k.scale for k in kinds)
     return DataType("decimal", max(k.precision - k.scale for k in kinds) + scale, scale)
-
-

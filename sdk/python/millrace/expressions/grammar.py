@@ -7,9 +7,8 @@ becomes ``COALESCE``). Here every call stays a name with arguments, so that
 
 from typing import ClassVar
 
-from sqlglot import exp, parser
+from sqlglot import TokenType, exp, parser
 from sqlglot.dialects.dialect import Dialect
-from sqlglot.tokens import TokenType
 
 
 class ExpressionGrammar(Dialect):

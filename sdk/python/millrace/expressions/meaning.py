@@ -50,10 +50,7 @@ def _value(node: Node, row: Row) -> Any:
     if isinstance(node, Column):
         return _from_column(row[node.name], node.type)
     if isinstance(node, Case):
-        for when, then in node.branches:
-            if _value(when, row) is True:
-                return _converted(then, node.type, row)
-        return None if node.default is None else _converted(node.default, node.type, row)
+        return _case(node, row)
     values = [_converted(a, t, row) for a, t in zip(node.args, node.takes, strict=True)]
     lenient = _LENIENT.get(node.op)
     if lenient is not None:
@@ -61,6 +58,13 @@ def _value(node: Node, row: Row) -> Any:
     if None in values:
         return None
     return _OPERATIONS[node.op](node, *values)
+
+
+def _case(node: Case, row: Row) -> Any:
+    for when, then in node.branches:
+        if _value(when, row) is True:
+            return _converted(then, node.type, row)
+    return None if node.default is None else _converted(node.default, node.type, row)
 
 
 def _from_column(value: Any, kind: DataType) -> Any:

@@ -103,6 +103,6 @@ class Expression:
         return render(self.root)
 
 
-def column_expression(name: str, type: DataType) -> Expression:  # noqa: A002
+def column_expression(name: str, type: DataType) -> Expression:
     """Return the expression that reads one column."""
     return Expression(Column(name, type))

@@ -173,7 +173,8 @@ class _Reader:
 
     def _bare_null(self, _: exp.Null) -> Node:
         raise ExpressionError(
-            "NULL has no type here", fix="write x IS NULL to compare, CAST(NULL AS type) for a value"
+            "NULL has no type here",
+            fix="write x IS NULL to compare, CAST(NULL AS type) for a value",
         )
 
     def _negative(self, tree: exp.Neg) -> Node:

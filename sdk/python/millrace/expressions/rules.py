@@ -180,12 +180,8 @@ def _constant(op: str, arg: Node, what: str, low: int, high: int) -> int:
     if isinstance(arg, Literal) and arg.type == INT64 and isinstance(arg.value, int):
         if low <= arg.value <= high:
             return arg.value
-        raise ExpressionError(
-            f"{op}: {what} {arg.value}", fix=f"{what} goes from {low} to {high}"
-        )
-    raise ExpressionError(
-        f"{op}: {what} is {render(arg)}", fix=f"write {what} as a whole number"
-    )
+        raise ExpressionError(f"{op}: {what} {arg.value}", fix=f"{what} goes from {low} to {high}")
+    raise ExpressionError(f"{op}: {what} is {render(arg)}", fix=f"write {what} as a whole number")
 
 
 def _double(op: str, args: Args) -> Signature:

@@ -90,7 +90,7 @@ def _level(node: Node) -> int:
     return _ATOM
 
 
-def literal_text(node: Literal) -> str:
+def literal_text(node: Literal) -> str:  # noqa: PLR0911 - one return for each kind of value
     """Return a literal as it is written in the language."""
     value = node.value
     if value is None:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from millrace.expressions.errors import ExpressionError
 from millrace.expressions.nodes import Literal, Node
-from millrace.expressions.text import render
 from millrace.types import FLOAT64, INT32, INT64, MAX_DECIMAL_PRECISION, DataType, decimal
 
 INTEGER_DIGITS = {"int32": 10, "int64": 19}
@@ -71,5 +70,3 @@ def _bridge(one: DataType, other: DataType) -> str:
     if "bool" in kinds:
         return "write CASE WHEN condition THEN 1 ELSE 0 END"
     return f"give both sides one type, for example CAST(x AS {one})"
-
-

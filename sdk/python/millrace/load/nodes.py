@@ -148,7 +148,7 @@ class NodeReader:
         merged: list[tuple[Node, Node]] = []
         for key_node, value in node.value:
             if key_node.tag == _MERGE:
-                merged.extend(_merged_pairs(value))
+                merged.extend(self._merged_pairs(value))
                 continue
             key = self.text(key_node, f"a key of {name}")
             if not is_read(key):
@@ -167,6 +167,13 @@ class NodeReader:
             if isinstance(key_node, ScalarNode) and key_node.value not in seen:
                 seen[key_node.value] = key_node.start_mark.line + 1
                 yield str(key_node.value), key_node, value
+
+    def _merged_pairs(self, value: Node) -> Iterator[tuple[Node, Node]]:
+        for source in value.value if isinstance(value, SequenceNode) else [value]:
+            if isinstance(source, MappingNode):
+                yield from source.value
+            else:
+                self.fault(source, f"<< has nothing to merge: {_kind(source)}", "name an *anchor")
 
     def record(self, node: Node, keys: Keys) -> Record | None:
         """Return a mapping whose keys are known; unknown and missing ones are noted.
@@ -194,13 +201,6 @@ class NodeReader:
                 self.fault(node, f"{keys.of} has no {key}", f"add {key}: …")
         where = Location(self.file, node.start_mark.line + 1, tuple(lines))
         return Record(where, fields, self)
-
-
-def _merged_pairs(value: Node) -> Iterator[tuple[Node, Node]]:
-    sources = value.value if isinstance(value, SequenceNode) else [value]
-    for source in sources:
-        if isinstance(source, MappingNode):
-            yield from source.value
 
 
 def _is_collection(node: Node) -> bool:

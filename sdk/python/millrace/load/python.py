@@ -44,8 +44,9 @@ def read_python(text: str, file: str) -> tuple[Specs, list[Fault]]:
         what = f"this is no Python: {error.msg}" + (f": {line[:80]}" if line else "")
         faults.add(Location(file, error.lineno or 1), what)
         return Specs(), list(faults)
-    except (ValueError, RecursionError) as error:
-        faults.add(Location(file, 1), f"this is no Python: {error}")
+    except (ValueError, RecursionError, MemoryError) as error:
+        reason = str(error) or "it is nested too deeply"
+        faults.add(Location(file, 1), f"this is no Python: {reason}")
         return Specs(), list(faults)
     with gathering() as made:
         module = _execute(code, file, faults)

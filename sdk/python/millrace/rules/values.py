@@ -3,13 +3,21 @@
 import contextlib
 import re
 from datetime import date
+from difflib import get_close_matches
 
 from millrace.durations import DAY_MS, parse_duration
 from millrace.faults import FaultList, is_read
 from millrace.spec import Location
-from millrace.types import DataType, parse_type
+from millrace.types import KINDS, DataType, parse_type
 
 MAX_DURATION_MS = 36_500 * DAY_MS
+
+_OTHER_NAMES = {
+    "bigint": "int64", "binary": "bytes", "datetime": "timestamp", "double": "float64",
+    "float": "float64", "int": "int64", "integer": "int64", "long": "int64",
+    "real": "float64", "str": "string", "text": "string", "varchar": "string",
+}  # fmt: skip
+"""Names of types elsewhere."""
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
@@ -62,9 +70,13 @@ def data_type(text: str, of: str, where: Location, faults: FaultList) -> DataTyp
         return parse_type(text)
     except ValueError as error:
         what, _, fix = str(error).partition("; ")
-        faults.add(where, f"{of}: {what}", fix or _nearest_type(text))
+        faults.add(where, f"{of}: {what}", _nearest_type(text, fix))
         return None
 
 
-def _nearest_type(text: str) -> str:
-    return "decimal(12,2), for one" if text.startswith("decimal") else ""
+def _nearest_type(text: str, types: str) -> str:
+    if text.startswith("decimal"):
+        return "decimal(12,2), for one"
+    word = text.strip().lower()
+    meant = _OTHER_NAMES.get(word) or next(iter(get_close_matches(word, KINDS, n=1)), None)
+    return f"did you mean {meant!r}? {types}" if meant else types
