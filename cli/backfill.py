@@ -1,0 +1,231 @@
+"""``millrace backfill``: history through Dagster, the same run that its UI starts."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.output import JsonFlag, console, page, progress, show_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from jobs.range_runs import PartitionResult, RangeRun, RunFollower
+    from resources.dagster_api import DagsterApi
+    from resources.settings import Settings
+
+_LONG = 60
+"""A result of more partitions than this is summed up by asset; ``--json`` has them all."""
+_FAILURES_SHOWN = 40
+_INTERRUPTED = 130
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command("backfill")(backfill)
+
+
+def backfill(
+    views: Annotated[list[str], typer.Argument(metavar="VIEW…", help="Feature views.")],
+    start: Annotated[str, typer.Option(help="First day, YYYY-MM-DD, UTC.")],
+    end: Annotated[str, typer.Option(help="Day after the last, YYYY-MM-DD, UTC.")],
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show it, start nothing.")] = False,
+    wait: Annotated[bool, typer.Option(help="Stay until it ends, exit 1 if a day fails.")] = True,
+    as_json: JsonFlag = False,
+) -> None:
+    """Build the days [start, end) of views and of the events they need, through Dagster.
+
+    One run per source; views of one source share it, so raw files are read once. Days that are
+    built already are built again, with the same content.
+    """
+    from datetime import UTC, datetime
+
+    from jobs.range_runs import range_runs
+    from resources.declarations import load_valid_plan
+    from resources.reports import Days
+    from resources.settings import settings_from_env
+
+    settings = settings_from_env()
+    plan, faults = load_valid_plan(settings)
+    for fault in faults:
+        console.print(f"warning: left out: {fault}", markup=False, style="yellow")
+    runs = range_runs(plan, views, Days.parse(start, end), datetime.now(tz=UTC).date())
+    if dry_run:
+        _show_dry_run(settings, runs, as_json=as_json)
+        return
+    followers = _launch(settings, runs)
+    if not wait:
+        _show_launched(followers, as_json=as_json)
+        return
+    _wait(followers)
+    _show_results(followers, as_json=as_json)
+    if any(result.error for follower in followers for result in follower.results()):
+        raise typer.Exit(1)
+
+
+def _launch(settings: "Settings", runs: Sequence["RangeRun"]) -> list["RunFollower"]:
+    from jobs.range_runs import RunFollower, launch
+
+    api = _api(settings)
+    followers = []
+    for run in runs:
+        follower = RunFollower(api, run, launch(api, run))
+        followers.append(follower)
+        console.print(f"{run.source.name}: {_size(run)}, run {follower.run_id}", markup=False)
+        console.print(f"  {follower.url}", markup=False)
+    return followers
+
+
+def _api(settings: "Settings") -> "DagsterApi":
+    from resources.dagster_api import DagsterApi
+    from resources.endpoints import dagster_url
+
+    return DagsterApi(dagster_url(settings))
+
+
+def _size(run: "RangeRun") -> str:
+    return f"{len(run.assets)} assets x {len(run.days)} days {run.days}"
+
+
+def _wait(followers: Sequence["RunFollower"]) -> None:
+    from jobs.range_runs import follow
+
+    total = sum(follower.run.partitions for follower in followers)
+    try:
+        with progress("waiting in the queue", total) as advance:
+            for follower in follow(followers):
+                text = follower.note.splitlines()[0] if follower.note else follower.status.lower()
+                done = sum(f.done for f in followers)
+                advance(completed=done, description=text[:80])
+    except KeyboardInterrupt:
+        for follower in followers:
+            console.print(f"goes on without this command: {follower.url}", markup=False)
+        raise typer.Exit(_INTERRUPTED) from None
+
+
+def _show_launched(followers: Sequence["RunFollower"], *, as_json: bool) -> None:
+    if as_json:
+        runs = [{**f.run.as_json(), "run_id": f.run_id, "url": f.url} for f in followers]
+        show_json({"runs": runs})
+
+
+def _show_dry_run(settings: "Settings", runs: Sequence["RangeRun"], *, as_json: bool) -> None:
+    documents = [_foreseen(settings, run) for run in runs]
+    if as_json:
+        show_json({"runs": documents})
+        return
+    for document in documents:
+        table = _table("asset", "partitions", "already built")
+        for asset in document["assets"]:
+            built = document["built"].get(asset)
+            known = "?" if built is None else str(built)
+            table.add_row(asset, str(document["partitions"] // len(document["assets"])), known)
+        page.print(f"\nrun for {document['source']}: [{document['start']}, {document['end']})")
+        page.print(table)
+        page.print(_raw_text(document["raw"]), markup=False)
+        tags = ", ".join(f"{key}={value}" for key, value in document["tags"].items())
+        page.print(f"tags: {tags}", markup=False, soft_wrap=True)
+    page.print("nothing was started")
+
+
+def _foreseen(settings: "Settings", run: "RangeRun") -> dict[str, Any]:
+    return {**run.as_json(), "built": _built(settings, run), "raw": _raw(settings, run)}
+
+
+def _built(settings: "Settings", run: "RangeRun") -> dict[str, int]:
+    """Count the days that stand already; empty while Dagster does not run."""
+    from millrace.errors import EngineUnavailable
+
+    built = {}
+    try:
+        api = _api(settings)
+        for path in run.assets:
+            state = api.asset(path)
+            standing = state.statuses if state else {}
+            built["/".join(path)] = sum(standing.get(d) == "MATERIALIZED" for d in run.days)
+    except EngineUnavailable as error:
+        console.print(f"note: what is built already is not known: {error}", markup=False)
+        return {}
+    return built
+
+
+def _raw(settings: "Settings", run: "RangeRun") -> dict[str, Any]:
+    from millrace.errors import PlatformError
+    from resources.raw_files import find_raw_files
+
+    batch = run.source.batch
+    if batch is None or batch.format == "delta" or "://" in batch.path:
+        return {"path": batch.path if batch else None}
+    try:
+        files = find_raw_files(run.source, settings)
+    except PlatformError as error:
+        return {"path": batch.path, "error": str(error)}
+    read = [file for file in files if file.may_hold(run.days.start, run.days.end)]
+    return {
+        "path": batch.path,
+        "files": len(read),
+        "bytes": sum(file.size_bytes for file in read),
+        "broken": {file.path: file.error for file in read if file.error},
+    }
+
+
+def _raw_text(raw: dict[str, Any]) -> str:
+    if "error" in raw:
+        return f"raw files: {raw['error']}"
+    if "files" not in raw:
+        return f"raw files: {raw['path']} (not looked at)"
+    broken = "".join(f"\n  broken: {path}: {why}" for path, why in raw["broken"].items())
+    return f"raw files: {raw['files']}, {raw['bytes'] / 1e6:.1f} MB in {raw['path']}{broken}"
+
+
+def _show_results(followers: Sequence["RunFollower"], *, as_json: bool) -> None:
+    if as_json:
+        show_json({"runs": [follower.as_json() for follower in followers]})
+        return
+    results = [result for follower in followers for result in follower.results()]
+    page.print(_by_partition(results) if len(results) <= _LONG else _by_asset(results))
+    failed = [result for result in results if result.error is not None]
+    for result in failed[:_FAILURES_SHOWN]:
+        page.print(f"[red]failed[/red] {result.asset} {result.day}: ", end="")
+        page.print(str(result.error), markup=False, soft_wrap=True)
+    if len(failed) > _FAILURES_SHOWN:
+        page.print(f"and {len(failed) - _FAILURES_SHOWN} more; --json names them all")
+    built = len(results) - len(failed)
+    page.print(f"{built} partitions built, {len(failed)} failed")
+    for follower in followers:
+        page.print(f"{follower.status.lower()}: {follower.url}", markup=False, soft_wrap=True)
+
+
+_COUNTERS = ("dagster/partition_row_count", "bytes", "null_keys", "duplicates", "dead_letters")
+_HEADINGS = ("rows", "bytes", "null keys", "duplicates", "dead letters")
+
+
+def _by_partition(results: Sequence["PartitionResult"]) -> "Table":
+    table = _table("asset", "day", "outcome", *_HEADINGS, "missing days")
+    for result in results:
+        counters = [f"{result.count(name):,}" if not result.error else "" for name in _COUNTERS]
+        outcome = "[red]failed[/red]" if result.error else "built"
+        missing = str(result.metadata.get("missing_days", ""))
+        table.add_row(result.asset, str(result.day), outcome, *counters, missing)
+    return table
+
+
+def _by_asset(results: Sequence["PartitionResult"]) -> "Table":
+    table = _table("asset", "built", "failed", *_HEADINGS, "days with missing history")
+    for asset in dict.fromkeys(result.asset for result in results):
+        own = [result for result in results if result.asset == asset]
+        good = [result for result in own if result.error is None]
+        counters = [f"{sum(r.count(name) for r in good):,}" for name in _COUNTERS]
+        missing = sum("missing_days" in r.metadata for r in good)
+        table.add_row(asset, str(len(good)), str(len(own) - len(good)), *counters, str(missing))
+    return table
+
+
+def _table(*headings: str) -> "Table":
+    from rich.table import Table
+
+    table = Table(box=None)
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if place == 0 else "right", no_wrap=place == 0)
+    return table

@@ -1,0 +1,211 @@
+"""``validate``, ``plan`` and ``export``: what is declared, and what it means."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.output import JsonFlag, console, page, show_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from millrace.plan import FeaturePlan, Plan, ViewPlan
+    from resources.settings import Settings
+
+
+class Format(StrEnum):
+    """The two ways to write a declaration."""
+
+    YAML = "yaml"
+    PYTHON = "python"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the app."""
+    app.command()(validate)
+    app.command()(plan)
+    app.command()(export)
+
+
+def validate(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Files and folders; without any, all folders of declarations."),
+    ] = None,
+    *,
+    as_json: JsonFlag = False,
+) -> None:
+    """Report all faults of the declarations."""
+    from resources.declarations import load_plan, plan_of
+    from resources.settings import settings_from_env
+
+    found = plan_of(paths) if paths else load_plan(settings_from_env())
+    if as_json:
+        show_json({**_counts(found), "warnings": _warnings(found)})
+        return
+    counts = ", ".join(
+        f"{number} {name.replace('_', ' ')}" for name, number in _counts(found).items()
+    )
+    page.print(f"[green]no faults[/green] in {counts}", soft_wrap=True)
+    for warning in _warnings(found):
+        console.print(f"[yellow]warning[/yellow] {warning['view']}: {warning['warning']}")
+
+
+def plan(
+    view: Annotated[str | None, typer.Argument(help="One feature view; without, all.")] = None,
+    *,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what would be built: types, windows, hops, tiles, fingerprints, versions, warnings."""
+    from resources.declarations import load_plan
+    from resources.settings import settings_from_env
+
+    settings = settings_from_env()
+    found = load_plan(settings)
+    views = list(found.views.values()) if view is None else [found.view(view)]
+    versions = {v.name: _version(settings, v) for v in views}
+    if as_json:
+        document: dict[str, Any] = {"views": [view_as_json(v, versions[v.name]) for v in views]}
+        if view is None:
+            document["services"] = {
+                s.name: [f"{of}:{feature}" for of, feature in s.features]
+                for s in found.services.values()
+            }
+        show_json(document)
+        return
+    if not views:
+        page.print("no feature views are declared")
+    for one in views:
+        _show_view(one, versions[one.name])
+
+
+def export(
+    view: Annotated[str, typer.Argument(help="The feature view.")],
+    form: Annotated[Format, typer.Option("--format", help="How to write it.")] = Format.YAML,
+) -> None:
+    """Print a view with its source and entities as a declaration that stands alone."""
+    from millrace.export import of_view, to_python, to_yaml
+    from resources.declarations import load_declared
+    from resources.settings import settings_from_env
+
+    specs, _ = load_declared(settings_from_env())
+    write = to_yaml if form is Format.YAML else to_python
+    typer.echo(write(of_view(specs, view)), nl=False)
+
+
+def view_as_json(view: "ViewPlan", version: str | None) -> dict[str, Any]:
+    """Return a view's plan as plain values; durations in milliseconds, null for a lifetime."""
+    source = view.source
+    return {
+        "name": view.name,
+        "fingerprint": view.fingerprint,
+        "version": version,
+        "entities": [
+            {"name": e.name, "join_key": e.join_key, "type": str(e.type)} for e in view.entities
+        ],
+        "source": {
+            "name": source.name,
+            "event_time": source.event_time,
+            "event_id": source.event_id,
+            "ingest_time": source.ingest_time,
+            "allowed_lateness_ms": source.allowed_lateness_ms,
+            "clock_skew_ms": source.clock_skew_ms,
+            "dedup_horizon_ms": source.dedup_horizon_ms,
+        },
+        "start": view.start.isoformat(),
+        "filter": None if view.filter is None else view.filter.text,
+        "tile_hop_ms": view.tile_hop_ms,
+        "ttl_ms": view.ttl_ms,
+        "freshness_ms": view.freshness_ms,
+        "features": [_feature_as_json(feature) for feature in view.features],
+        "warnings": list(view.warnings),
+    }
+
+
+def _feature_as_json(feature: "FeaturePlan") -> dict[str, Any]:
+    return {
+        "name": feature.name,
+        "type": str(feature.type),
+        "aggregate": feature.aggregate,
+        "input": None if feature.measure is None else feature.measure.expression.text,
+        "window_ms": feature.window.length_ms,
+        "hop_ms": feature.window.hop_ms,
+        "offset_ms": feature.window.offset_ms,
+        "description": feature.description,
+    }
+
+
+def _counts(plan: "Plan") -> dict[str, int]:
+    return {
+        "sources": len(plan.sources),
+        "entities": len(plan.entities),
+        "feature_views": len(plan.views),
+        "features": sum(len(v.features) for v in plan.views.values()),
+        "feature_services": len(plan.services),
+    }
+
+
+def _warnings(plan: "Plan") -> list[dict[str, str]]:
+    return [
+        {"view": view.name, "where": str(view.where), "warning": warning}
+        for view in plan.views.values()
+        for warning in view.warnings
+    ]
+
+
+def _version(settings: "Settings", view: "ViewPlan") -> str | None:
+    from resources.versions import deployed_version
+
+    return deployed_version(settings, view)
+
+
+def _show_view(view: "ViewPlan", version: str | None) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from millrace.durations import format_duration
+
+    keys = ", ".join(f"{e.name} ({e.join_key} {e.type})" for e in view.entities)
+    built = version or "not built yet"
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row("of", keys)
+    facts.add_row("from", f"{view.source.name}, since {view.start}")
+    if view.filter is not None:
+        facts.add_row("where", Text(view.filter.text))
+    facts.add_row("tiles", f"of {format_duration(view.tile_hop_ms)}")
+    facts.add_row("version", f"{built} [dim]fingerprint[/dim] {view.fingerprint}")
+    page.rule(f"[bold]{view.name}", align="left")
+    page.print(facts)
+    page.print(_feature_table(view))
+    for warning in view.warnings:
+        page.print(Text("! ", style="yellow") + Text(warning), soft_wrap=True)
+    page.print()
+
+
+def _feature_table(view: "ViewPlan") -> "Table":
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    from millrace.durations import format_duration
+
+    table = Table(box=SIMPLE_HEAD, header_style="bold")
+    table.add_column("feature", no_wrap=True)
+    table.add_column("type", no_wrap=True)
+    table.add_column("value", overflow="fold")
+    for heading in ("window", "hop", "offset"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for feature in view.features:
+        window = feature.window
+        of = "" if feature.measure is None else feature.measure.expression.text
+        table.add_row(
+            feature.name,
+            str(feature.type),
+            Text(f"{feature.aggregate}({of})"),
+            "lifetime" if window.length_ms is None else format_duration(window.length_ms),
+            format_duration(window.hop_ms),
+            format_duration(window.offset_ms) if window.offset_ms else "",
+        )
+    return table

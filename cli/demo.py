@@ -1,0 +1,206 @@
+"""``millrace demo``: the main job on real data, end to end, with a second opinion on every claim."""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.output import console, page, progress
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cli.demo_recompute import ViewProof
+    from cli.demo_report import Books, TrainingProof
+    from cli.demo_sets import DemoSet
+    from jobs.range_runs import RunFollower
+    from millrace.plan import Plan
+    from resources.settings import Settings
+
+_PARTS = ["spark", "dagster"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command("demo")(demo)
+
+
+@dataclass
+class _Stopwatch:
+    """Seconds by step, in the order of the steps."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        page.rule(f"[bold]{name}", align="left")
+        began = time.monotonic()
+        yield
+        self.seconds[name] = time.monotonic() - began
+
+
+def demo(
+    *,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Only the flights, and only their first 60 days.")
+    ] = False,
+    down: Annotated[bool, typer.Option("--down", help="Stop the stack at the end.")] = False,
+) -> None:
+    """Backfill real data through Dagster, build training sets, and recompute a sample of them.
+
+    May be run again at any time. Exit 1 if anything differs from what it should be.
+    """
+    from cli import demo_report
+    from cli.demo_sets import demo_sets, with_examples
+    from resources.datasets import prepare_flights
+    from resources.settings import settings_from_env
+
+    settings = settings_from_env()
+    sets = demo_sets(settings, fast=fast)
+    demo_report.show_intention(settings, sets)
+    watch = _Stopwatch()
+    with watch.step("raw data and the stack"):
+        prepare_flights(settings)
+        settings = with_examples(settings, sets)
+        _start(settings)
+    plan = _declared(settings)
+    with watch.step("backfill through Dagster, one run per source"):
+        followers = _backfill(settings, plan, sets)
+        demo_report.show_backfill(followers)
+    with watch.step("training sets"):
+        training = [_train(settings, plan, one) for one in sets]
+        demo_report.show_training(training)
+    with watch.step("recomputed by hand-written SQL over the raw files"):
+        proofs = _recompute(settings, plan, sets)
+        demo_report.show_proofs(proofs)
+    with watch.step("what was dirty, and where it went"):
+        books = _books(settings, sets, followers)
+        demo_report.show_books(books)
+    is_proven = demo_report.show_proven(followers, training, proofs, books)
+    demo_report.show_seconds(watch.seconds)
+    _end(settings, sets, down=down)
+    if not is_proven:
+        raise typer.Exit(1)
+
+
+def _start(settings: "Settings") -> None:
+    from cli.stack import up
+
+    # The stack reads the environment, as it does for `millrace up` in a shell.
+    os.environ["MILLRACE_VIEWS"] = os.pathsep.join(map(str, settings.views[1:]))
+    up(_PARTS)
+
+
+def _declared(settings: "Settings") -> "Plan":
+    from resources.declarations import load_valid_plan
+
+    plan, faults = load_valid_plan(settings)
+    for fault in faults:
+        console.print(f"warning: left out: {fault}", markup=False, style="yellow")
+    return plan
+
+
+def _backfill(settings: "Settings", plan: "Plan", sets: "Sequence[DemoSet]") -> "list[RunFollower]":
+    from datetime import UTC, datetime
+
+    from jobs.range_runs import RunFollower, follow, launch, range_runs
+    from resources.dagster_api import DagsterApi
+    from resources.endpoints import dagster_url
+
+    api = DagsterApi(dagster_url(settings))
+    today = datetime.now(tz=UTC).date()
+    runs = [run for one in sets for run in range_runs(plan, one.views, one.days, today)]
+    followers = [RunFollower(api, run, launch(api, run)) for run in runs]
+    for follower in followers:
+        run = follower.run
+        console.print(f"{run.source.name}: {len(run.assets)} assets x {len(run.days)} days")
+        console.print(f"  {follower.url}", markup=False)
+    total = sum(run.partitions for run in runs)
+    with progress("waiting in the queue", total) as advance:
+        for follower in follow(followers):
+            note = follower.note.splitlines()[0] if follower.note else follower.status.lower()
+            text = (
+                note if follower.run.source.name in note else f"{follower.run.source.name}: {note}"
+            )
+            advance(completed=sum(f.done for f in followers), description=text[:80])
+    return followers
+
+
+def _train(settings: "Settings", plan: "Plan", demo_set: "DemoSet") -> "TrainingProof":
+    import pyarrow.parquet as pq
+
+    from cli.demo_recompute import differing_values
+    from cli.demo_report import TrainingProof
+    from cli.demo_sets import write_spine
+    from resources.training import Engine, build_training_set
+
+    spine = _file(settings, "spine", demo_set)
+    write_spine(demo_set, spine)
+    features = [f"{view}:*" for view in demo_set.views]
+    seconds: dict[str, float] = {}
+    engines: tuple[Engine, ...] = ("local", "spark")
+    for engine in engines:
+        out = _file(settings, f"training_{engine}", demo_set)
+        report = build_training_set(settings, plan, spine, features, out, engine=engine)
+        seconds[engine] = report.seconds
+    on_spark, local = (
+        pq.read_table(_file(settings, f"training_{e}", demo_set)) for e in ("spark", "local")
+    )
+    labels = pq.read_table(spine)
+    return TrainingProof(
+        source=demo_set.source,
+        path=report.out,
+        rows=on_spark.num_rows,
+        features=len(report.columns),
+        keeps_spine=on_spark.select(labels.column_names).equals(labels),
+        engines_differ_in=differing_values(on_spark, local, report.columns),
+        seconds=seconds,
+    )
+
+
+def _file(settings: "Settings", kind: str, demo_set: "DemoSet") -> "Path":
+    return settings.home / "demo" / f"{kind}_{demo_set.source}.parquet"
+
+
+def _recompute(settings: "Settings", plan: "Plan", sets: "Sequence[DemoSet]") -> "list[ViewProof]":
+    import pyarrow.parquet as pq
+
+    from cli.demo_recompute import prove_view, sample_of
+    from resources.spark import connect
+
+    spark = connect(settings)
+    proofs = []
+    with progress("recomputing", sum(len(one.views) for one in sets)) as advance:
+        for one in sets:
+            sample = sample_of(pq.read_table(_file(settings, "training_spark", one)))
+            for view in one.views:
+                advance(0, description=f"recomputing {view}")
+                proofs.append(prove_view(spark, settings, one, plan.view(view), sample))
+                advance()
+    return proofs
+
+
+def _books(
+    settings: "Settings", sets: "Sequence[DemoSet]", followers: "Sequence[RunFollower]"
+) -> "list[Books]":
+    from cli.demo_report import balance
+    from resources.spark import connect
+
+    spark = connect(settings)
+    results = {f.run.source.name: f.results() for f in followers}
+    return [balance(spark, settings, one, results[one.source]) for one in sets]
+
+
+def _end(settings: "Settings", sets: "Sequence[DemoSet]", *, down: bool) -> None:
+    from cli.demo_report import show_next
+    from cli.stack import down as stop
+    from resources.endpoints import dagster_url
+
+    if down:
+        stop()
+        return
+    show_next(settings, dagster_url(settings), sets)

@@ -1,0 +1,184 @@
+"""``millrace up``, ``down``, ``status``, ``logs`` and ``doctor``: the local stack by hand."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.output import JsonFlag, console, page, show_json
+
+if TYPE_CHECKING:
+    from stack.control import Change, PartStatus, Stack, Watch
+    from stack.doctor import Finding
+
+_Parts = Annotated[
+    list[str] | None, typer.Argument(metavar="[PART]…", help="spark, dagster; all if none is named")
+]
+_STYLES = {"running": "green", "external": "green", "starting": "yellow", "failed": "red"}
+_MARKS = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[red]fail[/]"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of the local stack."""
+    app.command("up")(up)
+    app.command("down")(down)
+    app.command("status")(status)
+    app.command("logs")(logs)
+    app.command("doctor")(doctor)
+
+
+def up(parts: _Parts = None) -> None:
+    """Start parts of the local stack and wait until they are ready.
+
+    What runs already is left alone, unless its settings differ: then it is restarted with them.
+    """
+    stack = _stack()
+    names = parts or []
+    changes = stack.order(names)
+    for change in changes:
+        if note := _note(change):
+            console.print(note)
+    with _watching(stack, [c.part for c in changes if c.kind != "external"]) as watch:
+        stack.wait(names, watch=watch)
+    if all(change.kind in {"kept", "external"} for change in changes):
+        console.print("nothing to do")
+    else:
+        _show_table(list(stack.status()))
+
+
+def down() -> None:
+    """Stop every part of the local stack."""
+    with console.status("stopping"):
+        stopped = _stack().down()
+    console.print(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
+
+
+def status(*, as_json: JsonFlag = False) -> None:
+    """Show what runs, where it answers, and as which process."""
+    stack = _stack()
+    statuses = list(stack.status())
+    if as_json:
+        parts = {one.name: one.as_json() for one in statuses}
+        show_json({"home": str(stack.settings.home), "parts": parts})
+    else:
+        _show_table(statuses)
+
+
+def logs(
+    part: Annotated[str, typer.Argument(help="a part, or `supervisor`")],
+    *,
+    keep_reading: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more.")] = False,
+    lines: Annotated[int, typer.Option("-n", min=0, help="Lines of each log.")] = 50,
+) -> None:
+    """Show the end of a part's logs."""
+    from stack.logs import follow, tail
+
+    stack = _stack()
+    if part != "supervisor":
+        stack.parts([part])
+    paths = stack.logs_of(part)
+    if not paths and not keep_reading:
+        console.print(f"{part} has no log yet: it was never started in {stack.settings.home}")
+    for name, path in paths.items():
+        if len(paths) > 1:
+            console.print(f"--- {name}: {path}", style="dim")
+        typer.echo(tail(path, lines))
+    if keep_reading:
+        for name, line in follow(lambda: stack.logs_of(part), is_over=lambda: False):
+            typer.echo(f"{name}: {line}" if len(paths) > 1 else line)
+
+
+def doctor(*, as_json: JsonFlag = False) -> None:
+    """Say what is installed, reachable and wrong, and the mend; exit 1 if something fails."""
+    from stack.doctor import examine
+
+    found: list[Finding] = []
+    with console.status("looking"):
+        found.extend(examine(_stack()))
+    if as_json:
+        show_json({"findings": [finding.as_json() for finding in found]})
+    else:
+        for finding in found:
+            page.print(f"{_MARKS[finding.verdict]:<14} [bold]{finding.subject}[/]: ", end="")
+            page.print(finding.detail, markup=False)
+            if finding.fix:
+                page.print(f"     fix: {finding.fix}", markup=False, style="green")
+    if any(finding.verdict == "fail" for finding in found):
+        raise typer.Exit(1)
+
+
+def _stack() -> "Stack":
+    from resources.settings import settings_from_env
+    from stack.control import Stack
+
+    return Stack(settings_from_env())
+
+
+def _note(change: "Change") -> str:
+    if change.kind == "external":
+        return f"{change.part}: your own service is used"
+    if change.kind == "restarted":
+        differing = ", ".join(change.variables)
+        return f"{change.part}: restarted, for {differing} differs from what it ran with"
+    return f"{change.part}: runs already" if change.kind == "kept" else ""
+
+
+@contextmanager
+def _watching(stack: "Stack", names: list[str]) -> "Iterator[Watch]":
+    """Show a line with a spinner per part; plain lines where stderr is no terminal."""
+    if not console.is_terminal:
+        yield _line_by_line()
+        return
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn(finished_text="[green]✓[/]"),
+        TextColumn("{task.fields[part]:<8} {task.fields[state]}"),
+        TimeElapsedColumn(),
+        TextColumn("[dim]{task.fields[detail]}"),
+    )
+    with Progress(*columns, console=console) as bars:
+        tasks = {
+            name: bars.add_task("", total=1, part=name, state="starting", detail="")
+            for name in names
+        }
+
+        def watch(one: "PartStatus") -> None:
+            done = int(one.state == "running")
+            detail = (one.detail.splitlines() or [""])[0]
+            bars.update(tasks[one.name], completed=done, state=one.state, detail=detail)
+
+        yield watch
+
+
+def _line_by_line() -> "Watch":
+    shown: set[str] = set()
+
+    def watch(one: "PartStatus") -> None:
+        line = f"{one.name}: {one.state} {one.detail}".rstrip()
+        if line not in shown:
+            shown.add(line)
+            console.print(line, markup=False)
+
+    return watch
+
+
+def _show_table(statuses: "list[PartStatus]") -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("part", "state", "pid", "url", ""):
+        table.add_column(column, overflow="fold")
+    for one in statuses:
+        style = _STYLES.get(one.state, "dim")
+        pids = ", ".join(f"{name} {pid}" for name, pid in one.pids.items())
+        restarts = f"restarted {one.restarts} times" if one.restarts else ""
+        table.add_row(
+            one.name,
+            f"[{style}]{one.state}[/]",
+            pids,
+            one.url,
+            "; ".join(filter(None, (one.detail, restarts))),
+        )
+    page.print(table)
