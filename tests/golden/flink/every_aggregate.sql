@@ -1,0 +1,210 @@
+SET 'pipeline.name' = 'every_aggregate-9bb66df9bfa5691d'
+;
+SET 'pipeline.max-parallelism' = '128'
+;
+SET 'table.local-time-zone' = 'UTC'
+;
+SET 'table.exec.state.ttl' = '86400000 ms'
+;
+SET 'execution.buffer-timeout.interval' = '5 ms'
+;
+SET 'execution.checkpointing.interval' = '10 s'
+;
+CREATE TEMPORARY FUNCTION `parse_json_row` AS
+'millrace.flink.ParseJsonRow'
+;
+CREATE TEMPORARY FUNCTION `epoch_ms` AS
+'millrace.flink.EpochMs'
+;
+CREATE TEMPORARY FUNCTION `moments` AS
+'millrace.flink.Moments'
+;
+CREATE TEMPORARY FUNCTION `first_edge` AS
+'millrace.flink.FirstEdge'
+;
+CREATE TEMPORARY FUNCTION `last_edge` AS
+'millrace.flink.LastEdge'
+;
+CREATE TEMPORARY TABLE `source` (
+  `_value` BYTES,
+  `_append_ts` TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL,
+  `_partition` INT METADATA FROM 'partition' VIRTUAL,
+  `_offset` BIGINT METADATA FROM 'offset' VIRTUAL,
+  `_arrival` AS PROCTIME()
+)
+WITH (
+  'connector' = 'kafka',
+  'topic' = 'payments',
+  'properties.bootstrap.servers' = 'localhost:9092',
+  'properties.group.id' = 'millrace-every_aggregate-9bb66df9bfa5691d',
+  'properties.fetch.max.wait.ms' = '20',
+  'scan.startup.mode' = 'earliest-offset',
+  'format' = 'raw'
+)
+;
+CREATE TEMPORARY TABLE `tiles` (
+  `customer_id` BIGINT,
+  `tile_start_ms` BIGINT,
+  `rows` BIGINT,
+  `m0_count` BIGINT,
+  `m0_first` ROW<`event_ms` BIGINT, `ingest_ms` BIGINT, `event_id` BIGINT, `value` STRING>,
+  `m0_last` ROW<`event_ms` BIGINT, `ingest_ms` BIGINT, `event_id` BIGINT, `value` STRING>,
+  `m1_count` BIGINT,
+  `m1_sum` DECIMAL(38, 2),
+  `m1_mean` DOUBLE,
+  `m1_m2` DOUBLE,
+  `m2_count` BIGINT,
+  `m2_sum` DECIMAL(38, 0),
+  `m2_min` INT,
+  `m3_count` BIGINT,
+  `m3_sum` DOUBLE,
+  `m3_max` DOUBLE,
+  `m3_mean` DOUBLE,
+  `m3_m2` DOUBLE,
+  `last_event_ms` BIGINT,
+  PRIMARY KEY (`customer_id`, `tile_start_ms`) NOT ENFORCED
+)
+WITH (
+  'connector' = 'upsert-kafka',
+  'topic' = 'millrace.tiles.every_aggregate.9bb66df9bfa5691d',
+  'properties.bootstrap.servers' = 'localhost:9092',
+  'properties.linger.ms' = '5',
+  'properties.batch.size' = '131072',
+  'properties.compression.type' = 'lz4',
+  'key.format' = 'json',
+  'key.json.encode.decimal-as-plain-number' = 'true',
+  'value.format' = 'json',
+  'value.json.encode.decimal-as-plain-number' = 'true'
+)
+;
+CREATE TEMPORARY VIEW `accepted` AS
+SELECT
+  `payment_id`,
+  TO_TIMESTAMP_LTZ(`paid_at`, 3) AS `paid_at`,
+  `customer_id`,
+  `amount`,
+  `items`,
+  `weight`,
+  `channel`,
+  LEAST(`paid_at`, EPOCH_MS(`_append_ts`)) AS `_event_ms`,
+  EPOCH_MS(`_append_ts`) AS `_ingest_ms`,
+  `_partition`,
+  `_offset`,
+  `_arrival`
+FROM `source`
+CROSS JOIN LATERAL TABLE(
+  PARSE_JSON_ROW(
+    `_value`,
+    '`payment_id` BIGINT, `paid_at` TIMESTAMP_LTZ(3), `customer_id` BIGINT, `amount` DECIMAL(12, 2), `items` INT, `weight` DOUBLE, `channel` STRING'
+  )
+) AS `parsed`(`payment_id`, `paid_at`, `customer_id`, `amount`, `items`, `weight`, `channel`, `_reason`)
+WHERE
+  `_reason` IS NULL
+  AND NOT `paid_at` IS NULL
+  AND `_append_ts` >= TO_TIMESTAMP_LTZ(`paid_at` - CAST(5000 AS BIGINT), 3)
+  AND `_append_ts` <= TO_TIMESTAMP_LTZ(`paid_at` + CAST(3600000 AS BIGINT), 3)
+;
+CREATE TEMPORARY VIEW `deduplicated` AS
+SELECT
+  `payment_id`,
+  `paid_at`,
+  `customer_id`,
+  `amount`,
+  `items`,
+  `weight`,
+  `channel`,
+  `_event_ms`,
+  `_ingest_ms`
+FROM (
+  SELECT
+    `payment_id`,
+    `paid_at`,
+    `customer_id`,
+    `amount`,
+    `items`,
+    `weight`,
+    `channel`,
+    `_event_ms`,
+    `_ingest_ms`,
+    ROW_NUMBER() OVER (
+      PARTITION BY `payment_id`, CASE WHEN `payment_id` IS NULL THEN `_partition` END, CASE WHEN `payment_id` IS NULL THEN `_offset` END
+      ORDER BY `_arrival` ASC
+    ) AS `_copy`
+  FROM `accepted`
+) AS `numbered`
+WHERE
+  `_copy` = 1
+;
+CREATE TEMPORARY VIEW `measured` AS
+SELECT
+  `customer_id`,
+  `_event_ms` - MOD(`_event_ms`, 300000) AS `tile_start_ms`,
+  `_event_ms`,
+  `_ingest_ms`,
+  `payment_id` AS `_event_id`,
+  `channel` AS `m0`,
+  `amount` AS `m1`,
+  `items` AS `m2`,
+  CASE WHEN ABS(`weight`) <= 1.7976931348623157e308 THEN `weight` END AS `m3`
+FROM `deduplicated`
+WHERE
+  `_event_ms` >= CAST(1704067200000 AS BIGINT) AND NOT `customer_id` IS NULL
+;
+INSERT INTO `tiles`
+SELECT
+  `customer_id`,
+  `tile_start_ms`,
+  `rows`,
+  `m0_count`,
+  `m0_first`,
+  `m0_last`,
+  `m1_count`,
+  `m1_sum`,
+  CASE
+    WHEN ABS(`m1_moments`.`mean`) <= CAST(1.7976931348623157E308 AS DOUBLE)
+    THEN `m1_moments`.`mean`
+  END AS `m1_mean`,
+  CASE
+    WHEN ABS(`m1_moments`.`m2`) <= CAST(1.7976931348623157E308 AS DOUBLE)
+    THEN `m1_moments`.`m2`
+  END AS `m1_m2`,
+  `m2_count`,
+  `m2_sum`,
+  `m2_min`,
+  `m3_count`,
+  CASE WHEN ABS(`m3_sum`) <= CAST(1.7976931348623157E308 AS DOUBLE) THEN `m3_sum` END AS `m3_sum`,
+  `m3_max`,
+  CASE
+    WHEN ABS(`m3_moments`.`mean`) <= CAST(1.7976931348623157E308 AS DOUBLE)
+    THEN `m3_moments`.`mean`
+  END AS `m3_mean`,
+  CASE
+    WHEN ABS(`m3_moments`.`m2`) <= CAST(1.7976931348623157E308 AS DOUBLE)
+    THEN `m3_moments`.`m2`
+  END AS `m3_m2`,
+  `last_event_ms`
+FROM (
+  SELECT /*+ STATE_TTL('measured' = '90305000 ms') */
+    `customer_id`,
+    `tile_start_ms`,
+    COUNT(*) AS `rows`,
+    COUNT(`m0`) AS `m0_count`,
+    FIRST_EDGE(`_event_ms`, `_ingest_ms`, `_event_id`, `m0`) AS `m0_first`,
+    LAST_EDGE(`_event_ms`, `_ingest_ms`, `_event_id`, `m0`) AS `m0_last`,
+    COUNT(`m1`) AS `m1_count`,
+    SUM(`m1`) AS `m1_sum`,
+    MOMENTS(CAST(`m1` AS DOUBLE)) AS `m1_moments`,
+    COUNT(`m2`) AS `m2_count`,
+    SUM(CAST(`m2` AS DECIMAL(28, 0))) AS `m2_sum`,
+    MIN(`m2`) AS `m2_min`,
+    COUNT(`m3`) AS `m3_count`,
+    SUM(`m3`) AS `m3_sum`,
+    MAX(`m3`) AS `m3_max`,
+    MOMENTS(`m3`) AS `m3_moments`,
+    MAX(`_event_ms`) AS `last_event_ms`
+  FROM `measured`
+  GROUP BY
+    `customer_id`,
+    `tile_start_ms`
+) AS `aggregated`
+;

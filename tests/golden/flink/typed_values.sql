@@ -1,0 +1,177 @@
+SET 'pipeline.name' = 'typed_values-3e4244ea89a991ab'
+;
+SET 'pipeline.max-parallelism' = '128'
+;
+SET 'table.local-time-zone' = 'UTC'
+;
+SET 'table.exec.state.ttl' = '86400000 ms'
+;
+SET 'execution.buffer-timeout.interval' = '5 ms'
+;
+SET 'execution.checkpointing.interval' = '10 s'
+;
+CREATE TEMPORARY FUNCTION `parse_json_row` AS
+'millrace.flink.ParseJsonRow'
+;
+CREATE TEMPORARY FUNCTION `epoch_ms` AS
+'millrace.flink.EpochMs'
+;
+CREATE TEMPORARY FUNCTION `first_edge` AS
+'millrace.flink.FirstEdge'
+;
+CREATE TEMPORARY FUNCTION `last_edge` AS
+'millrace.flink.LastEdge'
+;
+CREATE TEMPORARY TABLE `source` (
+  `_value` BYTES,
+  `_append_ts` TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL,
+  `_partition` INT METADATA FROM 'partition' VIRTUAL,
+  `_offset` BIGINT METADATA FROM 'offset' VIRTUAL,
+  `_arrival` AS PROCTIME()
+)
+WITH (
+  'connector' = 'kafka',
+  'topic' = 'readings',
+  'properties.bootstrap.servers' = 'localhost:9092',
+  'properties.group.id' = 'millrace-typed_values-3e4244ea89a991ab',
+  'properties.fetch.max.wait.ms' = '20',
+  'scan.startup.mode' = 'earliest-offset',
+  'format' = 'raw'
+)
+;
+CREATE TEMPORARY TABLE `tiles` (
+  `sensor` INT,
+  `tile_start_ms` BIGINT,
+  `rows` BIGINT,
+  `m0_min` DATE,
+  `m1_max` BIGINT,
+  `m1_last` ROW<`event_ms` BIGINT, `ingest_ms` BIGINT, `event_id` INT, `value` BIGINT>,
+  `m2_first` ROW<`event_ms` BIGINT, `ingest_ms` BIGINT, `event_id` INT, `value` BOOLEAN>,
+  `m3_last` ROW<`event_ms` BIGINT, `ingest_ms` BIGINT, `event_id` INT, `value` BYTES>,
+  `m4_count` BIGINT,
+  `m4_sum` DECIMAL(38, 4),
+  `last_event_ms` BIGINT,
+  PRIMARY KEY (`sensor`, `tile_start_ms`) NOT ENFORCED
+)
+WITH (
+  'connector' = 'upsert-kafka',
+  'topic' = 'millrace.tiles.typed_values.3e4244ea89a991ab',
+  'properties.bootstrap.servers' = 'localhost:9092',
+  'properties.linger.ms' = '5',
+  'properties.batch.size' = '131072',
+  'properties.compression.type' = 'lz4',
+  'key.format' = 'json',
+  'key.json.encode.decimal-as-plain-number' = 'true',
+  'value.format' = 'json',
+  'value.json.encode.decimal-as-plain-number' = 'true'
+)
+;
+CREATE TEMPORARY VIEW `accepted` AS
+SELECT
+  `reading_id`,
+  TO_TIMESTAMP_LTZ(`read_at`, 3) AS `read_at`,
+  `sensor`,
+  `due`,
+  TO_TIMESTAMP_LTZ(`serviced_at`, 3) AS `serviced_at`,
+  `is_open`,
+  `payload`,
+  `total`,
+  LEAST(`read_at`, EPOCH_MS(`_append_ts`)) AS `_event_ms`,
+  EPOCH_MS(`_append_ts`) AS `_ingest_ms`,
+  `_partition`,
+  `_offset`,
+  `_arrival`
+FROM `source`
+CROSS JOIN LATERAL TABLE(
+  PARSE_JSON_ROW(
+    `_value`,
+    '`reading_id` INT, `read_at` TIMESTAMP_LTZ(3), `sensor` INT, `due` DATE, `serviced_at` TIMESTAMP_LTZ(3), `is_open` BOOLEAN, `payload` BYTES, `total` DECIMAL(38, 4)'
+  )
+) AS `parsed`(`reading_id`, `read_at`, `sensor`, `due`, `serviced_at`, `is_open`, `payload`, `total`, `_reason`)
+WHERE
+  `_reason` IS NULL
+  AND NOT `read_at` IS NULL
+  AND `_append_ts` >= TO_TIMESTAMP_LTZ(`read_at` - CAST(5000 AS BIGINT), 3)
+  AND `_append_ts` <= TO_TIMESTAMP_LTZ(`read_at` + CAST(3600000 AS BIGINT), 3)
+;
+CREATE TEMPORARY VIEW `deduplicated` AS
+SELECT
+  `reading_id`,
+  `read_at`,
+  `sensor`,
+  `due`,
+  `serviced_at`,
+  `is_open`,
+  `payload`,
+  `total`,
+  `_event_ms`,
+  `_ingest_ms`
+FROM (
+  SELECT
+    `reading_id`,
+    `read_at`,
+    `sensor`,
+    `due`,
+    `serviced_at`,
+    `is_open`,
+    `payload`,
+    `total`,
+    `_event_ms`,
+    `_ingest_ms`,
+    ROW_NUMBER() OVER (
+      PARTITION BY `reading_id`, CASE WHEN `reading_id` IS NULL THEN `_partition` END, CASE WHEN `reading_id` IS NULL THEN `_offset` END
+      ORDER BY `_arrival` ASC
+    ) AS `_copy`
+  FROM `accepted`
+) AS `numbered`
+WHERE
+  `_copy` = 1
+;
+CREATE TEMPORARY VIEW `measured` AS
+SELECT
+  `sensor`,
+  `_event_ms` - MOD(`_event_ms`, 3600000) AS `tile_start_ms`,
+  `_event_ms`,
+  `_ingest_ms`,
+  `reading_id` AS `_event_id`,
+  `due` AS `m0`,
+  EPOCH_MS(`serviced_at`) AS `m1`,
+  `is_open` AS `m2`,
+  `payload` AS `m3`,
+  `total` AS `m4`
+FROM `deduplicated`
+WHERE
+  `_event_ms` >= CAST(1709164800000 AS BIGINT) AND NOT `sensor` IS NULL
+;
+INSERT INTO `tiles`
+SELECT
+  `sensor`,
+  `tile_start_ms`,
+  `rows`,
+  `m0_min`,
+  `m1_max`,
+  `m1_last`,
+  `m2_first`,
+  `m3_last`,
+  `m4_count`,
+  `m4_sum`,
+  `last_event_ms`
+FROM (
+  SELECT /*+ STATE_TTL('measured' = '93605000 ms') */
+    `sensor`,
+    `tile_start_ms`,
+    COUNT(*) AS `rows`,
+    MIN(`m0`) AS `m0_min`,
+    MAX(`m1`) AS `m1_max`,
+    LAST_EDGE(`_event_ms`, `_ingest_ms`, `_event_id`, `m1`) AS `m1_last`,
+    FIRST_EDGE(`_event_ms`, `_ingest_ms`, `_event_id`, `m2`) AS `m2_first`,
+    LAST_EDGE(`_event_ms`, `_ingest_ms`, `_event_id`, `m3`) AS `m3_last`,
+    COUNT(`m4`) AS `m4_count`,
+    SUM(`m4`) AS `m4_sum`,
+    MAX(`_event_ms`) AS `last_event_ms`
+  FROM `measured`
+  GROUP BY
+    `sensor`,
+    `tile_start_ms`
+) AS `aggregated`
+;

@@ -1,0 +1,116 @@
+"""Reference events told to the kernel."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from millrace.kernel.arrow import KernelFeature, KernelView, arrow_type, join_features
+from millrace.types import FLOAT64, INT64, STRING, DataType, decimal, parse_type
+from millrace.windows import Window
+from tests import reference
+
+KEY = "k"
+
+
+@dataclass(frozen=True)
+class Query:
+    """One spine row."""
+
+    key: object
+    q_ms: int
+
+
+def result_type(aggregate: str, measure: DataType) -> DataType:
+    if aggregate.startswith("count"):
+        return INT64
+    if aggregate in {"avg", "variance", "stddev"}:
+        return FLOAT64
+    if aggregate == "sum" and measure.kind == "decimal":
+        return decimal(min(38, measure.precision + 10), measure.scale)
+    return INT64 if aggregate == "sum" and measure.is_integer else measure
+
+
+def kernel_view(
+    features: Sequence[reference.Feature], *, has_event_id: bool, key_types: Sequence[DataType]
+) -> KernelView:
+    """Return a view over reference features; all of them read one measure, of one type."""
+    measure = parse_type(features[0].type)
+    return KernelView(
+        join_keys=tuple(f"{KEY}{i}" for i in range(len(key_types))),
+        measures=(("m0", measure),),
+        has_event_id=has_event_id,
+        features=tuple(
+            KernelFeature(
+                f"f{i}",
+                "count" if f.aggregate == "count_rows" else f.aggregate,
+                None if f.aggregate == "count_rows" else "m0",
+                Window(f.length_ms, f.hop_ms, f.offset_ms),
+                result_type(f.aggregate, measure),
+            )
+            for i, f in enumerate(features)
+        ),
+    )
+
+
+def key_columns(keys: Sequence[object], key_types: Sequence[DataType]) -> Mapping[str, pa.Array]:
+    rows = [key if isinstance(key, tuple) else (key,) * len(key_types) for key in keys]
+    return {
+        f"{KEY}{i}": pa.array([row[i] for row in rows], arrow_type(t))
+        for i, t in enumerate(key_types)
+    }
+
+
+def events_table(
+    events: Sequence[reference.Event],
+    measure: DataType,
+    *,
+    has_event_id: bool,
+    key_types: Sequence[DataType],
+) -> pa.Table:
+    columns = {
+        **key_columns([e.key for e in events], key_types),
+        "_event_ms": pa.array([e.event_ms for e in events], pa.int64()),
+        "_ingest_ms": pa.array([e.ingest_ms for e in events], pa.int64()),
+        "m0": pa.array([e.value for e in events], arrow_type(measure)),
+    }
+    if has_event_id:
+        columns["_event_id"] = pa.array([e.event_id for e in events], pa.string())
+    return pa.table(columns)
+
+
+def kernel_values(
+    events: Sequence[reference.Event],
+    features: Sequence[reference.Feature],
+    queries: Sequence[Query],
+    *,
+    hindsight: bool = False,
+    has_event_id: bool = True,
+    key_types: Sequence[DataType] = (STRING,),
+    max_rows_per_chunk: int = 1 << 18,
+    threads: int = 1,
+) -> list[list[object]]:
+    """Return the features of each query, as Python values, from the kernel."""
+    view = kernel_view(features, has_event_id=has_event_id, key_types=key_types)
+    spine = pa.table(
+        {
+            **key_columns([q.key for q in queries], key_types),
+            "_query_ms": pa.array([q.q_ms for q in queries], pa.int64()),
+        }
+    )
+    table = events_table(
+        events, view.measures[0][1], has_event_id=has_event_id, key_types=key_types
+    )
+    out = join_features(
+        view,
+        table,
+        spine,
+        hindsight=hindsight,
+        max_rows_per_chunk=max_rows_per_chunk,
+        threads=threads,
+    )
+    assert out.column_names == [f.name for f in view.features]
+    assert [c.type for c in out.columns] == [arrow_type(f.type) for f in view.features]
+    out.validate(full=True)
+    columns = [column.to_pylist() for column in out.columns]
+    return [list(row) for row in zip(*columns, strict=True)] if columns[0] else []

@@ -1,0 +1,295 @@
+"""``millrace backfill``: what it refuses, what it launches, and how it tells what came of it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from cli import backfill as command
+from cli.main import build_app
+from jobs.range_runs import RunFollower, follow, launch, range_runs
+from millrace.errors import EngineRejected, EngineUnavailable, NotDeclared, PlatformError
+from millrace.plan import Plan
+from resources.dagster_api import (
+    AssetState,
+    DagsterApi,
+    Failed,
+    Materialized,
+    Note,
+    RunEvent,
+    RunProgress,
+)
+from resources.reports import Days
+from tests.fake_offline import plan_in
+
+TODAY = date(2020, 3, 1)
+DAYS = Days.parse("2020-01-06", "2020-01-08")
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    return plan_in(tmp_path)
+
+
+class FakeApi(DagsterApi):
+    """A webserver that plays back what a run tells, one step at each look.
+
+    Args:
+        plan: what the code location has loaded.
+        steps: what each look finds; an error is raised.
+        loads_after: reloads that it takes until the plan's views are there.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        steps: Sequence[RunProgress | PlatformError] = (),
+        *,
+        loads_after: int = 0,
+        load_error: str | None = None,
+    ) -> None:
+        super().__init__("http://dagster")
+        self._plan, self._steps = plan, list(steps)
+        self._missing_reloads, self._load_error = loads_after, load_error
+        self.reloads = 0
+        self.launched: list[tuple[Sequence[tuple[str, ...]], Days]] = []
+
+    def asset(self, path: tuple[str, ...]) -> AssetState | None:
+        if self.reloads < self._missing_reloads:
+            return None
+        named = self._plan.sources if path[0] == "events" else self._plan.views
+        version = named[path[1]].fingerprint
+        return AssetState(version, {date(2020, 1, 6): "MATERIALIZED"})
+
+    def reload(self) -> str | None:
+        self.reloads += 1
+        return self._load_error
+
+    def launch(
+        self,
+        assets: Sequence[tuple[str, ...]],
+        days: Days,
+        *,
+        tags: Mapping[str, str] | None = None,
+    ) -> str:
+        self.launched.append((assets, days))
+        return "run-1"
+
+    def progress(self, run_id: str, cursor: str | None = None) -> RunProgress:
+        step = self._steps.pop(0)
+        if isinstance(step, PlatformError):
+            raise step
+        return step
+
+
+def built(asset: str, day: int, **metadata: Any) -> Materialized:
+    counts = {"dagster/partition_row_count": 5, "bytes": 100, "null_keys": 1, "duplicates": 2}
+    return Materialized(tuple(asset.split("/")), f"2020-01-{day:02}", {**counts, **metadata})
+
+
+EVERYTHING: tuple[RunEvent, ...] = tuple(
+    built(asset, day)
+    for asset in ("events/payments", "tiles/spend", "features/spend")
+    for day in (6, 7)
+)
+PARTLY: tuple[RunEvent, ...] = (
+    *(built(a, 6) for a in ("events/payments", "tiles/spend", "features/spend")),
+    Failed(
+        "events/payments: 2020-01-07: cut off",
+        {
+            "events/payments": {"2020-01-07": "cut off"},
+            "tiles/spend": {"2020-01-07": "events/payments failed: cut off"},
+            "features/spend": {"2020-01-07": "events/payments failed: cut off"},
+        },
+    ),
+)
+
+
+def test_views_of_one_source_share_a_run(plan: Plan) -> None:
+    [run] = range_runs(plan, ["spend", "habits", "spend"], DAYS, TODAY)
+    assert run.assets == (
+        ("events", "payments"),
+        ("tiles", "spend"),
+        ("features", "spend"),
+        ("tiles", "habits"),
+        ("features", "habits"),
+    )
+    assert run.partitions == 10
+    assert run.tags == {
+        "dagster/asset_partition_range_start": "2020-01-06",
+        "dagster/asset_partition_range_end": "2020-01-07",
+    }
+
+
+def test_an_unknown_view_is_refused_with_the_nearest_name(plan: Plan) -> None:
+    with pytest.raises(NotDeclared) as caught:
+        range_runs(plan, ["spent"], DAYS, TODAY)
+    assert "no feature view 'spent'" in str(caught.value)
+    assert "did you mean 'spend'?" in str(caught.value)
+
+
+def test_days_before_the_history_are_refused_with_its_start(plan: Plan) -> None:
+    with pytest.raises(PlatformError) as caught:
+        range_runs(plan, ["habits"], Days.parse("2020-01-04", "2020-01-06"), TODAY)
+    assert "2020-01-04 is before the view's history, which starts on 2020-01-05" in str(
+        caught.value
+    )
+    assert "--start 2020-01-05" in caught.value.fix
+
+
+def test_a_day_that_is_not_over_is_refused(plan: Plan) -> None:
+    with pytest.raises(PlatformError) as caught:
+        range_runs(plan, ["spend"], Days.parse("2020-02-01", "2020-03-02"), TODAY)
+    assert "2020-03-01 is not over" in str(caught.value)
+    assert "--end 2020-03-01" in caught.value.fix
+
+
+def test_a_view_declared_after_the_start_is_loaded_by_one_reload(plan: Plan) -> None:
+    api = FakeApi(plan, loads_after=1)
+    [run] = range_runs(plan, ["spend"], DAYS, TODAY)
+    assert launch(api, run) == "run-1"
+    assert api.reloads == 1
+
+
+def test_a_view_the_stack_cannot_see_is_refused_with_the_mend(plan: Plan) -> None:
+    [run] = range_runs(plan, ["spend"], DAYS, TODAY)
+    with pytest.raises(EngineRejected) as caught:
+        launch(FakeApi(plan, loads_after=9), run)
+    assert "has not loaded spend as declared here" in str(caught.value)
+    assert "millrace up dagster" in caught.value.fix
+
+
+def test_a_location_that_does_not_load_is_told_with_its_fault(plan: Plan) -> None:
+    [run] = range_runs(plan, ["spend"], DAYS, TODAY)
+    with pytest.raises(EngineRejected, match=r"spend\.yaml:7"):
+        launch(FakeApi(plan, loads_after=9, load_error="fault in spend.yaml:7"), run)
+
+
+def followed(plan: Plan, *steps: RunProgress | PlatformError) -> RunFollower:
+    [run] = range_runs(plan, ["spend"], DAYS, TODAY)
+    follower = RunFollower(FakeApi(plan, steps), run, "run-1")
+    for _ in follow([follower], sleep=lambda _: None):
+        pass
+    return follower
+
+
+def test_each_partition_is_told_apart(plan: Plan) -> None:
+    follower = followed(
+        plan,
+        RunProgress("STARTED", (Note("reading"),), "1"),
+        RunProgress("FAILURE", PARTLY, "2"),
+    )
+    outcomes = {(r.asset, r.day.day): r.error for r in follower.results()}
+    assert outcomes == {
+        ("events/payments", 6): None,
+        ("events/payments", 7): "cut off",
+        ("tiles/spend", 6): None,
+        ("tiles/spend", 7): "events/payments failed: cut off",
+        ("features/spend", 6): None,
+        ("features/spend", 7): "events/payments failed: cut off",
+    }
+    assert follower.note == "reading"
+
+
+def test_a_day_that_a_dead_run_never_mentioned_failed_with_it(plan: Plan) -> None:
+    follower = followed(plan, RunProgress("FAILURE", (Failed("the process died"),), "1"))
+    assert {r.error for r in follower.results()} == {"the process died"}
+
+
+def test_a_day_built_on_the_way_is_told_but_is_no_progress(plan: Plan) -> None:
+    events = (built("events/payments", 3), *EVERYTHING)
+    follower = followed(plan, RunProgress("SUCCESS", events, "1"))
+    assert follower.done == 6
+    assert [(r.day.day, r.was_asked) for r in follower.results()][:2] == [(3, False), (6, True)]
+
+
+def test_a_webserver_that_restarts_is_waited_for(plan: Plan) -> None:
+    follower = followed(
+        plan, EngineUnavailable("no answer"), RunProgress("SUCCESS", EVERYTHING, "1")
+    )
+    assert follower.is_finished
+
+
+def test_a_webserver_that_stays_silent_is_reported(plan: Plan) -> None:
+    [run] = range_runs(plan, ["spend"], DAYS, TODAY)
+    follower = RunFollower(FakeApi(plan, [EngineUnavailable("no answer")] * 9), run, "run-1")
+    ticks = iter(range(0, 1000, 50))
+    with pytest.raises(EngineUnavailable):
+        list(follow([follower], sleep=lambda _: None, clock=lambda: next(ticks)))
+
+
+class Command:
+    """The command over a fake webserver, with this test's declarations alone."""
+
+    def __init__(self, plan: Plan, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._plan, self._monkeypatch = plan, monkeypatch
+        monkeypatch.setenv("MILLRACE_VIEWS", str(folder))
+        monkeypatch.setenv("MILLRACE_DATA", str(folder))
+        monkeypatch.setenv("MILLRACE_HOME", str(folder / "home"))
+
+    def __call__(self, *arguments: str, steps: Sequence[RunProgress] = ()) -> Any:
+        self.api = FakeApi(self._plan, steps)
+        self._monkeypatch.setattr(command, "_api", lambda _: self.api)
+        fixed = ["backfill", "spend", "--start", "2020-01-06", "--end", "2020-01-08"]
+        return CliRunner().invoke(build_app(), [*fixed, *arguments])
+
+
+@pytest.fixture
+def run(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    return Command(plan, tmp_path, monkeypatch)
+
+
+def test_a_whole_backfill_exits_0_with_a_line_per_partition(run: Command) -> None:
+    done = run(steps=[RunProgress("SUCCESS", EVERYTHING, "1")])
+    assert done.exit_code == 0, done.output
+    assert "6 partitions built, 0 failed" in done.stdout
+    assert done.stdout.count("2020-01-07") == 3
+
+
+def test_a_bad_day_exits_1_and_is_named_with_its_reason(run: Command) -> None:
+    done = run(steps=[RunProgress("FAILURE", PARTLY, "1")])
+    assert done.exit_code == 1
+    assert "events/payments 2020-01-07: cut off" in done.stdout
+    assert "3 partitions built, 3 failed" in done.stdout
+
+
+def test_json_has_every_partition(run: Command) -> None:
+    done = run("--json", steps=[RunProgress("SUCCESS", EVERYTHING, "1")])
+    [told] = json.loads(done.stdout)["runs"]
+    assert told["status"] == "SUCCESS"
+    assert told["url"] == "http://dagster/runs/run-1"
+    assert len(told["results"]) == 6
+    assert told["results"][0]["rows"] == 5
+    assert told["results"][0]["null_keys"] == 1
+
+
+def test_without_waiting_the_run_is_named(run: Command) -> None:
+    done = run("--no-wait", "--json")
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["runs"][0]["run_id"] == "run-1"
+
+
+def test_a_dry_run_shows_everything_and_starts_nothing(run: Command) -> None:
+    done = run("--dry-run", "--json")
+    [foreseen] = json.loads(done.stdout)["runs"]
+    assert run.api.launched == []
+    assert foreseen["partitions"] == 6
+    assert foreseen["built"] == {"events/payments": 1, "tiles/spend": 1, "features/spend": 1}
+    assert "payments.parquet does not exist" in foreseen["raw"]["error"]
+    assert "dagster/asset_partition_range_end" in foreseen["tags"]
+
+
+def test_an_interrupted_wait_leaves_the_run_going(
+    run: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: RunFollower) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunFollower, "poll", interrupted)
+    done = run()
+    assert done.exit_code == 130
+    assert "goes on without this command: http://dagster/runs/run-1" in done.stderr

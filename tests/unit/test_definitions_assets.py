@@ -1,0 +1,236 @@
+"""Assets of a plan: what runs tell Dagster about each day, good and bad."""
+
+from collections.abc import Iterator, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from feature_assets import factory
+from jobs.definitions import build_definitions
+from millrace.errors import DataError, EngineError, EngineUnavailable, PlatformError
+from resources.settings import settings_from_env
+from tests.fake_offline import FakeOffline, plan_in
+
+EVENTS, TILES, FEATURES = ("events", "payments"), ("tiles", "spend"), ("features", "spend")
+SPEND = (EVENTS, TILES, FEATURES)
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+class Run:
+    """One run of some assets over a range of days, and what it told Dagster."""
+
+    def __init__(
+        self,
+        folder: Path,
+        instance: dg.DagsterInstance,
+        offline: FakeOffline,
+        first: str,
+        last: str,
+        assets: Sequence[tuple[str, str]] = SPEND,
+    ) -> None:
+        defs = build_definitions(plan_in(folder), settings_from_env({}), offline=offline)
+        job = defs.resolve_implicit_global_asset_job_def()
+        self.result = job.execute_in_process(
+            instance=instance,
+            asset_selection=[dg.AssetKey(path) for path in assets],
+            tags={
+                "dagster/asset_partition_range_start": first,
+                "dagster/asset_partition_range_end": last,
+            },
+            raise_on_error=False,
+        )
+        # What was stored, not what the result holds: a step that fails keeps the last of its
+        # logged events from the result, not from the instance.
+        logged = instance.all_logs(
+            self.result.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION
+        )
+        self.events = [e.asset_materialization for e in logged if e.asset_materialization]
+
+    def days(self, path: tuple[str, str]) -> list[str]:
+        return sorted(e.partition or "" for e in self.events if e.asset_key == dg.AssetKey(path))
+
+    def event(self, path: tuple[str, str], day: str) -> dg.AssetMaterialization:
+        [found] = [
+            e for e in self.events if e.asset_key == dg.AssetKey(path) and e.partition == day
+        ]
+        return found
+
+    @property
+    def failure(self) -> Any:
+        [event] = [e for e in self.result.all_events if e.is_step_failure]
+        return event.step_failure_data.user_failure_data
+
+
+def january(*days: int) -> list[str]:
+    return [f"2020-01-{day:02}" for day in days]
+
+
+def test_a_range_is_one_build_per_asset_and_one_materialisation_per_day(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    offline = FakeOffline()
+    run = Run(tmp_path, instance, offline, "2020-01-02", "2020-01-11")
+    assert run.result.success
+    assert [(table, str(days)) for table, days, _ in offline.calls] == [
+        ("events/payments", "[2020-01-02, 2020-01-12)"),
+        ("tiles/spend", "[2020-01-02, 2020-01-12)"),
+        ("features/spend", "[2020-01-02, 2020-01-12)"),
+    ]
+    for path in SPEND:
+        assert run.days(path) == january(*range(2, 12))
+
+
+def test_a_single_day_is_built_the_same_way(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    run = Run(tmp_path, instance, FakeOffline(), "2020-01-02", "2020-01-02")
+    assert run.result.success
+    assert run.days(FEATURES) == january(2)
+
+
+def test_each_partition_carries_its_counts_and_versions(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    run = Run(tmp_path, instance, FakeOffline(), "2020-01-02", "2020-01-03")
+    metadata = run.event(FEATURES, "2020-01-03").metadata
+    assert {name: value.value for name, value in metadata.items()} == {
+        "dagster/partition_row_count": 13,
+        "bytes": 1000,
+        "null_keys": 2,
+        "duplicates": 1,
+        "dead_letters": 2,
+        "dead_letters/late": 1,
+        "dead_letters/schema": 1,
+        "delta_version": 3,
+        "feature_version": "v1",
+        "input_versions": {"events/payments": 1},
+        "build_seconds": 1.5,
+    }
+    assert (run.event(FEATURES, "2020-01-03").tags or {})["dagster/data_version"] == "3"
+
+
+def test_bad_days_of_events_fail_everywhere_and_the_others_are_built(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    bad = {date(2020, 1, 4): "part-4.parquet is cut off", date(2020, 1, 7): "amount is missing"}
+    offline = FakeOffline(bad={"events/payments": bad})
+    run = Run(tmp_path, instance, offline, "2020-01-01", "2020-01-10")
+    assert not run.result.success
+    for path in SPEND:
+        assert run.days(path) == january(1, 2, 3, 5, 6, 8, 9, 10)
+    assert "events/payments: 2020-01-04: part-4.parquet is cut off" in run.failure.description
+    assert (
+        "features/spend: 2020-01-07: events/payments failed: amount is missing"
+        in run.failure.description
+    )
+    failures = run.failure.metadata["failures"].value
+    assert sorted(failures) == ["events/payments", "features/spend", "tiles/spend"]
+    assert sorted(failures["tiles/spend"]) == january(4, 7)
+
+
+def test_bad_days_of_one_table_leave_the_others_whole(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    offline = FakeOffline(bad={"tiles/spend": {date(2020, 1, 1): "no memory"}})
+    run = Run(tmp_path, instance, offline, "2020-01-01", "2020-01-03")
+    assert not run.result.success
+    assert run.days(TILES) == january(2, 3)
+    assert run.days(EVENTS) == run.days(FEATURES) == january(1, 2, 3)
+
+
+def test_days_that_stand_in_a_failed_run_are_not_stale(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    offline = FakeOffline(bad={"events/payments": {date(2020, 1, 2): "broken"}})
+    run = Run(tmp_path, instance, offline, "2020-01-01", "2020-01-03")
+    tags = run.event(FEATURES, "2020-01-03").tags or {}
+    assert tags["dagster/data_version"] == "3"
+    assert tags["dagster/code_version"]
+    assert tags["dagster/input_data_version/events/payments"] == "1"
+    assert int(tags["dagster/input_event_pointer/events/payments"]) > 0
+
+
+def test_only_what_is_chosen_is_built(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    offline = FakeOffline()
+    run = Run(tmp_path, instance, offline, "2020-01-06", "2020-01-07", [("features", "habits")])
+    assert run.result.success
+    assert [call[0] for call in offline.calls] == ["features/habits"]
+
+
+def test_events_reach_back_for_the_chosen_views_alone(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    offline = FakeOffline(beyond=(date(2020, 1, 3),))
+    run = Run(tmp_path, instance, offline, "2020-01-06", "2020-01-07")
+    assert offline.calls[0][2] == ("spend",)
+    assert run.days(EVENTS) == january(3, 6, 7)
+    assert run.days(FEATURES) == january(6, 7)
+
+
+def test_days_before_a_view_starts_are_empty_partitions_of_it(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    offline = FakeOffline()
+    paths = [("tiles", "habits"), ("features", "habits")]
+    run = Run(tmp_path, instance, offline, "2020-01-03", "2020-01-06", paths)
+    assert run.result.success
+    assert str(offline.calls[0][1]) == "[2020-01-05, 2020-01-07)"
+    assert run.days(("tiles", "habits")) == january(3, 4, 5, 6)
+    before = run.event(("features", "habits"), "2020-01-04").metadata
+    assert before["dagster/partition_row_count"].value == 0
+
+
+def test_a_table_that_cannot_be_built_at_all_fails_all_its_days(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    offline = FakeOffline(crashes={"tiles/spend": [EngineError("no space left on device")]})
+    run = Run(tmp_path, instance, offline, "2020-01-01", "2020-01-03")
+    assert "tiles/spend: 2020-01-01..2020-01-03: no space left" in run.failure.description
+    assert run.days(TILES) == []
+    assert run.days(FEATURES) == january(1, 2, 3)
+
+
+def test_without_any_events_nothing_else_is_tried(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    offline = FakeOffline(crashes={"events/payments": [DataError("no file can be read")]})
+    run = Run(tmp_path, instance, offline, "2020-01-01", "2020-01-03")
+    assert [call[0] for call in offline.calls] == ["events/payments"]
+    assert "features/spend: 2020-01-01..2020-01-03: events/payments failed" in (
+        run.failure.description
+    )
+
+
+def test_an_engine_that_comes_back_is_asked_again(
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(factory, "RETRY_AFTER_S", 0)
+    offline = FakeOffline(crashes={"tiles/spend": [EngineUnavailable("Spark is gone")]})
+    run = Run(tmp_path, instance, offline, "2020-01-01", "2020-01-03")
+    assert run.result.success
+    assert [call[0] for call in offline.calls][-3:] == [
+        "events/payments",
+        "tiles/spend",
+        "features/spend",
+    ]
+
+
+def test_an_engine_that_stays_away_ends_the_run_with_its_name(
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(factory, "RETRY_AFTER_S", 0)
+    gone: list[PlatformError] = [
+        EngineUnavailable("Spark is gone"),
+        EngineUnavailable("Spark is gone"),
+    ]
+    offline = FakeOffline(crashes={"tiles/spend": gone})
+    run = Run(tmp_path, instance, offline, "2020-01-01", "2020-01-03")
+    [event] = [e for e in run.result.all_events if e.is_step_failure]
+    assert "Spark is gone" in str(event.step_failure_data.error)
+    assert run.days(FEATURES) == []
