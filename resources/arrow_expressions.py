@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from millrace.durations import DAY_MS
 from millrace.expressions import Expression, evaluate
-from millrace.expressions.meaning import to_number, widened
+from millrace.expressions.meaning import widened
 from millrace.expressions.nodes import Call, Case, Column, Literal, Node, walk
 from millrace.expressions.ranges import can_overflow
 from millrace.kernel.arrow import arrow_type
@@ -127,11 +127,8 @@ class _Columns:
     def rounding(self, node: Call) -> pa.Array:
         """FLOOR, CEIL and ROUND."""
         value, source = self.value(node.args[0]), node.args[0].type
-        if (
-            source.is_integer
-            or node.type == source
-            and source.kind == "decimal"
-            and not _cuts(node)
+        if source.is_integer or (
+            node.type == source and source.kind == "decimal" and not _cuts(node)
         ):
             return value
         if node.op == "ROUND":
@@ -211,7 +208,7 @@ class _Columns:
             return numbers.to_double(value)
         if to.kind == "decimal":
             if source == FLOAT64:
-                return numbers.per_row(partial(to_number, to=to), to, value)
+                return numbers.double_to_decimal(value, to)
             return numbers.to_decimal(value, to)
         if source == FLOAT64:
             return numbers.double_to_integer(pc.trunc(value), to)

@@ -6,18 +6,18 @@ and doubles. Rows that whole-column arithmetic cannot settle are few and go to t
 
 from collections.abc import Callable
 from decimal import Context, Decimal
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from millrace.expressions.meaning import round_half_up
+from millrace.expressions.meaning import round_half_up, to_number
 from millrace.kernel.arrow import arrow_type
 from millrace.types import FLOAT64, DataType
 
-Datum = pa.Array | pa.Scalar
+Datum: TypeAlias = pa.Array | pa.Scalar
 """A column, or one value that stands for a column of it."""
 
 Bools = npt.NDArray[np.bool_]
@@ -26,6 +26,8 @@ _INT64_MIN = -(2**63)
 _EXACT_DOUBLE = 2**53
 _MAX_PRECISION = 38
 _INT64_DIGITS = 18
+# 10^22 is the last power of ten that is a double.
+_EXACT_POWER = 22
 # A product's double estimate is off by less than 1e-15 of it; between these it is undecided.
 _SURELY_FITS, _SURELY_NOT = 9.2e18, 9.3e18
 
@@ -90,9 +92,9 @@ def _checked_product(left: Datum, right: Datum, result: pa.Array) -> pa.Array:
 
 def _largest(column: Datum) -> int:
     if isinstance(column, pa.Scalar):
-        return abs(column.as_py() or 0)
+        return abs(int(column.as_py() or 0))
     bounds = pc.min_max(column).as_py()
-    return max(abs(bounds["min"] or 0), abs(bounds["max"] or 0))
+    return max(abs(int(bounds["min"] or 0)), abs(int(bounds["max"] or 0)))
 
 
 def _as_double(column: Datum) -> Datum:
@@ -147,8 +149,8 @@ def to_double(column: pa.Array) -> pa.Array:
     low, small = _unscaled(column)
     small &= (low <= _EXACT_DOUBLE) & (low >= -_EXACT_DOUBLE)
     null = column.is_null().to_numpy(zero_copy_only=False)
-    # Both are exact doubles, so the quotient is rounded once. (10^22 is the last exact power.)
-    if column.type.scale <= 22 and bool(np.all(small | null)):  # noqa: PLR2004
+    # Both are exact doubles, so the quotient is rounded once.
+    if column.type.scale <= _EXACT_POWER and bool(np.all(small | null)):
         return pa.array(low / 10.0**column.type.scale, pa.float64(), mask=null)
     return per_row(float, FLOAT64, column)
 
@@ -164,25 +166,49 @@ def _unscaled(column: pa.Array) -> tuple[npt.NDArray[np.int64], Bools]:
 
 
 def round_double(column: pa.Array, digits: int) -> pa.Array:
-    """Round the shortest decimal text of doubles, half away from zero.
-
-    The product with a power of ten says where the half is near; only there the text decides.
-    """
-    values = column.fill_null(0.0).to_numpy(zero_copy_only=False)
-    null = column.is_null().to_numpy(zero_copy_only=False)
-    power = 10.0**digits
-    with np.errstate(over="ignore"):
-        scaled = np.abs(values) * power
-    whole = np.floor(scaled)
-    large = ~(scaled < _EXACT_DOUBLE / 4)
-    fraction = np.where(large, 0.0, scaled) - np.where(large, 0.0, whole)
-    unsure = (large | (np.abs(fraction - 0.5) <= 1e-6 + scaled * 1e-15)) & ~null
-    whole += fraction > 0.5  # noqa: PLR2004 - the half
+    """Round the shortest decimal text of doubles, half away from zero."""
+    values, null = _doubles(column)
+    whole, unsure = _rounded_units(values, digits)
     with np.errstate(invalid="ignore"):
-        rounded = np.copysign(whole / power, values)
-    for row in np.flatnonzero(unsure):
+        rounded = np.copysign(whole / 10.0**digits, values)
+    for row in np.flatnonzero(unsure & ~null):
         rounded[row] = round_half_up(Decimal(repr(float(values[row]))), digits)
     return pa.array(rounded, pa.float64(), mask=null)
+
+
+def double_to_decimal(column: pa.Array, kind: DataType) -> pa.Array:
+    """Return the shortest decimal text of doubles, rounded; null where it does not fit."""
+    values, null = _doubles(column)
+    whole, unsure = _rounded_units(values, kind.scale)
+    if kind.scale > _EXACT_POWER or not np.all(whole < _EXACT_DOUBLE):
+        return per_row(lambda value: to_number(value, kind), kind, column)
+    units = np.copysign(whole, values).astype(np.int64)
+    for row in np.flatnonzero(unsure & ~null):
+        exact = round_half_up(Decimal(repr(float(values[row]))), kind.scale)
+        units[row] = int(exact.scaleb(kind.scale, Context(prec=_MAX_PRECISION)))
+    beyond = np.abs(units) >= 10 ** min(kind.precision, _INT64_DIGITS)
+    return _from_words(pa.array(units, pa.int64(), mask=null | beyond), kind.scale, kind)
+
+
+def _doubles(column: pa.Array) -> tuple[npt.NDArray[np.float64], Bools]:
+    null: Bools = column.is_null().to_numpy(zero_copy_only=False)
+    return column.fill_null(0.0).to_numpy(zero_copy_only=False), null
+
+
+def _rounded_units(
+    values: npt.NDArray[np.float64], digits: int
+) -> tuple[npt.NDArray[np.float64], Bools]:
+    """Return sizes in units of ``10^-digits``, rounded, and where the text has to decide.
+
+    The product with the power of ten tells the side of the half, but for values close to it.
+    """
+    with np.errstate(over="ignore"):
+        scaled = np.abs(values) * 10.0**digits
+    large = ~(scaled < _EXACT_DOUBLE / 4)
+    whole = np.floor(scaled)
+    fraction = np.where(large, 0.0, scaled) - np.where(large, 0.0, whole)
+    close = np.abs(fraction - 0.5) <= 1e-6 + np.where(large, 0.0, scaled) * 1e-15
+    return whole + (fraction > 0.5), large | close  # noqa: PLR2004 - the half
 
 
 def double_to_integer(column: pa.Array, kind: DataType) -> pa.Array:

@@ -148,15 +148,22 @@ def _write_parquet(table: "pa.Table", path: Path) -> None:
 def _write_csv(table: "pa.Table", path: Path) -> None:
     """Write with as few quotes as the text allows; pyarrow quotes all text or none."""
     import pyarrow as pa
-    import pyarrow.compute as pc
     from pyarrow import csv
 
     texts = [c for c in table.columns if pa.types.is_string(c.type)]
-    quoted = any(
-        pc.any(pc.match_substring_regex(c, _NEEDS_QUOTES), min_count=0).as_py() for c in texts
+    options = csv.WriteOptions(
+        batch_size=1 << 16,
+        quoting_style=_quoting(texts),
+        quoting_header=_quoting([pa.chunked_array([table.column_names], pa.string())]),
     )
-    options = csv.WriteOptions(quoting_style="needed" if quoted else "none")
     csv.write_csv(table, path, options)
+
+
+def _quoting(texts: "list[pa.ChunkedArray]") -> str:
+    import pyarrow.compute as pc
+
+    special = (pc.match_substring_regex(text, _NEEDS_QUOTES) for text in texts)
+    return "needed" if any(pc.any(found, min_count=0).as_py() for found in special) else "none"
 
 
 def _siblings(path: Path) -> str:

@@ -74,6 +74,8 @@ def request_features(plan: Plan, names: Sequence[str]) -> RequestedFeatures:
             faults.extend(error.faults)
     if not faults and not chosen:
         faults.append(Fault("no feature is named", _WHERE, nearest("", _bare_names(plan))))
+    if len(faults) > 1:
+        raise SpecError(f"{len(faults)} of the names are no feature", where=_WHERE, faults=faults)
     if faults:
         raise SpecError.of(faults)
     return _named(plan, chosen)

@@ -78,8 +78,7 @@ def settings_from_env(env: Mapping[str, str] | None = None) -> Settings:
     """
     env = os.environ if env is None else env
     home = Path(env.get("MILLRACE_HOME") or CHECKOUT / ".millrace").absolute()
-    cache_root = env.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    cache = Path(env.get("MILLRACE_CACHE") or Path(cache_root) / "millrace").absolute()
+    cache = Path(env.get("MILLRACE_CACHE") or _default_cache(env)).absolute()
     extra = [p for p in env.get("MILLRACE_VIEWS", "").split(os.pathsep) if p]
     shared = CHECKOUT.parent / "shared" / "data"
     data = env.get("MILLRACE_DATA") or (str(shared) if shared.is_dir() else None)
@@ -95,3 +94,8 @@ def settings_from_env(env: Mapping[str, str] | None = None) -> Settings:
         flink_url=env.get("MILLRACE_FLINK_URL") or None,
         store_url=env.get("MILLRACE_STORE_URL") or None,
     )
+
+
+def _default_cache(env: Mapping[str, str]) -> Path:
+    # Asked for only if needed: an account without a home folder has no answer.
+    return Path(env.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "millrace"

@@ -264,7 +264,7 @@ def _as_type(
     target = arrow_type(declared)
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    if is_text and declared.kind != "string":
+    if is_text:
         column = _parsed(column, target)
     if column.type == target:
         return _finite(column)

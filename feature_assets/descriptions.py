@@ -1,0 +1,153 @@
+"""What Dagster shows about an asset before it is ever built: text, columns, lineage, owners."""
+
+import re
+from collections.abc import Iterable, Mapping
+
+import dagster as dg
+
+from feature_assets.keys import events_path
+from millrace.durations import format_duration
+from millrace.plan import FeaturePlan, SourcePlan, ViewPlan
+from millrace.windows import Window
+
+_EMAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
+_TEAM = re.compile(r"team:[A-Za-z0-9_.-]+")
+_NOT_IN_TAGS = re.compile(r"[^A-Za-z0-9_.-]+")
+_TAG_LENGTH = 63
+
+
+def owners(owner: str | None) -> list[str]:
+    """Return the owner in Dagster's sense: an e-mail address or ``team:name``, else nobody.
+
+    What Dagster would refuse still stands in the asset's metadata, as written.
+    """
+    if owner and (_EMAIL.fullmatch(owner) or _TEAM.fullmatch(owner)):
+        return [owner]
+    return []
+
+
+def tags(declared: Mapping[str, str]) -> dict[str, str]:
+    """Return tags that Dagster takes: other characters become ``_``, at most 63 of them."""
+    return {_tag(key): _tag(value) for key, value in declared.items() if _tag(key)}
+
+
+def _tag(text: str) -> str:
+    return _NOT_IN_TAGS.sub("_", text.strip())[:_TAG_LENGTH]
+
+
+def window_text(window: Window) -> str:
+    """Say which events a window holds, seen from the instant of a query."""
+    ago = f", as of {format_duration(window.offset_ms)} before" if window.offset_ms else ""
+    if window.length_ms is None:
+        return f"lifetime{ago}"
+    hop = format_duration(window.hop_ms)
+    return f"last {format_duration(window.length_ms)}{ago}, tail moves by {hop}"
+
+
+def input_text(feature: FeaturePlan) -> str:
+    """Return the aggregate as a call: ``avg(amount)``, ``count(*)``."""
+    argument = "*" if feature.measure is None else feature.measure.expression.text
+    return f"{feature.aggregate}({argument})"
+
+
+def source_text(source: SourcePlan) -> str:
+    """Describe ``events/<source>``."""
+    identity = (
+        f"An event counts once by `{source.event_id}` "
+        f"(horizon {format_duration(source.dedup_horizon_ms)})."
+        if source.event_id
+        else "The source names no event id, so nothing is deduplicated."
+    )
+    return _paragraphs(
+        source.description,
+        f"Accepted events by UTC day of `{source.event_time}`. {identity} "
+        f"Arrivals later than {format_duration(source.allowed_lateness_ms)}, stamps further ahead "
+        f"than {format_duration(source.clock_skew_ms)} and rows that do not convert "
+        f"are counted and kept in `dead_letters/{source.name}`.",
+    )
+
+
+def tiles_text(view: ViewPlan) -> str:
+    """Describe ``tiles/<view>``."""
+    return _paragraphs(
+        view.description,
+        f"Partial aggregates per ({', '.join(view.join_keys)}) and tile of "
+        f"{format_duration(view.tile_hop_ms)}, mergeable into every window of the view.",
+    )
+
+
+def features_text(view: ViewPlan) -> str:
+    """Describe ``features/<view>``, with a table of its features."""
+    head = "| feature | value | window | type | |\n|---|---|---|---|---|"
+    rows = [
+        f"| `{f.name}` | `{_cell(input_text(f))}` | {window_text(f.window)} | {f.type} "
+        f"| {_cell(f.description)} |"
+        for f in view.features
+    ]
+    where = f" where `{view.filter.text}`" if view.filter else ""
+    return _paragraphs(
+        view.description,
+        f"One row per event of `{view.source.name}`{where} from {view.start} on: the values for "
+        f"({', '.join(view.join_keys)}) as of that event, itself not included.",
+        "\n".join([head, *rows]),
+        "A window's head follows the query to the millisecond, its tail moves in hops. "
+        "A count without events is 0, anything else null.",
+        *(f"Warning: {warning}" for warning in view.warnings),
+    )
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _paragraphs(*parts: str) -> str:
+    return "\n\n".join(part for part in parts if part)
+
+
+def events_schema(source: SourcePlan) -> dg.TableSchema:
+    """Return the columns of ``events/<source>``."""
+    marks = {source.event_time: "event time", source.event_id: "event id"}
+    return _schema(
+        *((c.name, str(c.type), marks.get(c.name, "")) for c in source.columns),
+        ("_event_ms", "bigint", "event time that counts, epoch milliseconds"),
+        ("_ingest_ms", "bigint", "arrival, epoch milliseconds"),
+        ("event_date", "date", "UTC day of _event_ms; the partition"),
+    )
+
+
+def features_schema(view: ViewPlan) -> dg.TableSchema:
+    """Return the columns of ``features/<view>``."""
+    return _schema(
+        *((e.join_key, str(e.type), e.description or f"key of {e.name}") for e in view.entities),
+        ("event_time", "timestamp", "the instant of the values, UTC"),
+        *((f.name, str(f.type), _feature_text(f)) for f in view.features),
+        ("feature_version", "string", "version of the view's definition"),
+        ("event_date", "date", "UTC day of event_time; the partition"),
+    )
+
+
+def _feature_text(feature: FeaturePlan) -> str:
+    meaning = f"{input_text(feature)}, {window_text(feature.window)}"
+    return f"{feature.description} ({meaning})" if feature.description else meaning
+
+
+def _schema(*columns: tuple[str, str, str]) -> dg.TableSchema:
+    return dg.TableSchema(
+        columns=[dg.TableColumn(name, type=kind, description=text) for name, kind, text in columns]
+    )
+
+
+def features_lineage(view: ViewPlan) -> dg.TableColumnLineage:
+    """Return which columns of ``events/<source>`` each column of ``features/<view>`` reads."""
+    always = (*view.join_keys, "_event_ms", *(view.filter.columns if view.filter else ()))
+    lineage = {key: _read(view, (key,)) for key in view.join_keys}
+    lineage["event_time"] = _read(view, ("_event_ms",))
+    for feature in view.features:
+        own = feature.measure.expression.columns if feature.measure else ()
+        lineage[feature.name] = _read(view, (*own, *always))
+    return dg.TableColumnLineage(deps_by_column=lineage)
+
+
+def _read(view: ViewPlan, columns: Iterable[str]) -> list[dg.TableColumnDep]:
+    key = dg.AssetKey(events_path(view.source))
+    return [dg.TableColumnDep(asset_key=key, column_name=c) for c in dict.fromkeys(columns)]

@@ -1,0 +1,184 @@
+"""From a build's report to Dagster events, one partition at a time.
+
+A range of days is one run, and Dagster marks a whole run's partitions by how the run ended,
+unless told otherwise. So: all days good, one result with metadata per partition; some bad, one
+materialisation per good day and a failure at the end of the step that names the others. See
+``docs/decisions/partial-failure.md``.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from itertools import pairwise
+from typing import Any
+
+import dagster as dg
+
+from resources.reports import BuildReport, Days, PartitionOutcome
+
+FAILURES = "failures"
+"""Metadata of the step's failure: asset key to day to reason, as JSON."""
+
+_DAYS_NAMED = 40
+_REASON_LENGTH = 500
+
+
+@dataclass
+class FailedDays:
+    """The days that could not be built in one step, by asset."""
+
+    by_key: dict[dg.AssetKey, dict[date, str]] = field(default_factory=dict)
+
+    def add(self, key: dg.AssetKey, reasons: Mapping[date, str]) -> None:
+        """Note failed days of an asset; the first reason given for a day stands."""
+        known = self.by_key.setdefault(key, {})
+        for day, reason in reasons.items():
+            known.setdefault(day, reason[:_REASON_LENGTH])
+
+    def inherit(self, spec: dg.AssetSpec) -> None:
+        """Fail the days that failed in an asset this one reads, even if an older build stands."""
+        for dep in spec.deps:
+            name = dep.asset_key.to_user_string()
+            reasons = self.of(dep.asset_key)
+            self.add(spec.key, {day: f"{name} failed: {why}" for day, why in reasons.items()})
+
+    def of(self, key: dg.AssetKey) -> Mapping[date, str]:
+        """Return the failed days of one asset."""
+        return self.by_key.get(key, {})
+
+    def raise_if_any(self) -> None:
+        """End the step as failed, naming each bad day with its reason.
+
+        Raises:
+            dagster.Failure: at least one day failed; it is not retried, since bad data stay bad.
+        """
+        failed = {key: days for key, days in self.by_key.items() if days}
+        if not failed:
+            return
+        raise dg.Failure(
+            description="\n".join(
+                line for key, days in failed.items() for line in _lines(key, days)
+            ),
+            metadata={
+                FAILURES: dg.MetadataValue.json(
+                    {
+                        key.to_user_string(): {d.isoformat(): r for d, r in days.items()}
+                        for key, days in failed.items()
+                    }
+                )
+            },
+            allow_retries=False,
+        )
+
+
+def _lines(key: dg.AssetKey, days: Mapping[date, str]) -> Iterator[str]:
+    by_reason: dict[str, list[date]] = {}
+    for day, reason in sorted(days.items()):
+        by_reason.setdefault(reason, []).append(day)
+    for reason, bad in by_reason.items():
+        yield f"{key.to_user_string()}: {day_list(bad)}: {reason}"
+
+
+def day_list(days: Sequence[date]) -> str:
+    """Name days briefly: neighbours as ``first..last``, at most 40 entries.
+
+    >>> day_list([date(2020, 1, 1), date(2020, 1, 2), date(2020, 1, 9)])
+    '2020-01-01..2020-01-02, 2020-01-09'
+    """
+    ordered = sorted(days)
+    edges = [i for i, (a, b) in enumerate(pairwise(ordered), 1) if (b - a).days > 1]
+    spans = [ordered[i:j] for i, j in pairwise([0, *edges, len(ordered)])]
+    names = [f"{s[0]}..{s[-1]}" if len(s) > 1 else f"{s[0]}" for s in spans]
+    more = len(names) - _DAYS_NAMED
+    return ", ".join(names[:_DAYS_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def report_days(
+    context: dg.AssetExecutionContext,
+    spec: dg.AssetSpec,
+    report: BuildReport,
+    asked: Days,
+    failed: FailedDays,
+) -> Iterator[dg.MaterializeResult[Any]]:
+    """Tell Dagster how each day of one asset ended.
+
+    Days that were built beyond those asked for count as materialised too. Failed ones are added
+    to ``failed``; it is the caller who raises, once all assets have been built.
+    """
+    failed.add(spec.key, {o.day: o.error for o in report.outcomes if o.error is not None})
+    bad = failed.of(spec.key)
+    built = [o for o in report.built if o.day not in bad]
+    within = [o for o in built if o.day in asked]
+    one_result = len(within) == len(asked)
+    for outcome in built:
+        if not one_result or outcome.day not in asked:
+            context.log_event(_materialization(context, spec, report, outcome))
+    if not one_result:
+        return
+    for outcome in within:
+        context.add_asset_metadata(
+            _partition_metadata(outcome),
+            asset_key=spec.key,
+            partition_key=outcome.day.isoformat(),
+        )
+    yield dg.MaterializeResult(
+        asset_key=spec.key,
+        metadata=_build_metadata(report),
+        data_version=dg.DataVersion(str(report.delta_version)),
+    )
+
+
+def _materialization(
+    context: dg.AssetExecutionContext,
+    spec: dg.AssetSpec,
+    report: BuildReport,
+    outcome: PartitionOutcome,
+) -> dg.AssetMaterialization:
+    # Dagster adds these tags to results, not to logged events; without them it would take the
+    # day for stale at once.
+    tags = {
+        "dagster/data_version": str(report.delta_version),
+        "dagster/data_version_is_user_provided": "true",
+    }
+    if spec.code_version:
+        tags["dagster/code_version"] = spec.code_version
+    for dep in spec.deps:
+        name = dep.asset_key.to_user_string()
+        newest = context.instance.fetch_materializations(dep.asset_key, limit=1).records
+        version = newest[0].asset_materialization if newest else None
+        known = (version.tags or {}).get("dagster/data_version") if version else None
+        tags[f"dagster/input_data_version/{name}"] = known or "INITIAL"
+        tags[f"dagster/input_event_pointer/{name}"] = (
+            str(newest[0].storage_id) if newest else "NULL"
+        )
+    return dg.AssetMaterialization(
+        asset_key=spec.key,
+        partition=outcome.day.isoformat(),
+        metadata={**_build_metadata(report), **_partition_metadata(outcome)},
+        tags=tags,
+    )
+
+
+def _partition_metadata(outcome: PartitionOutcome) -> dict[str, Any]:
+    metadata: dict[str, Any] = {
+        "dagster/partition_row_count": outcome.rows,
+        "bytes": outcome.bytes,
+        "null_keys": outcome.null_keys,
+        "duplicates": outcome.duplicates,
+        "dead_letters": sum(outcome.dead_letters.values()),
+        **{f"dead_letters/{reason}": n for reason, n in sorted(outcome.dead_letters.items())},
+    }
+    if outcome.missing_days:
+        metadata["missing_days"] = dg.MetadataValue.text(day_list(outcome.missing_days))
+    return metadata
+
+
+def _build_metadata(report: BuildReport) -> dict[str, Any]:
+    metadata: dict[str, Any] = {
+        "delta_version": report.delta_version,
+        "input_versions": dg.MetadataValue.json(dict(report.input_versions)),
+        "build_seconds": round(report.seconds, 3),
+    }
+    if report.version is not None:
+        metadata["feature_version"] = report.version
+    return metadata

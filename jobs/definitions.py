@@ -1,0 +1,59 @@
+"""The composition root: what Dagster loads. Nothing heavy is imported and nothing is opened."""
+
+import logging
+
+import dagster as dg
+
+from feature_assets.factory import plan_assets
+from feature_assets.offline import OfflineLake
+from jobs.backfills import backfill_jobs
+from jobs.schedules import daily_schedule
+from millrace.errors import SpecError
+from millrace.plan import Plan
+from resources.declarations import load_valid_plan
+from resources.settings import Settings, settings_from_env
+
+_log = logging.getLogger(__name__)
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """Load every declaration of the settings' folders.
+
+    A file with a fault is left out, with what needs it; its faults stand in the code location's
+    metadata and log, and the other views load.
+    """
+    settings = settings_from_env()
+    plan, faults = load_valid_plan(settings)
+    if faults:
+        _log.error("%s", SpecError.of(faults))
+    return build_definitions(
+        plan, settings, metadata={"faults": dg.MetadataValue.text("\n".join(map(str, faults)))}
+    )
+
+
+def build_definitions(
+    plan: Plan,
+    settings: Settings,
+    *,
+    offline: object | None = None,
+    metadata: dict[str, dg.MetadataValue] | None = None,
+) -> dg.Definitions:
+    """Return assets, jobs and schedules of a plan.
+
+    Args:
+        plan: the declarations.
+        settings: for the lake's place and the raw files' paths.
+        offline: what builds the tables; None for the lake of the settings.
+        metadata: shown with the code location.
+    """
+    with_views = [(s, plan.views_of(s.name)) for s in plan.sources.values()]
+    return dg.Definitions(
+        assets=plan_assets(plan, settings.lake),
+        jobs=backfill_jobs(plan),
+        schedules=[daily_schedule(s, views, settings) for s, views in with_views if views],
+        resources={"offline": OfflineLake() if offline is None else offline},
+        # One process per run: a process per step would connect to Spark anew for each.
+        executor=dg.in_process_executor,
+        metadata=metadata,
+    )

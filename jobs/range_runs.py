@@ -1,0 +1,284 @@
+"""Backfills as runs: what to launch for some views and days, and how each partition ended.
+
+Holds no Dagster: runs are launched and read through the webserver, so that a command answers
+fast and does the same as the UI.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+from feature_assets.keys import view_paths
+from millrace.errors import EngineRejected, EngineUnavailable, PlatformError
+from millrace.plan import Plan, SourcePlan, ViewPlan
+from resources.dagster_api import DagsterApi, Failed, Materialized, Note, range_tags
+from resources.reports import Days, parse_day
+
+_POLL_S = 0.5
+_SILENCE_S = 90.0
+
+
+@dataclass(frozen=True)
+class RangeRun:
+    """One Dagster run: a range of days of some views of one source, its raw files read once."""
+
+    source: SourcePlan
+    views: tuple[ViewPlan, ...]
+    days: Days
+
+    @property
+    def assets(self) -> tuple[tuple[str, str], ...]:
+        """The assets to build, in order: events first, then tiles and features of each view."""
+        return tuple(dict.fromkeys(path for view in self.views for path in view_paths(view)))
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The run's tags: the range."""
+        return range_tags(self.days)
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions the run builds."""
+        return len(self.assets) * len(self.days)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the run as plain JSON values."""
+        return {
+            "source": self.source.name,
+            "views": [view.name for view in self.views],
+            "start": self.days.start.isoformat(),
+            "end": self.days.end.isoformat(),
+            "assets": ["/".join(path) for path in self.assets],
+            "partitions": self.partitions,
+            "tags": self.tags,
+        }
+
+
+def range_runs(plan: Plan, names: Sequence[str], days: Days, today: date) -> tuple[RangeRun, ...]:
+    """Return one run per source for a backfill of some views.
+
+    Args:
+        plan: all declarations.
+        names: feature views, at least one; a name said twice counts once.
+        days: half-open range of UTC days.
+        today: the current UTC day, whose events are not complete.
+
+    Raises:
+        NotDeclared: no such view; the nearest are named.
+        PlatformError: the range begins before a view does, or does not end before today, or
+            a source has no files.
+    """
+    views = [plan.view(name) for name in dict.fromkeys(names)]
+    for view in views:
+        _check(view, days, today)
+    sources = {view.source.name: view.source for view in views}
+    return tuple(
+        RangeRun(source, tuple(v for v in views if v.source.name == name), days)
+        for name, source in sources.items()
+    )
+
+
+def _check(view: ViewPlan, days: Days, today: date) -> None:
+    where = f"view {view.name}"
+    if days.start < view.start:
+        raise PlatformError(
+            f"{days.start} is before the view's history, which starts on {view.start}",
+            where=where,
+            fix=f"--start {view.start}, or an earlier `start` in the declaration",
+        )
+    if days.end > today:
+        raise PlatformError(
+            f"{days.last} is not over (UTC), so its events are not complete",
+            where=where,
+            fix=f"--end {today} (the end is exclusive)",
+        )
+    if view.source.batch is None:
+        raise PlatformError(
+            f"source {view.source.name} has no files to backfill from",
+            where=where,
+            fix="give the source a `batch`",
+        )
+
+
+def launch(api: DagsterApi, run: RangeRun) -> str:
+    """Launch one run, reloading the code location if it holds other declarations; returns its id.
+
+    Raises:
+        EngineRejected: Dagster cannot load the view, or refuses the run.
+    """
+    if not _is_loaded(api, run):
+        error = api.reload()
+        if error is not None or not _is_loaded(api, run):
+            names = ", ".join(view.name for view in run.views)
+            raise EngineRejected(
+                error or f"Dagster has not loaded {names} as declared here",
+                where=api.url,
+                fix="`millrace up dagster` restarts it with the MILLRACE_VIEWS of this shell",
+            )
+    return api.launch(run.assets, run.days)
+
+
+def _is_loaded(api: DagsterApi, run: RangeRun) -> bool:
+    for view in run.views:
+        for path in view_paths(view):
+            wanted = view.source.fingerprint if path[0] == "events" else view.fingerprint
+            state = api.asset(path)
+            if state is None or state.code_version != wanted:
+                return False
+    return True
+
+
+@dataclass(frozen=True)
+class PartitionResult:
+    """How one day of one asset ended in a run.
+
+    Attributes:
+        asset: ``features/customer_spend``.
+        metadata: what Dagster shows for the day: counts, bytes, versions; empty if it failed.
+        error: why it was not built; None if it was.
+        was_asked: False for a day built on the way, which windows of the asked ones reach into.
+    """
+
+    asset: str
+    day: date
+    metadata: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None
+    was_asked: bool = True
+
+    def count(self, name: str) -> int:
+        """Return a counter of the metadata, 0 where it is absent."""
+        return int(self.metadata.get(name, 0))
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the result as plain JSON values."""
+        reasons = {
+            name.removeprefix("dead_letters/"): n
+            for name, n in self.metadata.items()
+            if name.startswith("dead_letters/")
+        }
+        return {
+            "asset": self.asset,
+            "day": self.day.isoformat(),
+            "status": "built" if self.error is None else "failed",
+            "rows": self.count("dagster/partition_row_count"),
+            "bytes": self.count("bytes"),
+            "null_keys": self.count("null_keys"),
+            "duplicates": self.count("duplicates"),
+            "dead_letters": reasons,
+            "missing_days": self.metadata.get("missing_days"),
+            "delta_version": self.metadata.get("delta_version"),
+            "version": self.metadata.get("feature_version"),
+            "error": self.error,
+        }
+
+
+@dataclass
+class RunFollower:
+    """Reads one run's events until it ends, and says how each partition ended."""
+
+    api: DagsterApi
+    run: RangeRun
+    run_id: str
+    status: str = "QUEUED"
+    note: str = ""
+    _cursor: str | None = None
+    _built: dict[tuple[str, date], PartitionResult] = field(default_factory=dict)
+    _errors: dict[tuple[str, date], str] = field(default_factory=dict)
+    _messages: list[str] = field(default_factory=list)
+    _is_finished: bool = False
+
+    @property
+    def url(self) -> str:
+        """The run's page in the UI."""
+        return self.api.run_url(self.run_id)
+
+    @property
+    def done(self) -> int:
+        """How many partitions that were asked for are built."""
+        return sum(result.was_asked for result in self._built.values())
+
+    @property
+    def is_finished(self) -> bool:
+        """True once the run has ended and everything it reported is known."""
+        return self._is_finished
+
+    def poll(self) -> None:
+        """Read what is new.
+
+        Raises:
+            EngineUnavailable: the webserver does not answer; the run itself may well go on.
+        """
+        progress = self.api.progress(self.run_id, self._cursor)
+        self._cursor, self.status = progress.cursor, progress.status
+        for event in progress.events:
+            if isinstance(event, Materialized) and event.day is not None:
+                self._note_built(event, parse_day(event.day))
+            elif isinstance(event, Failed):
+                self._messages.append(event.message)
+                for asset, days in event.days.items():
+                    for day, reason in days.items():
+                        self._errors[asset, parse_day(day)] = reason
+            elif isinstance(event, Note):
+                self.note = event.message
+        self._is_finished = progress.is_finished
+
+    def _note_built(self, event: Materialized, day: date) -> None:
+        asset = "/".join(event.asset)
+        asked = day in self.run.days and event.asset in self.run.assets
+        self._built[asset, day] = PartitionResult(asset, day, dict(event.metadata), was_asked=asked)
+
+    def results(self) -> tuple[PartitionResult, ...]:
+        """Return every partition that was asked for, and those built besides, by asset and day.
+
+        A partition that nothing was said about failed with the run.
+        """
+        unsaid = self._messages[0] if self._messages else f"the run ended as {self.status}"
+        found = dict(self._built)
+        for path in self.run.assets:
+            for day in self.run.days:
+                key = ("/".join(path), day)
+                if key in self._errors or key not in found:
+                    found[key] = PartitionResult(*key, error=self._errors.get(key, unsaid))
+        order = ["/".join(path) for path in self.run.assets]
+        return tuple(sorted(found.values(), key=lambda r: (order.index(r.asset), r.day)))
+
+    def as_json(self) -> dict[str, Any]:
+        """Return run, status and results as plain JSON values."""
+        return {
+            **self.run.as_json(),
+            "run_id": self.run_id,
+            "url": self.url,
+            "status": self.status,
+            "results": [result.as_json() for result in self.results()],
+        }
+
+
+def follow(
+    followers: Sequence[RunFollower],
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[RunFollower]:
+    """Poll runs until all have ended, yielding each follower after each look at it.
+
+    A webserver that is silent for a while is waited for: its supervisor restarts it, and the
+    runs do not need it.
+
+    Raises:
+        EngineUnavailable: it stayed silent for 90 s.
+    """
+    heard = clock()
+    while open_runs := [f for f in followers if not f.is_finished]:
+        for follower in open_runs:
+            try:
+                follower.poll()
+            except EngineUnavailable:
+                if clock() - heard > _SILENCE_S:
+                    raise
+            else:
+                heard = clock()
+                yield follower
+        if not all(f.is_finished for f in open_runs):
+            sleep(_POLL_S)
