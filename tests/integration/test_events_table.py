@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
-import reference
 from millrace.errors import DataError
 from millrace.plan import BatchPlan, Column, SourcePlan
 from millrace.types import BOOL, INT64, STRING, TIMESTAMP, decimal
 from resources.offline import OfflineStore
 from resources.reports import BuildReport, Days
 from resources.settings import Settings
+from tests import reference
 
 pytestmark = pytest.mark.services
 

@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
-import reference
 from millrace.plan import FeaturePlan, Plan, ViewPlan
 from resources.declarations import load_plan
 from resources.offline import OfflineStore
 from resources.reports import BuildReport, Days
 from resources.settings import Settings
+from tests import reference
 
 pytestmark = pytest.mark.services
 
