@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from resources.settings import Settings
 
 _PARTS = ["spark", "dagster"]
+_LINE = 90
 
 
 def register(app: typer.Typer) -> None:
@@ -71,6 +72,7 @@ def demo(
     with watch.step("backfill through Dagster, one run per source"):
         followers = _backfill(settings, plan, sets)
         demo_report.show_backfill(followers)
+        _refuse_failures(followers)
     with watch.step("training sets"):
         training = [_train(settings, plan, one) for one in sets]
         demo_report.show_training(training)
@@ -107,7 +109,7 @@ def _declared(settings: "Settings") -> "Plan":
 def _backfill(settings: "Settings", plan: "Plan", sets: "Sequence[DemoSet]") -> "list[RunFollower]":
     from datetime import UTC, datetime
 
-    from jobs.range_runs import RunFollower, follow, launch, range_runs
+    from jobs.range_runs import RunFollower, launch, range_runs
     from resources.dagster_api import DagsterApi
     from resources.endpoints import dagster_url
 
@@ -119,15 +121,36 @@ def _backfill(settings: "Settings", plan: "Plan", sets: "Sequence[DemoSet]") -> 
         run = follower.run
         console.print(f"{run.source.name}: {len(run.assets)} assets x {len(run.days)} days")
         console.print(f"  {follower.url}", markup=False)
-    total = sum(run.partitions for run in runs)
-    with progress("waiting in the queue", total) as advance:
-        for follower in follow(followers):
-            note = follower.note.splitlines()[0] if follower.note else follower.status.lower()
-            text = (
-                note if follower.run.source.name in note else f"{follower.run.source.name}: {note}"
-            )
-            advance(completed=sum(f.done for f in followers), description=text[:80])
+    _follow(followers)
     return followers
+
+
+def _follow(followers: "Sequence[RunFollower]") -> None:
+    """Show one bar over all runs; a run's line appears when it has something new to say."""
+    from jobs.range_runs import follow
+
+    said: dict[str, str] = {}
+    with progress("waiting in the queue", sum(f.run.partitions for f in followers)) as advance:
+        for follower in follow(followers):
+            source = follower.run.source.name
+            note = follower.note.splitlines()[0] if follower.note else follower.status.lower()
+            text = (note if source in note else f"{source}: {note}")[:_LINE]
+            is_new = said.get(source) != text
+            said[source] = text
+            done = sum(f.done for f in followers)
+            advance(completed=done, description=text if is_new else None)
+
+
+def _refuse_failures(followers: "Sequence[RunFollower]") -> None:
+    from millrace.errors import EngineError
+
+    failed = [f for f in followers if any(r.error for r in f.results())]
+    if failed:
+        raise EngineError(
+            f"the backfill of {', '.join(f.run.source.name for f in failed)} did not succeed",
+            where=failed[0].url,
+            fix="the reasons stand above; `millrace logs spark` has the engine's side",
+        )
 
 
 def _train(settings: "Settings", plan: "Plan", demo_set: "DemoSet") -> "TrainingProof":

@@ -14,10 +14,8 @@ from typing import Any
 
 import dagster as dg
 
+from resources.dagster_api import FAILURES
 from resources.reports import BuildReport, Days, PartitionOutcome
-
-FAILURES = "failures"
-"""Metadata of the step's failure: asset key to day to reason, as JSON."""
 
 _DAYS_NAMED = 40
 _REASON_LENGTH = 500

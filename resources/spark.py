@@ -5,6 +5,7 @@ cluster of the user's (``MILLRACE_SPARK_REMOTE``) runs the same code.
 """
 
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,13 +47,18 @@ def kernel_partitions(rows: int) -> int:
 
 @lru_cache(maxsize=4)
 def _session(remote: str, *, is_ours: bool) -> "SparkSession":
+    # Nothing here goes through pandas, so which one is installed is no news to a user.
+    warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas")
     from pyspark.errors import PySparkException
     from pyspark.sql import SparkSession
+    from pyspark.sql.connect.client.retries import DefaultPolicy
 
     try:
         session = SparkSession.builder.remote(remote).getOrCreate()
         for key, value in _SESSION_CONF.items():
             session.conf.set(key, value)
+        # The default waits ten minutes for a server that died; a supervisor needs seconds.
+        session.client.set_retry_policies([DefaultPolicy(max_retries=6, max_backoff=10_000)])
         if not is_ours:
             _ship_our_code(session)
     except PySparkException as error:
@@ -104,14 +110,40 @@ def first_line(error: Exception, limit: int = 400) -> str:
     return (text.splitlines() or [type(error).__name__])[0][:limit]
 
 
+_GONE = ("UNAVAILABLE", "UNAUTHENTICATED", "SESSION_NOT_FOUND", "SESSION_CLOSED", "RETRIES_EXCEEDED")
+"""What a client reads from a server that died, or that has been started anew since."""
+
+
 @contextmanager
 def engine_errors(where: str) -> Iterator[None]:
-    """Turn Spark's own exceptions into ``EngineError`` at this seam, keeping the cause."""
+    """Turn Spark's own exceptions into ours at this seam, keeping the cause.
+
+    Raises:
+        EngineUnavailable: the server died or was started anew; the next ``connect`` finds it.
+        EngineError: Spark failed at what it was told.
+    """
     from pyspark.errors import PySparkException
 
     try:
         yield
     except PySparkException as error:
+        if any(mark in str(error) for mark in _GONE):
+            forget_session()
+            raise EngineUnavailable(
+                "Spark died in the middle", where=where, fix="it is started again; run it again"
+            ) from error
         raise EngineError(
             first_line(error), where=where, fix="`millrace logs spark` has the whole trace"
         ) from error
+
+
+def forget_session() -> None:
+    """End this process's session, whether or not its server still lives."""
+    from pyspark.sql import SparkSession
+
+    _session.cache_clear()
+    session = SparkSession.getActiveSession()
+    if session is not None:
+        # Nobody answers any more: one farewell is enough.
+        session.client.set_retry_policies([])
+        session.stop()

@@ -99,6 +99,7 @@ def _environ(context: Context, spark_home: Path, java_home: Path) -> dict[str, s
         "JAVA_HOME": str(java_home),
         "PYSPARK_PYTHON": sys.executable,
         "PYSPARK_DRIVER_PYTHON": sys.executable,
+        "SPARK_LOCAL_IP": "127.0.0.1",
         "SPARK_CONNECT_AUTHENTICATE_TOKEN": context.token,
         # numpy's own threads would fight the executor's over the same cores.
         "OMP_NUM_THREADS": "1",

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 from resources.settings import CHECKOUT, Settings, settings_from_env
+from resources.spark import forget_session
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -53,6 +54,8 @@ def spark_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     try:
         yield settings_from_env(env)
     finally:
+        # A session that is still open would look for its server while Python exits.
+        forget_session()
         run_millrace("down", env=env)
 
 

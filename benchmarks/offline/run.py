@@ -101,7 +101,7 @@ def _run(task: Task, method: str, out: Path) -> Measurement:
     if out.is_dir():
         shutil.rmtree(out)
     out.unlink(missing_ok=True)
-    pids = (os.getpid(),)
+    pids: tuple[int, ...] = (os.getpid(),)
     if method in ON_SPARK:
         pids = (*pids, server_pid(spark_remote(task.settings)))
     return measure(lambda: METHODS[method](task, out), pids)

@@ -24,7 +24,16 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 EXPRESSIONS_A_QUERY = 50
 
 # StrictMath and the C library may differ in the last digit.
-SMOOTH = ["LN(x)", "EXP(x)", "SQRT(x)", "POWER(x, y)", "LN(p)", "EXP(q)", "POWER(w, 0.5)", "SQRT(n)"]
+SMOOTH = [
+    "LN(x)",
+    "EXP(x)",
+    "SQRT(x)",
+    "POWER(x, y)",
+    "LN(p)",
+    "EXP(q)",
+    "POWER(w, 0.5)",
+    "SQRT(n)",
+]
 
 
 def stored(value: object, kind: DataType) -> object:

@@ -4,7 +4,6 @@ import random
 
 import pyarrow as pa
 import sqlglot
-from tests.expression_cases import COLUMNS, Writer, random_row
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -14,6 +13,7 @@ from millrace.expressions import Expression, ExpressionError, evaluate, parse_ex
 from millrace.kernel.arrow import arrow_type
 from millrace.types import DataType
 from resources.arrow_expressions import evaluate_column
+from tests.expression_cases import COLUMNS, Writer, random_row
 
 SEEDS = st.integers(0, 2**48)
 DEPTHS = st.integers(0, 4)

@@ -38,8 +38,10 @@ CASES = [
     (
         "n + 1",
         "TRY_ADD(`n`, 1L)",
-        "TRY_CAST(CAST(CAST(`n` AS DECIMAL(19, 0)) + CAST(CAST(1 AS BIGINT) AS DECIMAL(19, 0))"
-        " AS STRING) AS BIGINT)",
+        (
+            "TRY_CAST(CAST(CAST(`n` AS DECIMAL(19, 0)) + CAST(CAST(1 AS BIGINT) AS DECIMAL(19, 0))"
+            " AS STRING) AS BIGINT)"
+        ),
     ),
     ("HOUR(t) * 60", "CAST(HOUR(`t`) AS BIGINT) * 60L", None),
     (
@@ -59,8 +61,10 @@ CASES = [
     ),
     (
         "FLOOR(x)",
-        "CASE WHEN `x` BETWEEN -9.223372036854775808e18 AND 9.223372036854774784e18"
-        " THEN CAST(FLOOR(`x`) AS BIGINT) END",
+        (
+            "CASE WHEN `x` BETWEEN -9.223372036854775808e18 AND 9.223372036854774784e18"
+            " THEN CAST(FLOOR(`x`) AS BIGINT) END"
+        ),
         None,
     ),
     ("ROUND(amount, 1)", "CAST(ROUND(`amount`, 1) AS DECIMAL(12, 1))", None),
