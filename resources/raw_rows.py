@@ -96,6 +96,9 @@ def _converted(raw: "DataFrame", source: SourcePlan) -> "DataFrame":
     converted, broken = [], [F.expr("false")]
     for column in source.columns:
         value, loses = _convert(F.col(f"`{column.name}`"), found[column.name], column)
+        if column.type.kind == "timestamp":
+            # Instants have milliseconds here, in every engine; finer digits are floored.
+            value = F.timestamp_millis(F.unix_millis(value))
         converted.append(value.alias(column.name))
         broken.append(loses)
     if _CORRUPT in found:

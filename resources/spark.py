@@ -110,7 +110,13 @@ def first_line(error: Exception, limit: int = 400) -> str:
     return (text.splitlines() or [type(error).__name__])[0][:limit]
 
 
-_GONE = ("UNAVAILABLE", "UNAUTHENTICATED", "SESSION_NOT_FOUND", "SESSION_CLOSED", "RETRIES_EXCEEDED")
+_GONE = (
+    "UNAVAILABLE",
+    "UNAUTHENTICATED",
+    "SESSION_NOT_FOUND",
+    "SESSION_CLOSED",
+    "RETRIES_EXCEEDED",
+)
 """What a client reads from a server that died, or that has been started anew since."""
 
 

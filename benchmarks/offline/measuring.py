@@ -32,13 +32,18 @@ class Measurement:
 
 def measure(work: Callable[[], None], pids: tuple[int, ...]) -> Measurement:
     """Run ``work`` once and watch these processes and their children meanwhile."""
-    done, peak = threading.Event(), [0]
+    load, before = os.getloadavg()[0], _cpu_by_process(pids)
+    done, peak, seen = threading.Event(), [0], dict(before)
+
+    def sample() -> None:
+        # A worker that ends takes its times with it, so the last that was seen of each counts.
+        seen.update(_cpu_by_process(pids))
+        peak[0] = max(peak[0], sum(_rss(p) for p in _family(pids)))
 
     def watch() -> None:
         while not done.wait(SAMPLE_EVERY_S):
-            peak[0] = max(peak[0], sum(_rss(p) for p in _family(pids)))
+            sample()
 
-    load, cpu = os.getloadavg()[0], _cpu_s(pids)
     watcher = threading.Thread(target=watch)
     watcher.start()
     began = time.monotonic()
@@ -48,7 +53,9 @@ def measure(work: Callable[[], None], pids: tuple[int, ...]) -> Measurement:
         wall = time.monotonic() - began
         done.set()
         watcher.join()
-    return Measurement(wall, _cpu_s(pids) - cpu, peak[0] >> 20, load)
+    sample()
+    cpu = sum(spent - before.get(process, 0.0) for process, spent in seen.items())
+    return Measurement(wall, cpu, peak[0] >> 20, load)
 
 
 def server_pid(url: str) -> int:
@@ -103,12 +110,12 @@ def _rss(process: psutil.Process) -> int:
         return 0
 
 
-def _cpu_s(pids: tuple[int, ...]) -> float:
-    total = 0.0
+def _cpu_by_process(pids: tuple[int, ...]) -> dict[psutil.Process, float]:
+    found = {}
     for process in _family(pids):
         try:
             times = process.cpu_times()
         except psutil.Error:
             continue
-        total += times.user + times.system
-    return total
+        found[process] = times.user + times.system
+    return found

@@ -87,8 +87,10 @@ def write_clicks(folder: Path) -> None:
 
 def start_backfill(env: dict[str, str]) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-m", "cli.main", "backfill", "clicker"]
-        + ["--start", "2024-03-01", "--end", "2024-03-21", "--wait", "--json"],
+        [
+            *(sys.executable, "-m", "cli.main", "backfill", "clicker"),
+            *("--start", "2024-03-01", "--end", "2024-03-21", "--wait", "--json"),
+        ],
         env=env,
         cwd=CHECKOUT,
         stdout=subprocess.PIPE,

@@ -1,8 +1,9 @@
 """From a declaration to ``tiles/<view>`` and ``features/<view>`` on real Spark, against the oracle."""
 
+import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from resources.offline import OfflineStore
 from resources.reports import BuildReport, Days
 from resources.settings import Settings
 from tests import reference
+
+_log = logging.getLogger(__name__)
 
 pytestmark = pytest.mark.services
 
@@ -121,11 +124,10 @@ def days(start: int, end: int) -> Days:
 
 def backfill(settings: Settings, view: ViewPlan, span: Days) -> list[BuildReport]:
     store = OfflineStore(settings)
-    quiet: Any = lambda _: None  # noqa: E731
     return [
-        store.build_events(view.source, (view,), span, progress=quiet),
-        store.build_tiles(view, span, progress=quiet),
-        store.build_features(view, span, progress=quiet),
+        store.build_events(view.source, (view,), span, progress=_log.info),
+        store.build_tiles(view, span, progress=_log.info),
+        store.build_features(view, span, progress=_log.info),
     ]
 
 
@@ -133,14 +135,13 @@ def oracle_events(
     rows: Sequence[dict[str, Any]], view: ViewPlan, feature: FeaturePlan
 ) -> list[reference.Event]:
     kept = [r for r in rows if view.filter is None or (r["cents"] or 0) > 10]
-    value = {
-        "n_1h": lambda r: 1,
-        "cheap_2d": lambda r: int(r["price"] < 5),
-        "n_1d": lambda r: 1,
-    }.get(feature.name, lambda r: _measured(r, feature))
     events = [
         reference.Event(
-            tuple(r[k] for k in view.join_keys), r["at"], r["arrived_at"], value(r), r["id"]
+            tuple(r[k] for k in view.join_keys),
+            r["at"],
+            r["arrived_at"],
+            _measured(r, feature),
+            r["id"],
         )
         for r in kept
     ]
@@ -149,9 +150,10 @@ def oracle_events(
 
 
 def _measured(row: dict[str, Any], feature: FeaturePlan) -> Any:
-    from decimal import Decimal
-
-    assert feature.measure is not None
+    if feature.measure is None:
+        return 1
+    if feature.name == "cheap_2d":
+        return int(row["price"] < 5)
     (column,) = feature.measure.expression.columns
     value = row[column]
     return Decimal(str(value)).quantize(Decimal("0.01")) if column == "price" else value
@@ -287,7 +289,7 @@ def test_a_changed_view_is_a_new_version_beside_the_old_one(
     view = plan.view("pair_orders")
     backfill(settings, view, days(1, 2))
     (tmp_path / "views" / "orders.yaml").write_text(VIEWS.replace("window: 6h", "window: 12h"))
-    changed = load_plan(replace(settings)).view("pair_orders")
+    changed = load_plan(settings).view("pair_orders")
     reports = backfill(settings, changed, days(1, 2))
     assert reports[2].version == "v2"
     assert DeltaTable.is_deltatable(f"{settings.lake}/features/pair_orders/v1")
