@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from resources.settings import Settings
 
 _ROWS = "dagster/partition_row_count"
-_FAILURES_SHOWN = 10
+_REASONS_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,21 @@ def show_backfill(followers: "Sequence[RunFollower]") -> None:
             totals = (f"{sum(r.count(name) for r in built):,}" for name in counters)
             table.add_row(asset, str(len(built)), *totals, f"{seconds:.1f}")
     page.print(table)
-    failed = [r for f in followers for r in f.results() if r.error is not None]
-    for result in failed[:_FAILURES_SHOWN]:
-        page.print(f"failed: {result.asset} {result.day}: {result.error}", markup=False)
+    for reason, failed in _by_reason(followers).items():
+        more = f" and {len(failed) - 1:,} more" if len(failed) > 1 else ""
+        page.print(
+            f"failed: {failed[0].asset} {failed[0].day}{more}: {reason}",
+            markup=False, style="red", soft_wrap=True,
+        )  # fmt: skip
+
+
+def _by_reason(followers: "Sequence[RunFollower]") -> "dict[str, list[PartitionResult]]":
+    failed: dict[str, list[PartitionResult]] = {}
+    for follower in followers:
+        for result in follower.results():
+            if result.error is not None:
+                failed.setdefault(result.error, []).append(result)
+    return dict(list(failed.items())[:_REASONS_SHOWN])
 
 
 def show_training(proofs: Sequence[TrainingProof]) -> None:

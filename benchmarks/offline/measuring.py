@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-SAMPLE_EVERY_S = 0.05
+SAMPLE_EVERY_S = 0.25
 PACKAGES = ("pyspark", "delta-spark", "deltalake", "pyarrow", "numpy", "duckdb")
 
 

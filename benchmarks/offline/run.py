@@ -3,7 +3,7 @@
     millrace up spark
     python -m benchmarks.offline.run cards skewed --repeats 3
 
-Each scenario is a file in ``scenarios/``; results go to ``results/<scenario>.json``. A method runs
+Each scenario is a file in ``scenarios/``; results go to ``results/<scenario>.json`` and ``.md``. A method runs
 once unmeasured, then ``--repeats`` times in turn with the others, so a busy minute of the machine
 falls on all of them. Every output column is summed up and compared with the first method's.
 """
@@ -91,10 +91,21 @@ def run_scenario(name: str, repeats: int, only: Sequence[str] | None, work: Path
         "all_equal": agreed,
         "checksums": sums[methods[0]],
     }
-    path = HERE / "results" / f"{name}.json"
-    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_report(report)
     print(table(report))
     return agreed
+
+
+def write_report(report: Mapping[str, Any]) -> None:
+    """Write the figures as JSON, and as the table that the documentation shows."""
+    base = HERE / "results" / report["scenario"]
+    base.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    host = report["machine"]
+    place = f"{host['processor']}, {host['cores']} cores, {host['memory_gb']} GB"
+    loads = [run["load_before"] for found in report["methods"].values() for run in found["runs"]]
+    load = f"load of the machine before the runs: {min(loads)} to {max(loads)}"
+    text = f"{table(report)}\n\n{place}; {load}.\n"
+    base.with_suffix(".md").write_text(text, encoding="utf-8")
 
 
 def _run(task: Task, method: str, out: Path) -> Measurement:

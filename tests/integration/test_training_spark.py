@@ -48,13 +48,10 @@ def test_spark_gives_what_this_process_gives(
     for name in local.column_names:
         assert spark.column(name).equals(local.column(name)), name
     assert there.events_read == here.events_read
+    left = sorted(p.name for p in Path(shop.settings.lake).iterdir())
+    assert left == ["events", "partition_log"], "the uploaded spine is gone"
 
 
 def test_an_empty_spine_gives_an_empty_set_with_the_same_types(shop: Shop, tmp_path: Path) -> None:
     (_, local), (_, spark) = on_both(shop, tmp_path, shop_spine().slice(0, 0), hindsight=False)
     assert spark.equals(local)
-
-
-def test_nothing_of_ours_stays_in_the_lake(shop: Shop, tmp_path: Path) -> None:
-    on_both(shop, tmp_path, shop_spine(), hindsight=False)
-    assert sorted(p.name for p in Path(shop.settings.lake).iterdir()) == ["events", "partition_log"]
