@@ -222,7 +222,23 @@ class RunFollower:
                         self._errors[asset, parse_day(day)] = reason
             elif isinstance(event, Note):
                 self.note = event.message
-        self._is_finished = progress.is_finished
+        if progress.will_be_retried:
+            self._follow_retry(progress.retry_run_id)
+        else:
+            self._is_finished = progress.is_finished
+
+    def _follow_retry(self, run_id: str | None) -> None:
+        """Go on with the run that takes the place of one whose process died.
+
+        It says anew how every partition ended; until Dagster has made it, there is none.
+        """
+        self.status = "QUEUED"
+        self.note = "the run's process died, Dagster starts it once more"
+        if run_id is not None:
+            self.run_id, self._cursor = run_id, None
+            self._built.clear()
+            self._errors.clear()
+            self._messages.clear()
 
     def _note_built(self, event: Materialized, day: date) -> None:
         asset = "/".join(event.asset)

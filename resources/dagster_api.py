@@ -26,6 +26,8 @@ FAILURES = "failures"
 """Metadata entry of a failed step: asset key to day to reason."""
 
 _PAGE = 1000
+_LAUNCH_TIMEOUT_S = 300.0
+"""Dagster writes an event for each partition that is planned before it answers."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,23 @@ class RunProgress:
         status: ``QUEUED``, ``STARTED``, ``SUCCESS``, ``FAILURE``, ``CANCELED`` and so on.
         events: in the order they were stored.
         cursor: where to go on from.
+        tags: the run's tags.
     """
 
     status: str
     events: tuple[RunEvent, ...]
     cursor: str | None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def will_be_retried(self) -> bool:
+        """True if Dagster starts the run once more, because its process died."""
+        return self.status == "FAILURE" and self.tags.get("dagster/will_retry") == "true"
+
+    @property
+    def retry_run_id(self) -> str | None:
+        """The run that takes this one's place, once Dagster has made it."""
+        return self.tags.get("dagster/auto_retry_run_id")
 
     @property
     def is_finished(self) -> bool:
@@ -136,7 +150,9 @@ class DagsterApi:
             },
         }
         answer = self._expect(
-            self.query(queries.LAUNCH, {"params": parameters})["launchPipelineExecution"],
+            self.query(queries.LAUNCH, {"params": parameters}, timeout_s=_LAUNCH_TIMEOUT_S)[
+                "launchPipelineExecution"
+            ],
             "LaunchRunSuccess",
             f"a run of {days}",
         )
@@ -166,7 +182,8 @@ class DagsterApi:
             page = self._expect(answer["logsForRun"], "EventConnection", f"run {run_id}")
             events.extend(event for raw in page["events"] for event in _event(raw))
             cursor, more = page["cursor"], page["hasMore"]
-        return RunProgress(str(run["status"]), tuple(events), cursor)
+        tags = {tag["key"]: tag["value"] for tag in run["tags"]}
+        return RunProgress(str(run["status"]), tuple(events), cursor, tags)
 
     def asset(self, path: AssetPath) -> AssetState | None:
         """Return an asset's state; None if the code location does not have it."""
@@ -200,7 +217,9 @@ class DagsterApi:
         answer = self.query(queries.TERMINATE, {"run": run_id})["terminateRun"]
         self._expect(answer, "TerminateRunSuccess", f"run {run_id}")
 
-    def query(self, text: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+    def query(
+        self, text: str, variables: Mapping[str, Any], *, timeout_s: float | None = None
+    ) -> dict[str, Any]:
         """Return the ``data`` of one GraphQL request.
 
         Raises:
@@ -212,7 +231,9 @@ class DagsterApi:
             f"{self.url}/graphql", data=body, headers={"Content-Type": "application/json"}
         )
         try:
-            with urllib.request.urlopen(request, timeout=self._timeout_s) as response:  # noqa: S310
+            with urllib.request.urlopen(  # noqa: S310
+                request, timeout=timeout_s or self._timeout_s
+            ) as response:
                 answer: dict[str, Any] = json.load(response)
         except urllib.error.HTTPError as error:
             detail = error.read(500).decode(errors="replace")

@@ -15,7 +15,7 @@ RUN_STATUS = """
 query RunStatus($run: ID!) {
   runOrError(runId: $run) {
     __typename
-    ... on Run { status }
+    ... on Run { status tags { key value } }
     ... on Error { message }
   }
 }

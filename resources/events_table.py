@@ -188,13 +188,20 @@ def _write(
             sort=("_event_ms", *sort_key),
         )
         found = books.get
-        if found["dead"] or table_version(settings, dead_letters_table(source.name)) >= 0:
-            letters = judged if found["dead"] else judged.filter("false")
-            _keep_dead_letters(letters, settings, source, good, files)
-        if not found["dead"] and not found["duplicate"]:
+        had_letters = table_version(settings, dead_letters_table(source.name)) >= 0
+        if not found["dead"] and not found["duplicate"] and not had_letters:
             return {}
         progress(f"events/{source.name}: {found['duplicate']} duplicate, {found['dead']} dead")
-        return _count_by_day(judged, good)
+        # The second read of the raw files happens only here, where something is wrong with them.
+        wrong = judged.filter(F.col(VERDICT) != "accepted").filter(
+            wanted | F.col("event_date").isNull()
+        )
+        kept = wrong.persist() if found["dead"] or found["duplicate"] else wrong.filter("false")
+        if found["dead"] or had_letters:
+            _keep_dead_letters(kept, settings, source, good, files)
+        counted = _count_by_day(kept, good)
+        kept.unpersist()
+        return counted
 
 
 def _pad_ms(source: SourcePlan) -> int:
@@ -252,21 +259,16 @@ def _ms(day: date) -> int:
 
 
 def _keep_dead_letters(
-    judged: "DataFrame",
+    wrong: "DataFrame",
     settings: Settings,
     source: SourcePlan,
     good: tuple[date, ...],
     files: Sequence[RawFile],
 ) -> None:
-    """Replace the dead letters of these days; those without a day, of these files.
-
-    The second read of the raw files happens only here, where something is wrong with them.
-    """
+    """Replace the dead letters of these days; those without a day, of these files."""
     from pyspark.sql import functions as F
 
-    dead = judged.filter(F.col(VERDICT) == "dead").filter(
-        F.expr(day_predicate(good)) | F.col("event_date").isNull()
-    )
+    dead = wrong.filter(F.col(VERDICT) == "dead")
     arrival = F.coalesce(
         F.to_date(F.timestamp_millis(F.col("_ingest_ms"))), F.lit(date(1970, 1, 1))
     )
@@ -286,11 +288,11 @@ def _keep_dead_letters(
     ).save(table_path(settings, dead_letters_table(source.name)))
 
 
-def _count_by_day(judged: "DataFrame", good: tuple[date, ...]) -> dict[date, PartitionOutcome]:
+def _count_by_day(wrong: "DataFrame", good: tuple[date, ...]) -> dict[date, PartitionOutcome]:
     from pyspark.sql import functions as F
 
-    wrong = judged.filter(F.col(VERDICT) != "accepted").filter(F.expr(day_predicate(good)))
-    counted = wrong.groupBy("event_date", VERDICT, "_reason").count().collect()
+    dated = wrong.filter(F.expr(day_predicate(good)))
+    counted = dated.groupBy("event_date", VERDICT, "_reason").count().collect()
     outcomes: dict[date, PartitionOutcome] = {}
     for row in counted:
         before = outcomes.get(row["event_date"], PartitionOutcome(row["event_date"]))

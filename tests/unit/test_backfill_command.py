@@ -200,6 +200,19 @@ def test_a_day_that_a_dead_run_never_mentioned_failed_with_it(plan: Plan) -> Non
     assert {r.error for r in follower.results()} == {"the process died"}
 
 
+def test_a_run_that_dagster_starts_once_more_is_followed_to_its_end(plan: Plan) -> None:
+    waiting = {"dagster/will_retry": "true"}
+    retried = {**waiting, "dagster/auto_retry_run_id": "run-2"}
+    follower = followed(
+        plan,
+        RunProgress("FAILURE", (Failed("the process died"),), "1", waiting),
+        RunProgress("FAILURE", (), "1", retried),
+        RunProgress("SUCCESS", EVERYTHING, "1"),
+    )
+    assert follower.run_id == "run-2"
+    assert {r.error for r in follower.results()} == {None}
+
+
 def test_a_day_built_on_the_way_is_told_but_is_no_progress(plan: Plan) -> None:
     events = (built("events/payments", 3), *EVERYTHING)
     follower = followed(plan, RunProgress("SUCCESS", events, "1"))
