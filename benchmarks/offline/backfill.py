@@ -37,10 +37,7 @@ def main() -> int:
     server = server_pid(spark_remote(settings_from_env()))
     passes: list[Measurement] = []
     for turn in range(repeats + 1):
-        counted: list[int] = []
-        found = measure(
-            lambda into=counted: into.extend(_backfill(*run) for run in RUNS), (server,)
-        )  # type: ignore[misc]
+        found = measure(_backfill_all, (server,))
         print(f"{'warm-up' if turn == 0 else turn}: {found.as_json()}")
         if turn:
             passes.append(found)
