@@ -19,11 +19,11 @@ from resources.history_days import (
     DayLedger,
     events_rows,
     null_keys_by_day,
-    outcomes_of,
     read_events,
+    report_build,
 )
-from resources.lake import partition_stats, table_path, table_version
-from resources.partition_log import append_partition_log, built_days, read_partition_log
+from resources.lake import table_path
+from resources.partition_log import built_days, read_partition_log
 from resources.raw_rows import spark_type
 from resources.reports import BuildReport, Days
 from resources.settings import Settings
@@ -64,16 +64,7 @@ def build_features(
         with engine_errors(table):
             _write(spark, settings, view, version, ledger.good, progress)
             null_keys = null_keys_by_day(spark, settings, view, ledger.good)
-    report = BuildReport(
-        table=table,
-        version=version,
-        delta_version=table_version(settings, table),
-        outcomes=outcomes_of(ledger, partition_stats(settings, table), null_keys),
-        input_versions={events_table(view.source.name): ledger.events_version},
-        seconds=time.monotonic() - began,
-    )
-    append_partition_log(settings, report, view.fingerprint)
-    return report
+    return report_build(settings, view, table, version, ledger, null_keys, began)
 
 
 def _days_to_restate(settings: Settings, view: ViewPlan, table: str) -> tuple[date, ...]:

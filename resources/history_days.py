@@ -1,5 +1,6 @@
 """Which days of a view can be built from the events there are, and what each one lacks."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -11,8 +12,13 @@ from millrace.compile.expressions import to_spark
 from millrace.plan import ViewPlan
 from resources.events_table import absent_days, events_table, history_start
 from resources.lake import PartitionStats, partition_stats, table_path, table_version
-from resources.partition_log import PartitionState, built_days, read_partition_log
-from resources.reports import Days, PartitionOutcome
+from resources.partition_log import (
+    PartitionState,
+    append_partition_log,
+    built_days,
+    read_partition_log,
+)
+from resources.reports import BuildReport, Days, PartitionOutcome
 from resources.settings import Settings
 from resources.writing import day_predicate
 
@@ -117,6 +123,31 @@ def outcomes_of(
             )
         )
     return tuple(sorted(outcomes, key=lambda o: o.day))
+
+
+def report_build(
+    settings: Settings,
+    view: ViewPlan,
+    table: str,
+    version: str,
+    ledger: DayLedger,
+    null_keys: Mapping[date, int],
+    began: float,
+) -> BuildReport:
+    """Say how each day of a view's table ended, and write it into the partition log.
+
+    ``table`` is its name under the lake, ``began`` the ``time.monotonic()`` of the build's start.
+    """
+    report = BuildReport(
+        table=table,
+        version=version,
+        delta_version=table_version(settings, table),
+        outcomes=outcomes_of(ledger, partition_stats(settings, table), null_keys),
+        input_versions={events_table(view.source.name): ledger.events_version},
+        seconds=time.monotonic() - began,
+    )
+    append_partition_log(settings, report, view.fingerprint)
+    return report
 
 
 def events_rows(settings: Settings, view: ViewPlan, span: Days) -> int:

@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING
 
 from millrace.compile.spark import tile_query
 from millrace.plan import ViewPlan
-from resources.events_table import Progress, events_table
-from resources.history_days import DayLedger, null_keys_by_day, outcomes_of, read_events
-from resources.lake import partition_stats, table_path, table_version
-from resources.partition_log import append_partition_log
+from resources.events_table import Progress
+from resources.history_days import DayLedger, null_keys_by_day, read_events, report_build
+from resources.lake import table_path
 from resources.reports import BuildReport, Days
 from resources.settings import Settings
 from resources.spark import engine_errors
@@ -53,13 +52,4 @@ def build_tiles(
                 sort=(*view.join_keys, "tile_start_ms"),
             )
             null_keys = null_keys_by_day(spark, settings, view, ledger.good)
-    report = BuildReport(
-        table=table,
-        version=version,
-        delta_version=table_version(settings, table),
-        outcomes=outcomes_of(ledger, partition_stats(settings, table), null_keys),
-        input_versions={events_table(view.source.name): ledger.events_version},
-        seconds=time.monotonic() - began,
-    )
-    append_partition_log(settings, report, view.fingerprint)
-    return report
+    return report_build(settings, view, table, version, ledger, null_keys, began)
