@@ -1,8 +1,8 @@
 """Features for a spine on Spark: one shuffle by entity, then the kernel inside ``mapInArrow``.
 
 Events and spine rows travel in one union, so an entity's rows meet in one task. Nothing is sorted
-by Spark; the kernel sorts in numpy. The code that runs there travels by value, so a cluster needs
-numpy and pyarrow and none of ours.
+by Spark; the kernel sorts in numpy. A cluster of the user's is sent our code with the session
+(``resources.spark``), so its workers need numpy and pyarrow alone.
 """
 
 from collections.abc import Callable, Iterator
