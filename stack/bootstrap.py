@@ -24,7 +24,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 UV_VERSION = "0.13.8"
-OLDEST, NEWEST = (3, 11), (3, 13)
+OLDEST, NEWEST = (3, 11), (3, 14)
 
 # Measured from an empty cache on Linux x86-64; other platforms differ by a tenth.
 DOWNLOAD_MB = 780
