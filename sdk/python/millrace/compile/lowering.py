@@ -8,6 +8,7 @@ only where one could be seen or get lost (comparisons, divisors, results) is it 
 ``finite`` asks for. That keeps the SQL short: a guard has to name its operand twice.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import ClassVar
@@ -293,9 +294,9 @@ class Lowering(SqlValues):
         del source
         return self.cast(tree, to)
 
+    @abstractmethod
     def checked(self, op: str, left: exp.Expression, right: exp.Expression) -> exp.Expression:
         """Return ``+ - *`` of int64, null where the result leaves it."""
-        raise NotImplementedError
 
 
 def _joined(kind: type[exp.And | exp.Or], parts: Sequence[exp.Expression]) -> exp.Expression:

@@ -1,5 +1,6 @@
 """Types, constants and small forms of SQL trees, as one engine spells them."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
@@ -60,7 +61,7 @@ def number(text: str) -> exp.Expression:
     return exp.Literal.number(text)
 
 
-class SqlValues:
+class SqlValues(ABC):
     """Writes types and constants of one engine."""
 
     dialect: ClassVar[str | type]
@@ -118,6 +119,6 @@ class SqlValues:
         """Return an integer constant of exactly one type."""
         return self.cast(number(str(value)), kind)
 
+    @abstractmethod
     def at(self, epoch_ms: int) -> exp.Expression:
         """Return an instant."""
-        raise NotImplementedError
