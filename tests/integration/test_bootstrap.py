@@ -138,7 +138,7 @@ def test_without_venv_and_pip_the_message_names_the_package_to_install(
 def test_a_python_too_old_is_refused_by_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "version_info", (3, 9, 2, "final", 0))
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(bootstrap.Trouble, match=r"is Python 3\.9; 3\.11 to 3\.13 is needed"):
+    with pytest.raises(bootstrap.Trouble, match=r"is Python 3\.9; 3\.11 to 3\.14 is needed"):
         bootstrap.use_fit_python()
 
 
