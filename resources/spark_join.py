@@ -6,6 +6,7 @@ by Spark; the kernel sorts in numpy. A cluster of the user's is sent our code wi
 """
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,7 @@ _ROW = "_row"
 _QUERY_MS = "_query_ms"
 _PACKED = "packed"
 _PACKED_ROWS = 1 << 15
+_THREADS = 2
 
 
 def join_on_spark(
@@ -184,4 +186,8 @@ def _in_order(joined: "pa.Table", rows: int, where: str) -> "pa.Table":
             where=where,
             fix="try --engine local, and report this",
         )
-    return joined.drop_columns([_ROW]).combine_chunks().take(pa.array(place))
+    features, order = joined.drop_columns([_ROW]), pa.array(place)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        # Arrow lets go of the interpreter while it gathers, column by column.
+        columns = list(pool.map(lambda c: c.combine_chunks().take(order), features.columns))
+    return pa.table(columns, names=features.column_names)
