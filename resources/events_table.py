@@ -171,7 +171,7 @@ def _write(
     )
     with engine_errors(f"events/{source.name}"):
         rows = read_rows(spark, source, files, settings)
-        judged = _judge(rows, source, low, high)
+        judged = _judge(rows, source, Days(low, high))
         wanted = F.expr(day_predicate(good))
         books = Observation(f"books_{source.name}")
         kinds = [F.count_if(F.col(VERDICT) == F.lit(k)) for k in ("dead", "duplicate")]
@@ -211,14 +211,14 @@ def _pad_ms(source: SourcePlan) -> int:
     return source.dedup_horizon_ms + source.allowed_lateness_ms + source.clock_skew_ms
 
 
-def _judge(rows: "DataFrame", source: SourcePlan, low: date, high: date) -> "DataFrame":
+def _judge(rows: "DataFrame", source: SourcePlan, read: Days) -> "DataFrame":
     """Add ``_event_ms _ingest_ms event_date _verdict``; the order of rules is the contract's."""
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
     stamped = _epoch_ms(source, source.event_time)
     ingest = _epoch_ms(source, source.ingest_time) if source.ingest_time else stamped
-    near = (stamped >= _ms(low)) & (stamped < _ms(high))
+    near = (stamped >= read.start_ms) & (stamped < read.end_ms)
     told = rows.filter(near | stamped.isNull() | F.col(BROKEN)).select(
         "*", stamped.alias("_stamped_ms"), F.coalesce(ingest, stamped).alias("_ingest_ms")
     )
@@ -252,10 +252,6 @@ def _epoch_ms(source: SourcePlan, name: str) -> "Column":
     if kind == "date":
         return F.unix_date(column).cast("bigint") * DAY_MS
     return column.cast("bigint")
-
-
-def _ms(day: date) -> int:
-    return (day - date(1970, 1, 1)).days * DAY_MS
 
 
 def _keep_dead_letters(

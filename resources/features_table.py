@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from datetime import date
 from typing import TYPE_CHECKING
 
-from millrace.compile.spark import measure_query
+from millrace.compile.spark import measure_query, sql_type
 from millrace.durations import DAY_MS
 from millrace.kernel.arrow import KernelView, join_features
 from millrace.plan import Column, ViewPlan
@@ -24,7 +24,6 @@ from resources.history_days import (
 )
 from resources.lake import table_path
 from resources.partition_log import built_days, read_partition_log
-from resources.raw_rows import spark_type
 from resources.reports import BuildReport, Days
 from resources.settings import Settings
 from resources.spark import engine_errors, kernel_partitions
@@ -90,7 +89,7 @@ def _write(
     table = features_table(view.name, version)
     progress(f"{table}: {len(days)} day(s) from {rows} events since {read.start}")
     measured = spark.sql(measure_query(view, read_events(spark, settings, view, tuple(read))))
-    schema = ", ".join(f"`{c.name}` {spark_type(c)}" for c in feature_columns(view))
+    schema = ", ".join(f"`{c.name}` {sql_type(c.type)}" for c in feature_columns(view))
     values = measured.repartition(kernel_partitions(rows), *view.join_keys).mapInArrow(
         _as_of_events(KernelView.of(view), version, day_ranges(days)), schema
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from millrace.compile.spark import sql_type
 from millrace.plan import Column, SourcePlan
 from resources.raw_files import RawFile
 from resources.settings import Settings
@@ -26,21 +27,6 @@ ARRIVAL = "_arrival"
 
 _CORRUPT = "_corrupt_record"
 _INTEGERS = {"tinyint", "smallint", "int", "bigint"}
-_SPARK_NAMES = {
-    "int32": "int",
-    "int64": "bigint",
-    "float64": "double",
-    "bool": "boolean",
-    "string": "string",
-    "timestamp": "timestamp",
-    "date": "date",
-    "bytes": "binary",
-}
-
-
-def spark_type(column: Column) -> str:
-    """Return the declared type as Spark spells it."""
-    return _SPARK_NAMES.get(column.type.kind) or str(column.type)
 
 
 def read_rows(
@@ -141,7 +127,7 @@ def _convert(
         return instant, F.expr("false")
     if kind == "bool" and found in _INTEGERS:
         return F.when(cell.isin(0, 1), cell == 1), cell.isNotNull() & ~cell.isin(0, 1)
-    value = cell.try_cast(spark_type(column))
+    value = cell.try_cast(sql_type(column.type))
     lost = _lost(cell, value)
     if kind in {"int32", "int64"} and (found in {"float", "double"} or found.startswith("dec")):
         fraction = cell.isNotNull() & (cell != F.floor(cell))
