@@ -38,6 +38,44 @@ def dagster_url(settings: Settings) -> str:
     return _endpoint(settings, "dagster")
 
 
+def kafka_bootstrap(settings: Settings) -> str:
+    """Return Kafka's ``host:port`` list: ``MILLRACE_KAFKA``, else this stack's own broker.
+
+    Raises:
+        EngineUnavailable: none is set and the stack's broker does not run.
+    """
+    return settings.kafka or _endpoint(settings, "kafka")
+
+
+def flink_url(settings: Settings) -> str:
+    """Return the URL of Flink's REST API, without a trailing slash: ``MILLRACE_FLINK_URL`` or ours.
+
+    Raises:
+        EngineUnavailable: none is set and the stack's JobManager does not run.
+    """
+    return (settings.flink_url or _endpoint(settings, "flink")).rstrip("/")
+
+
+def store_url(settings: Settings) -> str:
+    """Return the online store's URL (``redis://``, ``rediss://``, ``unix://``), ours or the user's.
+
+    The URL may carry a password: not for logs.
+
+    Raises:
+        EngineUnavailable: ``MILLRACE_STORE_URL`` is not set and the stack's store does not run.
+    """
+    return settings.store_url or _endpoint(settings, "store")
+
+
+def server_url(settings: Settings) -> str:
+    """Return the URL of this stack's online API, without a trailing slash.
+
+    Raises:
+        EngineUnavailable: it does not run.
+    """
+    return _endpoint(settings, "server")
+
+
 def _endpoint(settings: Settings, part: str) -> str:
     path = settings.home / FILE_NAME
     entry = _read(path).get(part)

@@ -1,0 +1,1 @@
+"""Asset checks: what is known to be right, and what is found wrong."""

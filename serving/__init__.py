@@ -1,0 +1,1 @@
+"""The online API: loads published serving plans; knows no Dagster, Spark, Flink or Kafka."""

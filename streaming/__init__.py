@@ -1,0 +1,1 @@
+"""Plans into running streams: Flink jobs, the store's writer, the uploads and the archive."""
