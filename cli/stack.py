@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from stack.doctor import Finding
 
 _Parts = Annotated[
-    list[str] | None, typer.Argument(metavar="[PART]…", help="spark, dagster; all if none is named")
+    list[str] | None,
+    typer.Argument(
+        metavar="[PART]…",
+        help="kafka, flink, store, writer, archive, spark, server, dagster; all if none is named",
+    ),
 ]
 _STYLES = {"running": "green", "external": "green", "starting": "yellow", "failed": "red"}
 _MARKS = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[red]fail[/]"}

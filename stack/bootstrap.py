@@ -2,8 +2,8 @@
 
     python3 stack/bootstrap.py
 
-Installs a pinned uv into the cache, lets it build ``.venv`` from ``uv.lock``, and fetches the
-engines' jars. Run again it looks for a moment and does nothing; interrupted, it goes on. It writes
+Installs a pinned uv into the cache, lets it build ``.venv`` from ``uv.lock`` and unpack Flink, and
+fetches the engines' jars. Run again it looks for a moment and does nothing; interrupted, it goes on. It writes
 to the checkout's ``.venv`` and to ``MILLRACE_CACHE`` alone.
 
 This file is read by whatever ``python3`` a machine has, before its version is known: it keeps to
@@ -24,13 +24,21 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 UV_VERSION = "0.13.8"
+FLINK_VERSION = "2.2.1"
 OLDEST, NEWEST = (3, 11), (3, 14)
 
 # Measured from an empty cache on Linux x86-64; other platforms differ by a tenth.
-DOWNLOAD_MB = 780
+DOWNLOAD_MB = 1180
 DISK_MB = 3500
 
-_LOCKS = ("uv.lock", "pyproject.toml", "sdk/python/pyproject.toml", "stack/jars.lock")
+_FLINK_LOCK = "stack/flink-requirements.txt"
+_LOCKS = (
+    "uv.lock",
+    "pyproject.toml",
+    "sdk/python/pyproject.toml",
+    "stack/jars.lock",
+    _FLINK_LOCK,
+)
 
 
 class Trouble(Exception):
@@ -60,6 +68,7 @@ def set_up(root: Path, cache: Path) -> None:
     _announce(root, cache)
     uv = install_uv(cache)
     _sync(uv, root, cache)
+    install_flink(uv, root, cache)
     fetch = [str(_venv_python(root)), "-m", "stack.jars", "fetch"]
     _run(fetch, root, {"MILLRACE_CACHE": str(cache)})
     stamp.write_text(expected, encoding="utf-8")
@@ -121,8 +130,10 @@ def _is_done(stamp: Path, expected: str, root: Path, cache: Path) -> bool:
         if stamp.read_text(encoding="utf-8") != expected:
             return False
         lock = json.loads((root / "stack" / "jars.lock").read_text(encoding="utf-8"))
-        return os.access(str(_venv_python(root)), os.X_OK) and all(
-            _has(cache, jar) for jar in lock["jars"]
+        return (
+            os.access(str(_venv_python(root)), os.X_OK)
+            and _flink_proof(cache).exists()
+            and all(_has(cache, jar) for jar in lock["jars"])
         )
     except (OSError, ValueError, KeyError):
         return False
@@ -141,8 +152,8 @@ def _announce(root: Path, cache: Path) -> None:
         _say(f"bringing .venv up to date; what is new is downloaded into {cache}")
         return
     _say(f"first setup, with Python {sys.version.split()[0]}")
-    _say(f"  downloads   about {DOWNLOAD_MB} MB: uv, 120 Python packages (Spark alone 450 MB,")
-    _say("              a Java runtime 34 MB), two jars of Delta Lake (10 MB)")
+    _say(f"  downloads   about {DOWNLOAD_MB} MB: uv, 130 Python packages (Spark alone 450 MB,")
+    _say("              a Java runtime 34 MB), Flink (313 MB), 50 jars (69 MB: Kafka, Delta Lake)")
     _say(f"  disk        about {DISK_MB / 1000:.1f} GB of {free_mb / 1000:.1f} GB free")
     _say(f"  written to  {root / '.venv'} and {cache}, nowhere else")
     if free_mb < DISK_MB:
@@ -174,7 +185,7 @@ def install_uv(cache: Path) -> Path:
         shutil.rmtree(str(scratch), ignore_errors=True)
         _attempt([sys.executable, *pip, "--target", str(scratch), package], tried)
     if (scratch / "bin" / "uv").exists():
-        _put_in_place(scratch, folder)
+        _put_in_place(scratch, folder, uv)
         return uv
     shutil.rmtree(str(scratch), ignore_errors=True)
     own = shutil.which("uv")
@@ -189,12 +200,39 @@ def install_uv(cache: Path) -> Path:
     )
 
 
-def _put_in_place(scratch: Path, folder: Path) -> None:
+def install_flink(uv: Path, root: Path, cache: Path) -> None:
+    """Unpack Flink's wheel into the cache if it is not there, whatever Python runs.
+
+    The wheel holds Java alone. It is not a dependency of the platform: PyFlink's pins would hold
+    back a dozen of its packages.
+    """
+    proof = _flink_proof(cache)
+    if proof.exists():
+        return
+    folder = cache / "flink" / FLINK_VERSION
+    scratch = cache / "flink" / f".new-{os.getpid()}"
+    _say(f"installing Flink {FLINK_VERSION} (313 MB)")
+    options = ["--no-deps", "--require-hashes", "--no-build", "--target", str(scratch)]
+    python = ["--python", str(_venv_python(root))]
+    command = [str(uv), "pip", "install", "--quiet", *options, *python, "-r", _FLINK_LOCK]
+    try:
+        _run(command, root, _uv_settings(root, cache))
+        _put_in_place(scratch, folder, proof)
+    finally:
+        shutil.rmtree(str(scratch), ignore_errors=True)
+
+
+def _flink_proof(cache: Path) -> Path:
+    libraries = cache / "flink" / FLINK_VERSION / "pyflink" / "lib"
+    return libraries / f"flink-dist-{FLINK_VERSION}.jar"
+
+
+def _put_in_place(scratch: Path, folder: Path, proof: Path) -> None:
     try:
         scratch.rename(folder)
     except OSError:
         # Another setup was faster, or an earlier one left half a folder.
-        if not (folder / "bin" / "uv").exists():
+        if not proof.exists():
             shutil.rmtree(str(folder), ignore_errors=True)
             scratch.rename(folder)
         shutil.rmtree(str(scratch), ignore_errors=True)
@@ -209,7 +247,11 @@ def _attempt(command: list[str], tried: list[str]) -> bool:
 
 
 def _sync(uv: Path, root: Path, cache: Path) -> None:
-    settings = {
+    _run([str(uv), "sync", "--locked"], root, _uv_settings(root, cache))
+
+
+def _uv_settings(root: Path, cache: Path) -> dict[str, str]:
+    return {
         "UV_CACHE_DIR": str(cache / "uv-cache"),
         "UV_PYTHON": sys.executable,
         "UV_PYTHON_DOWNLOADS": "never",
@@ -218,7 +260,6 @@ def _sync(uv: Path, root: Path, cache: Path) -> None:
         # One stalled connection should not end a setup of minutes.
         "UV_HTTP_TIMEOUT": os.environ.get("UV_HTTP_TIMEOUT", "120"),
     }
-    _run([str(uv), "sync", "--locked"], root, settings)
 
 
 def _run(command: list[str], root: Path, settings: dict[str, str]) -> None:

@@ -25,7 +25,7 @@ from stack.variables import changed_variables, environment_of
 
 _POLL_S = 0.1
 _SUPERVISOR_START_S = 20.0
-_SUPERVISOR_STOP_S = 60.0
+_SUPERVISOR_STOP_S = 90.0
 _TAIL_LINES = 15
 
 
@@ -114,13 +114,23 @@ class Stack:
                 raise SetupError(f"no part {name!r}", fix=nearest(name, list(known)))
         return tuple(part for part in known.values() if not names or part.name in names)
 
+    def with_needs(self, names: Sequence[str] = ()) -> tuple[Part, ...]:
+        """Return the named parts, or all, with every part that those need.
+
+        Raises:
+            SetupError: a name is no part.
+        """
+        found = self.parts(names)
+        needed = {name for part in found for name in part.needs} - {part.name for part in found}
+        return self.with_needs([*needed, *(part.name for part in found)]) if needed else found
+
     def order(self, names: Sequence[str] = ()) -> tuple[Change, ...]:
         """Ask for parts and see that a supervisor hears it; does not wait for them.
 
-        A part that runs with the same settings is left alone; one whose settings differ is asked
+        What a named part cannot work without is asked for with it. A part that runs with the same settings is left alone; one whose settings differ is asked
         for anew, and so is one that failed.
         """
-        wanted = self.parts(names)
+        wanted = self.with_needs(names)
         environment = environment_of(self.settings, self.environ)
         with self.files.changing():
             orders = self.files.read_desired()
@@ -185,7 +195,9 @@ class Stack:
         """
         started = time.monotonic()
         waiting = {
-            part.name: part for part in self.parts(names) if part.external(self.settings) is None
+            part.name: part
+            for part in self.with_needs(names)
+            if part.external(self.settings) is None
         }
         told: dict[str, PartStatus] = {}
         while waiting:

@@ -18,6 +18,7 @@ import yaml
 
 from millrace.errors import SetupError
 from resources.settings import CHECKOUT
+from stack.files import write_if_new
 from stack.parts import READY, Context, Launch, Part, Program, Readiness
 
 _LOOK_TIMEOUT_S = 5
@@ -158,19 +159,11 @@ def _prepare_home(home: Path, project: Path, port: int, location: CodeLocation) 
             fix="git checkout restores it",
         ) from error
     home.mkdir(parents=True, exist_ok=True)
-    _write_if_new(home / "dagster.yaml", text)
+    write_if_new(home / "dagster.yaml", text)
     server = {"host": "127.0.0.1", "port": port, "location_name": location.name}
     workspace = home / "workspace.yaml"
-    _write_if_new(workspace, yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
+    write_if_new(workspace, yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
     return workspace
-
-
-def _write_if_new(path: Path, text: str) -> None:
-    if path.exists() and path.read_text(encoding="utf-8") == text:
-        return
-    fresh = path.with_suffix(".new")
-    fresh.write_text(text, encoding="utf-8")
-    fresh.replace(path)
 
 
 def _prepare_storage(home: Path, env: dict[str, str]) -> None:

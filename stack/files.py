@@ -49,6 +49,8 @@ class Record:
         programs: those started and not known to have ended.
         ports: by purpose; kept while the part is stopped, so that it returns to them.
         restarts: deaths since the order.
+        was_ready: it answered since all of its programs were started; its address is told to
+            clients from then on, also while one of several programs is being started again.
         url: for people; ``endpoint`` for clients, with its secret.
     """
 
@@ -59,6 +61,7 @@ class Record:
     ports: Mapping[str, int] = field(default_factory=dict)
     token: str = ""
     restarts: int = 0
+    was_ready: bool = False
     url: str = ""
     endpoint: str = ""
 
@@ -141,7 +144,7 @@ class StackFiles:
         self._write("state.json", {"supervisor": writer, "parts": parts})
         endpoints = {}
         for name, record in records.items():
-            if record.programs and record.state == "running":
+            if record.programs and record.was_ready:
                 first = next(iter(record.programs.values()))
                 url = record.endpoint or record.url
                 endpoints[name] = {"url": url, "pid": first.pid, "started": first.mark}
@@ -174,10 +177,17 @@ class StackFiles:
     def _write(self, name: str, document: Mapping[str, Any]) -> None:
         self._ensure()
         fresh = self.home / f".{name}.{os.getpid()}"
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(document, file, indent=1)
-        fresh.replace(self.home / name)
+        try:
+            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                json.dump(document, file, indent=1)
+            fresh.replace(self.home / name)
+        except OSError as error:
+            raise SetupError(
+                f"the stack's home cannot be written: {error.strerror}",
+                where=str(self.home),
+                fix="free some space there, or set MILLRACE_HOME to another disk",
+            ) from error
 
     def _ensure(self) -> None:
         try:
@@ -188,3 +198,13 @@ class StackFiles:
                 where=str(self.home),
                 fix="set MILLRACE_HOME to a folder you can write to",
             ) from error
+
+
+def write_if_new(path: Path, text: str) -> None:
+    """Replace a text file whole, unless it says the same already."""
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_suffix(".new")
+    fresh.write_text(text, encoding="utf-8")
+    fresh.replace(path)

@@ -1,11 +1,7 @@
-"""Engine jars without Maven or Java: a committed lock, a content-addressed cache, a fetcher.
+"""Fetches the engines' jars without Maven or Java, and writes their lock.
 
-``jars.lock`` names each jar by Maven coordinate, size and sha256. A jar lies in the cache at
-``<cache>/jars/<sha256>/<name>.jar``: stacks and checkouts share it, and an upgrade never
-overwrites what another checkout still uses.
-
-    python -m stack.jars fetch     # whatever is missing or broken
-    python -m stack.jars lock      # rewrite jars.lock from ARTIFACTS
+python -m stack.jars fetch     # whatever is missing or broken
+python -m stack.jars lock      # rewrite jars.lock from ROOTS
 """
 
 import argparse
@@ -16,7 +12,8 @@ import os
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from http.client import HTTPException
@@ -24,17 +21,32 @@ from pathlib import Path
 from typing import BinaryIO
 
 from millrace.errors import PlatformError, SetupError
+from resources.jars import FORMAT, LOCK_FILE, Jar, read_lock
 from resources.settings import settings_from_env
 
-LOCK_FILE = Path(__file__).with_name("jars.lock")
 
-ARTIFACTS = (
-    "io.delta:delta-spark_4.2_2.13:4.4.0",
-    "io.delta:delta-storage:4.4.0",
-)
-"""What ``lock`` writes down: the two Delta jars; all they depend on is in pyspark already."""
+@dataclass(frozen=True)
+class Root:
+    """An artifact that an engine needs; ``with_dependencies`` asks for its runtime tree as well."""
 
-_FORMAT = 1
+    coordinate: str
+    with_dependencies: bool = False
+
+
+ROOTS: Mapping[str, tuple[Root, ...]] = {
+    # All that Delta depends on is in pyspark already.
+    "delta": (Root("io.delta:delta-spark_4.2_2.13:4.4.0"), Root("io.delta:delta-storage:4.4.0")),
+    # The binding is for slf4j 1.7, which is what Kafka's own tree holds.
+    "kafka": (
+        Root("org.apache.kafka:kafka_2.13:4.3.1", with_dependencies=True),
+        Root("org.apache.logging.log4j:log4j-slf4j-impl:2.25.4"),
+    ),
+    "flink": (Root("org.apache.flink:flink-sql-connector-kafka:5.0.0-2.2"),),
+    "build": (Root("org.eclipse.jdt:ecj:3.40.0"),),
+}
+"""What ``lock`` writes down, by the engine that loads it."""
+
+_PARALLEL = 4
 _CHUNK_BYTES = 1 << 16
 _TIMEOUT_S = 60
 _ATTEMPTS = 3
@@ -42,64 +54,6 @@ _NETWORK_ERRORS = (urllib.error.URLError, HTTPException, TimeoutError, Connectio
 
 Progress = Callable[[str, int, int], None]
 """Called with a jar's name, the bytes that have arrived and the bytes expected."""
-
-
-@dataclass(frozen=True)
-class Jar:
-    """One locked jar.
-
-    Attributes:
-        coordinate: ``group:artifact:version`` as Maven names it.
-        sha256: of the whole file, lower-case hex.
-        size_bytes: of the whole file.
-    """
-
-    coordinate: str
-    sha256: str
-    size_bytes: int
-
-    @property
-    def name(self) -> str:
-        """The file's name in every Maven repository, ``artifact-version.jar``."""
-        _, artifact, version = self.coordinate.split(":")
-        return f"{artifact}-{version}.jar"
-
-    def path_in(self, cache: Path) -> Path:
-        """Where the jar lies under the cache, whether or not it is there."""
-        return cache / "jars" / self.sha256 / self.name
-
-    def is_intact(self, cache: Path) -> bool:
-        """Whether the cached file is there, whole and unaltered (it is hashed each time)."""
-        path = self.path_in(cache)
-        try:
-            return path.stat().st_size == self.size_bytes and _sha256(path) == self.sha256
-        except OSError:
-            return False
-
-
-def read_lock(path: Path = LOCK_FILE) -> tuple[Jar, ...]:
-    """Read the locked jars.
-
-    Raises:
-        SetupError: the file is absent or is not a lock of this format.
-    """
-    fix = "restore the committed file, or write it anew: python -m stack.jars lock"
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        if document["format"] != _FORMAT:
-            raise SetupError(
-                f"the lock has format {document['format']!r}, not {_FORMAT}",
-                where=str(path),
-                fix=fix,
-            )
-        jars = tuple(Jar(**entry) for entry in document["jars"])
-        for jar in jars:
-            _path_in_repository(jar.coordinate)
-    except OSError as error:
-        raise SetupError(f"cannot read it: {error.strerror}", where=str(path), fix=fix) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise SetupError(f"not a jar lock: {error}", where=str(path), fix=fix) from error
-    return jars
 
 
 def fetch(
@@ -125,18 +79,27 @@ def fetch(
             the lock says; or the cache cannot be written.
     """
     repository = repository or _public_repository()
-    for jar in jars:
-        if jar.is_intact(cache):
-            continue
-        folder = jar.path_in(cache).parent
-        with _writable(folder), _locked(folder / ".lock"):
-            if not jar.is_intact(cache):
-                _download(jar, jar.path_in(cache), repository, progress)
+    missing = [jar for jar in jars if not jar.is_intact(cache)]
+    with ThreadPoolExecutor(_PARALLEL) as pool:
+        futures = [pool.submit(_fetch_one, cache, jar, repository, progress) for jar in missing]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return tuple(jar.path_in(cache) for jar in jars)
 
 
+def _fetch_one(cache: Path, jar: Jar, repository: str, progress: Progress | None) -> None:
+    folder = jar.path_in(cache).parent
+    with _writable(folder), _locked(folder / ".lock"):
+        if not jar.is_intact(cache):
+            _download(jar, jar.path_in(cache), repository, progress)
+
+
 def _download(jar: Jar, target: Path, repository: str, progress: Progress | None) -> None:
-    url = f"{repository}/{_path_in_repository(jar.coordinate)}"
+    url = f"{repository}/{jar.path_in_repository}"
     partial = target.with_name(f"{target.name}.part")
     for attempt in range(1, _ATTEMPTS + 1):
         try:
@@ -193,20 +156,10 @@ def _is_refusal(error: Exception) -> bool:
     return isinstance(error, urllib.error.HTTPError) and error.code < 500  # noqa: PLR2004
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _public_repository() -> str:
     from jgo.constants import MAVEN_CENTRAL_URL
 
     return str(MAVEN_CENTRAL_URL)
-
-
-def _path_in_repository(coordinate: str) -> str:
-    group, artifact, version = coordinate.split(":")
-    return f"{group.replace('.', '/')}/{artifact}/{version}/{artifact}-{version}.jar"
 
 
 @contextmanager
@@ -229,8 +182,18 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def write_lock(cache: Path, path: Path = LOCK_FILE, *, repository: str | None = None) -> None:
-    """Download every artifact of ``ARTIFACTS`` once and write down what came.
+Resolve = Callable[[str], Sequence[str]]
+"""Returns the coordinates of an artifact's runtime tree, itself first."""
+
+
+def write_lock(
+    cache: Path,
+    path: Path = LOCK_FILE,
+    *,
+    repository: str | None = None,
+    resolve: Resolve | None = None,
+) -> None:
+    """Download every artifact of ``ROOTS`` once and write down what came.
 
     The first download is trusted; from then on the lock is what is believed.
 
@@ -238,26 +201,45 @@ def write_lock(cache: Path, path: Path = LOCK_FILE, *, repository: str | None = 
         SetupError: one cannot be had.
     """
     repository = repository or _public_repository()
-    jars = []
-    for coordinate in ARTIFACTS:
-        scratch = cache / "jars" / coordinate.replace(":", "_")
-        scratch.parent.mkdir(parents=True, exist_ok=True)
-        url = f"{repository}/{_path_in_repository(coordinate)}"
-        unknown = Jar(coordinate, "", 0)
-        try:
-            digest, size = _receive(url, scratch, unknown, None)
-        except _NETWORK_ERRORS as error:
-            raise _cannot_download(unknown, url, error) from error
-        jar = Jar(coordinate, digest, size)
-        jar.path_in(cache).parent.mkdir(parents=True, exist_ok=True)
-        scratch.replace(jar.path_in(cache))
-        jars.append(asdict(jar))
+    resolve = resolve or _resolve
+    jars = [
+        _first_download(cache, coordinate, engine, repository)
+        for engine, roots in ROOTS.items()
+        for root in roots
+        for coordinate in (
+            resolve(root.coordinate) if root.with_dependencies else [root.coordinate]
+        )
+    ]
+    document = {"format": FORMAT, "jars": [asdict(jar) for jar in jars]}
     fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps({"format": _FORMAT, "jars": jars}, indent=2) + "\n", "utf-8")
+    fresh.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
     fresh.replace(path)
 
 
-def _show_progress() -> tuple[Progress, Callable[[], None]]:
+def _resolve(coordinate: str) -> list[str]:
+    import jgo
+
+    found = jgo.resolve(coordinate)
+    return [f"{one.groupId}:{one.artifactId}:{one.version}" for one in found]
+
+
+def _first_download(cache: Path, coordinate: str, engine: str, repository: str) -> Jar:
+    scratch = cache / "jars" / coordinate.replace(":", "_")
+    scratch.parent.mkdir(parents=True, exist_ok=True)
+    unknown = Jar(coordinate, "", 0, engine)
+    url = f"{repository}/{unknown.path_in_repository}"
+    try:
+        digest, size = _receive(url, scratch, unknown, None)
+    except _NETWORK_ERRORS as error:
+        raise _cannot_download(unknown, url, error) from error
+    jar = Jar(coordinate, digest, size, engine)
+    jar.path_in(cache).parent.mkdir(parents=True, exist_ok=True)
+    scratch.replace(jar.path_in(cache))
+    return jar
+
+
+def _show_progress(total_bytes: int) -> tuple[Progress, Callable[[], None]]:
+    """Start one bar for all jars; return what feeds it and what ends it."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
     from rich.progress import Progress as Bars
@@ -269,12 +251,12 @@ def _show_progress() -> tuple[Progress, Callable[[], None]]:
         TransferSpeedColumn(),
         console=Console(stderr=True),
     )
-    tasks = {}
+    task = bars.add_task("jars", total=total_bytes)
+    arrived: dict[str, int] = {}
 
-    def progress(name: str, done_bytes: int, total_bytes: int) -> None:
-        if name not in tasks:
-            tasks[name] = bars.add_task(name, total=total_bytes)
-        bars.update(tasks[name], completed=done_bytes)
+    def progress(name: str, done_bytes: int, _total_bytes: int) -> None:
+        arrived[name] = done_bytes
+        bars.update(task, completed=sum(list(arrived.values())))
 
     bars.start()
     return progress, bars.stop
@@ -293,9 +275,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         jars = read_lock()
         missing = [jar for jar in jars if not jar.is_intact(cache)]
         if missing:
-            megabytes = sum(jar.size_bytes for jar in missing) / 1e6
-            sys.stderr.write(f"fetching {len(missing)} jars ({megabytes:.1f} MB) into {cache}\n")
-            progress, stop = _show_progress()
+            total_bytes = sum(jar.size_bytes for jar in missing)
+            what = f"{len(missing)} jars ({total_bytes / 1e6:.1f} MB)"
+            sys.stderr.write(f"fetching {what} into {cache}\n")
+            progress, stop = _show_progress(total_bytes)
             try:
                 fetch(cache, missing, progress=progress)
             finally:

@@ -19,12 +19,15 @@ class Context:
         settings: the stack's places, as they were when the part was asked for.
         environ: the environment the programs inherit, with this part's variables made absolute.
         port: a free port of 127.0.0.1 for a purpose, the same one each time while it stays free.
+        fixed_port: the same, and never another one later: with the first taken by somebody else,
+            the part fails. For addresses that others keep.
         token: a secret of this launch, for parts that authenticate their clients.
     """
 
     settings: Settings
     environ: Mapping[str, str]
     port: Callable[[str], int]
+    fixed_port: Callable[[str], int]
     token: str
 
 
@@ -37,15 +40,17 @@ class Program:
         argv: the command, never through a shell.
         env: the whole environment.
         cwd: working folder; made if absent.
-        starts_after: polled before the start; the program waits until it is true.
-        prepare: called right before each start, never while the program runs.
+        starts_after: polled before the start; the program waits until it is ready. That is no
+            failure, however long it takes.
+        prepare: called right before each start, never while the program runs; may raise
+            ``PlatformError``.
     """
 
     name: str
     argv: tuple[str, ...]
     env: Mapping[str, str]
     cwd: Path
-    starts_after: Callable[[], bool] | None = None
+    starts_after: "Callable[[], Readiness] | None" = None
     prepare: Callable[[], None] | None = None
 
 
@@ -99,6 +104,7 @@ class Part:
             context, to look after programs that still run: it must not disturb those.
         variables: the settings' environment variables whose change means a restart.
         external: the user's own service instead of this part, or None.
+        needs: the parts it cannot work without; they are asked for with it and stopped after it.
         start_timeout_s: how long ``up`` waits for it.
         stop_timeout_s: how long its programs have between TERM and KILL.
     """
@@ -107,5 +113,6 @@ class Part:
     describe: Callable[[Context], Launch]
     variables: tuple[str, ...] = ()
     external: Callable[[Settings], str | None] = field(default=never_external)
+    needs: tuple[str, ...] = ()
     start_timeout_s: float = 180
     stop_timeout_s: float = 15

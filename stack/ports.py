@@ -62,10 +62,10 @@ def wait_until_free(port: int, timeout_s: float) -> bool:
     return True
 
 
-def is_answering(port: int) -> bool:
+def is_answering(port: int, host: str = "127.0.0.1") -> bool:
     """Whether something accepts connections on the port."""
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=_CONNECT_TIMEOUT_S):
+        with socket.create_connection((host, port), timeout=_CONNECT_TIMEOUT_S):
             return True
     except OSError:
         return False

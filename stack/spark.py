@@ -10,9 +10,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from resources.jars import read_lock
+from resources.java import find_java
 from resources.settings import Settings
-from stack.jars import fetch, read_lock
-from stack.java import find_java
+from stack.jars import fetch
 from stack.parts import READY, Context, Launch, Part, Program, Readiness
 from stack.ports import is_answering
 
@@ -55,7 +56,7 @@ def spark_part() -> Part:
 def _describe(context: Context) -> Launch:
     settings, port = context.settings, context.port("connect")
     folder = settings.home / "spark"
-    jars = fetch(settings.cache, read_lock())
+    jars = fetch(settings.cache, read_lock("delta"))
     java = find_java(context.environ)
     home = _spark_home()
     server = Program(

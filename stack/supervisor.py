@@ -29,6 +29,7 @@ CATALOGUE = "stack.catalogue:all_parts"
 
 _TICK_S = 0.1
 _STRAY_STOP_S = 5.0
+_UNWRITTEN_WAIT_S = 2.0
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +57,15 @@ class Supervisor:
             part.name: Runner(part, files, self._records[part.name], self._publish)
             for part in parts
         }
+        self._dependents = {
+            part.name: tuple(other.name for other in parts if part.name in other.needs)
+            for part in parts
+        }
+        self._ended = {part.name: threading.Event() for part in parts}
         self._stamp = (-1, -1)
         self._wake = threading.Event()
         self._is_closing = False
+        self._is_unwritten = False
 
     def close(self) -> None:
         """Ask ``run`` to stop all parts and return; safe in a signal handler."""
@@ -81,17 +88,27 @@ class Supervisor:
             self._wake.wait(_TICK_S)
             self._read_orders()
             self._mark_ended(threads)
+            if self._is_unwritten:
+                self._wake.wait(_UNWRITTEN_WAIT_S)
+                with self._publishing:
+                    self._write_down()
         self._is_closing = True
         self._wake.set()
         for thread in threads.values():
             thread.join()
 
     def _drive(self, runner: Runner) -> None:
-        while not self._is_closing:
+        try:
+            while not self._is_closing:
+                runner.tick()
+                self._wake.wait(_TICK_S)
+            # What works on this part is stopped first, while it still can finish what it began.
+            for dependent in self._dependents[runner.part.name]:
+                self._ended[dependent].wait()
+            runner.wanted = None
             runner.tick()
-            self._wake.wait(_TICK_S)
-        runner.wanted = None
-        runner.tick()
+        finally:
+            self._ended[runner.part.name].set()
 
     def _read_orders(self) -> None:
         stamp = self._files.desired_stamp()
@@ -124,11 +141,21 @@ class Supervisor:
         with self._publishing:
             before = self._records[name]
             self._records[name] = record
-            # A home that was deleted is not made again by the last word about it.
-            if self._files.home.exists():
-                self._files.write_records(self._records, self._identity)
+            self._write_down()
         if (before.state, before.restarts) != (record.state, record.restarts):
             log.info("%s: %s %s", name, record.state, record.detail)
+
+    def _write_down(self) -> None:
+        # A home that was deleted is not made again by the last word about it.
+        if not self._files.home.exists():
+            return
+        try:
+            self._files.write_records(self._records, self._identity)
+            self._is_unwritten = False
+        except SetupError as error:
+            # The parts matter more than the record of them, which is tried again soon.
+            self._is_unwritten = True
+            log.warning("%s", error)
 
 
 @contextmanager

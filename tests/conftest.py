@@ -60,8 +60,8 @@ def spark_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     if "MILLRACE_SPARK_REMOTE" in env:
         yield settings_from_env(env)
         return
-    run_millrace("up", "spark", env=env)
     try:
+        run_millrace("up", "spark", env=env)
         yield settings_from_env(env)
     finally:
         # A session that is still open would look for its server while Python exits.
@@ -86,3 +86,20 @@ def spark(settings: Settings) -> "SparkSession":
     from resources.spark import connect
 
     return connect(settings)
+
+
+@pytest.fixture(scope="session")
+def live_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """A stack whose Kafka, Flink and store run, for all tests of the session.
+
+    Tests share its broker and its slots: name topics, groups and views of your own, and cancel
+    the jobs you submit. Nothing in it may be killed; that has a stack of its own.
+    """
+    own = ("MILLRACE_KAFKA", "MILLRACE_FLINK_URL", "MILLRACE_STORE_URL")
+    env = {name: value for name, value in os.environ.items() if name not in own}
+    env["MILLRACE_HOME"] = str(tmp_path_factory.mktemp("live"))
+    try:
+        run_millrace("up", "kafka", "flink", "store", env=env)
+        yield settings_from_env(env)
+    finally:
+        run_millrace("down", env=env)

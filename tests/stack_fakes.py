@@ -58,6 +58,26 @@ def parts_with_a_stuck_one() -> tuple[Part, ...]:
     return (Part("stuck", _stuck, start_timeout_s=1, stop_timeout_s=5),)
 
 
+def parts_of_which_one_needs_another() -> tuple[Part, ...]:
+    """List a part and one that needs it and takes a moment to stop; a third is alone."""
+    slow = (
+        "import signal, sys, time\n"
+        "def leave(*_):\n"
+        "    time.sleep(0.3)\n"
+        "    sys.exit()\n"
+        "signal.signal(signal.SIGTERM, leave)\n"
+        "print('ready', flush=True)\n" + _SLEEP
+    )
+
+    def user(context: Context) -> Launch:
+        log = context.settings.home / "logs" / "user-only.log"
+        program = python("only", slow, context=context)
+        is_ready = lambda: Readiness(log.exists() and log.stat().st_size > 0)  # noqa: E731
+        return Launch((program,), "", is_ready)
+
+    return (Part("base", _pair), Part("user", user, needs=("base",)), Part("alone", _pair))
+
+
 def part(describe_code: str, *, probe: Readiness = READY) -> Part:
     """Return a part with one program that runs the code."""
 

@@ -8,11 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from resources.flink_distribution import FLINK_VERSION, flink_home
+from resources.jars import read_lock
 from resources.settings import CHECKOUT
 from stack import bootstrap
-from stack.jars import read_lock
 
-_NAMES = ("uv.lock", "pyproject.toml", "sdk/python/pyproject.toml", "stack/jars.lock")
+_NAMES = (
+    "uv.lock",
+    "pyproject.toml",
+    "sdk/python/pyproject.toml",
+    "stack/jars.lock",
+    "stack/flink-requirements.txt",
+)
+_FLINK_JAR = f"flink-dist-{FLINK_VERSION}.jar"
 
 
 @pytest.fixture
@@ -44,7 +52,9 @@ def _install_fakes(checkout: Path, cache: Path) -> Path:
     python = checkout / ".venv" / "bin" / "python"
     uv.write_text(
         "#!/bin/sh\n"
-        f'echo "uv $* $UV_CACHE_DIR $UV_PYTHON_DOWNLOADS" >> {notes}\n'
+        f'echo "uv $1 $2 $UV_CACHE_DIR $UV_PYTHON_DOWNLOADS" >> {notes}\n'
+        'while [ $# -gt 0 ]; do if [ "$1" = --target ]; then lib="$2/pyflink/lib"; fi; shift; done\n'
+        f'if [ "$lib" ]; then mkdir -p "$lib"; touch "$lib/{_FLINK_JAR}"; exit; fi\n'
         f"mkdir -p {python.parent}\n"
         f"printf '#!/bin/sh\\necho \"python $*\" >> {notes}\\n' > {python}\n"
         f"chmod +x {python}\n"
@@ -63,14 +73,23 @@ def test_setup_syncs_from_the_lock_then_fetches_and_does_nothing_twice(
     assert first.returncode == 0, first.stderr
     assert f"about {bootstrap.DOWNLOAD_MB} MB" in first.stderr
     assert f"written to  {checkout / '.venv'} and {cache}, nowhere else" in first.stderr
-    expected = [
-        f"uv sync --locked {cache / 'uv-cache'} never",
-        "python -m stack.jars fetch",
-    ]
-    assert notes.read_text().splitlines() == expected
+    sync = f"uv sync --locked {cache / 'uv-cache'} never"
+    flink = f"uv pip install {cache / 'uv-cache'} never"
+    fetch = "python -m stack.jars fetch"
+    assert notes.read_text().splitlines() == [sync, flink, fetch]
+    assert flink_home(cache).is_dir()
     # The fake fetched no jar, so the stamp alone is not believed.
     assert _run(checkout, **env).returncode == 0
-    assert notes.read_text().splitlines() == expected * 2
+    assert notes.read_text().splitlines() == [sync, flink, fetch, sync, fetch]
+    shutil.rmtree(cache / "flink")
+    assert _run(checkout, **env).returncode == 0
+    assert notes.read_text().splitlines()[-3:] == [sync, flink, fetch]
+
+
+def test_setup_and_platform_speak_of_the_same_flink() -> None:
+    pinned = (CHECKOUT / "stack" / "flink-requirements.txt").read_text()
+    assert bootstrap.FLINK_VERSION == FLINK_VERSION
+    assert f"apache-flink-libraries=={FLINK_VERSION} " in pinned
 
 
 def test_setup_is_silent_and_quick_when_nothing_is_missing(checkout: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """``up``, ``down`` and ``status`` with a real supervisor and small parts, also when interrupted."""
 
+import errno
 import json
 import os
 import shutil
@@ -17,9 +18,10 @@ from millrace.errors import EngineUnavailable, SetupError
 from resources.endpoints import _endpoint
 from resources.settings import settings_from_env
 from stack.control import Change, PartStatus, Stack
-from stack.files import Order, Record
+from stack.files import Order, Record, StackFiles
 from stack.processes import Identity
-from tests.stack_fakes import CATALOGUE
+from stack.supervisor import Supervisor
+from tests.stack_fakes import CATALOGUE, parts
 
 Starter = Callable[..., Stack]
 
@@ -253,7 +255,7 @@ def test_a_program_that_was_never_written_down_is_found_and_stopped(stack: Start
     one.files.write_records({"pair": replace(record, programs=only_right)})
     _up(one, "pair")
     assert not left.is_alive
-    _until(lambda: list(_pids(one)["pair"]) == ["right", "left"])
+    _until(lambda: list(_pids(one)["pair"]) == ["left", "right"])
     assert _pids(one)["pair"]["right"] == record.programs["right"].pid
 
 
@@ -294,3 +296,52 @@ def test_endpoints_are_there_while_a_part_runs_and_for_the_owner_alone(stack: St
     with pytest.raises(EngineUnavailable) as caught:
         _endpoint(one.settings, "web")
     assert caught.value.fix == "millrace up web"
+
+
+def test_what_a_part_needs_is_asked_for_with_it_and_stopped_after_it(stack: Starter) -> None:
+    one = stack(catalogue="tests.stack_fakes:parts_of_which_one_needs_another")
+    assert [(c.part, c.kind) for c in _up(one, "user")] == [
+        ("base", "started"),
+        ("user", "started"),
+    ]
+    assert _status(one, "alone").state == "stopped"
+    one.down()
+    log = one.files.supervisor_log.read_text(encoding="utf-8")
+    assert log.index("user: stopped") < log.index("base: stopped")
+
+
+def test_a_full_disk_is_said_by_the_command(
+    stack: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = stack()
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", refuse)
+        with pytest.raises(SetupError) as caught:
+            one.files.write_desired({})
+    assert caught.value.what == "the stack's home cannot be written: No space left on device"
+    assert caught.value.where == str(one.settings.home)
+    assert "MILLRACE_HOME" in caught.value.fix
+
+
+def test_a_record_that_cannot_be_written_ends_no_supervisor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, (web, _) = StackFiles(tmp_path), parts()
+    supervisor = Supervisor(files, (web,))
+    refusals = [SetupError("full")]
+    write = StackFiles.write_records
+
+    def refuse_once(*arguments: object) -> None:
+        if refusals:
+            raise refusals.pop()
+        write(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(StackFiles, "write_records", refuse_once)
+    supervisor._publish("web", Record(state="starting"))
+    assert files.read_records() == {}
+    supervisor._publish("web", Record(state="failed", detail="later"))
+    assert files.read_records()["web"].detail == "later"

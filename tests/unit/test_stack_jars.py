@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from millrace.errors import SetupError
-from stack.jars import ARTIFACTS, Jar, fetch, read_lock, write_lock
+from resources.jars import Jar, cached, read_lock
+from stack.jars import ROOTS, fetch, write_lock
 
 _CONTENT = b"not really a jar, but " * 5000
-_JAR = Jar("org.example:thing:1.0", hashlib.sha256(_CONTENT).hexdigest(), len(_CONTENT))
+_SHA256 = hashlib.sha256(_CONTENT).hexdigest()
+_JAR = Jar("org.example:thing:1.0", _SHA256, len(_CONTENT), "delta")
 
 
 @dataclass
@@ -57,10 +59,20 @@ def repository() -> Iterator[Repository]:
     server.server_close()
 
 
-def test_the_committed_lock_holds_every_artifact() -> None:
-    jars = read_lock()
-    assert tuple(jar.coordinate for jar in jars) == ARTIFACTS
-    assert all(len(jar.sha256) == 64 and jar.size_bytes > 1000 for jar in jars)
+def test_the_committed_lock_holds_what_every_engine_needs() -> None:
+    for engine, roots in ROOTS.items():
+        locked = [jar.coordinate for jar in read_lock(engine)]
+        assert {root.coordinate for root in roots} <= set(locked)
+        if not any(root.with_dependencies for root in roots):
+            assert len(locked) == len(roots)
+    assert {jar.engine for jar in read_lock()} == set(ROOTS)
+    assert all(len(jar.sha256) == 64 and jar.size_bytes > 1000 for jar in read_lock())
+
+
+def test_a_jar_that_is_not_in_the_cache_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match=r"ecj-.*\.jar is not in the cache") as caught:
+        cached(tmp_path, "build")
+    assert caught.value.fix == "make setup"
 
 
 def test_a_missing_jar_is_fetched_once_and_then_found(
@@ -146,9 +158,15 @@ def test_a_lock_is_written_from_what_the_repository_has(
     repository: Repository, tmp_path: Path
 ) -> None:
     lock = tmp_path / "jars.lock"
-    write_lock(tmp_path, lock, repository=repository.url)
-    jars = read_lock(lock)
-    assert [jar.coordinate for jar in jars] == list(ARTIFACTS)
+
+    def resolve(coordinate: str) -> list[str]:
+        return [coordinate, "org.example:dependency:2.0"]
+
+    write_lock(tmp_path, lock, repository=repository.url, resolve=resolve)
+    jars = read_lock(path=lock)
+    roots = {root.coordinate for all_of_one in ROOTS.values() for root in all_of_one}
+    assert {jar.coordinate for jar in jars} == {*roots, "org.example:dependency:2.0"}
+    assert [jar.name for jar in read_lock("kafka", path=lock)][1] == "dependency-2.0.jar"
     assert all(jar.sha256 == _JAR.sha256 and jar.is_intact(tmp_path) for jar in jars)
 
 
@@ -156,13 +174,16 @@ def test_a_lock_is_written_from_what_the_repository_has(
     ("text", "message"),
     [
         ("{", "not a jar lock"),
-        (json.dumps({"format": 2, "jars": []}), "format 2, not 1"),
-        (json.dumps({"format": 1, "jars": [{"coordinate": "a:b:c"}]}), "not a jar lock"),
+        (json.dumps({"format": 1, "jars": []}), "format 1, not 2"),
+        (json.dumps({"format": 2, "jars": [{"coordinate": "a:b:c"}]}), "not a jar lock"),
         (
             json.dumps(
-                {"format": 1, "jars": [{"coordinate": "ab", "sha256": "", "size_bytes": 1}]}
+                {
+                    "format": 2,
+                    "jars": [{"coordinate": "ab", "sha256": "", "size_bytes": 1, "engine": "x"}],
+                }
             ),
-            "not a jar lock",
+            "'ab' is not group:artifact:version",
         ),
     ],
 )
@@ -170,6 +191,6 @@ def test_what_is_no_lock_is_refused(tmp_path: Path, text: str, message: str) -> 
     lock = tmp_path / "jars.lock"
     lock.write_text(text)
     with pytest.raises(SetupError, match=message) as caught:
-        read_lock(lock)
+        read_lock(path=lock)
     assert caught.value.where == str(lock)
     assert "python -m stack.jars lock" in caught.value.fix

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from millrace.errors import SetupError
-from resources.settings import CHECKOUT, settings_from_env
+from resources.java import find_java, java_home_fault
+from resources.settings import CHECKOUT, Settings, settings_from_env
 from stack.dagster import dagster_part, judge, read_workspace
-from stack.java import find_java, java_home_fault
 from stack.logs import follow, tail
 from stack.parts import Context
 from stack.ports import choose_port, is_answering, is_free, wait_until_free
@@ -24,6 +24,10 @@ _LOADED = {
     "locationOrLoadError": {"__typename": "RepositoryLocation"},
 }
 _HEALTHY = {"daemonType": "SENSOR", "required": True, "healthy": True}
+
+
+def _context(settings: Settings, env: dict[str, str]) -> Context:
+    return Context(settings, env, lambda _: 20_001, lambda _: 20_002, "secret")
 
 
 def _answer(entry: dict[str, Any], daemon: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -101,7 +105,7 @@ def test_settings_written_as_an_environment_are_read_back_the_same(
 def test_spark_binds_to_this_machine_alone_and_writes_below_its_home(tmp_path: Path) -> None:
     env = {**os.environ, "MILLRACE_HOME": str(tmp_path), "SPARK_LOCAL_DIRS": "/elsewhere"}
     settings = settings_from_env(env)
-    launch = spark_part().describe(Context(settings, env, lambda _: 20_001, "secret"))
+    launch = spark_part().describe(_context(settings, env))
     (server,) = launch.programs
     conf = dict(word.split("=", 1) for word in server.argv if word.startswith("spark."))
     assert conf["spark.connect.grpc.binding.address"] == "127.0.0.1"
