@@ -1,0 +1,139 @@
+"""Coarse tiles: neighbours that no feature can tell apart any more become one.
+
+A window cuts between two tiles only at multiples of its hop, and only where its ends have still to
+pass. Whatever lies between two such cuts is in the window as a whole or out of it as a whole, for
+every instant that may still be asked. So the old part of a lifetime is one tile, and a window of 90
+days with a hop of a day keeps one tile per day, while the stream's tiles stay as fine as ever.
+
+Source: Tecton's online compaction, which likewise keeps large tiles in the middle and small ones
+at both ends.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from millrace.aggregates import AGGREGATES, Edge
+from millrace.plan import ViewPlan
+from millrace.tiles import LAST_EVENT, Tile, TileColumn, tile_columns
+from millrace.types import DataType
+from millrace.windows import Window
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Instants = npt.NDArray[np.int64]
+
+_FAR = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True)
+class Coarsening:
+    """Which tiles of a view merge into which.
+
+    Attributes:
+        windows: the view's distinct windows.
+        start_ms: the view's start; nothing lies before it.
+        query_from_ms: no instant before it is asked any more.
+        sealed_before_ms: only tiles before it are merged; a multiple of the tile hop, at most
+            ``query_from_ms``.
+    """
+
+    windows: tuple[Window, ...]
+    start_ms: int
+    query_from_ms: int
+    sealed_before_ms: int
+
+    @classmethod
+    def of(cls, view: ViewPlan, query_from_ms: int, sealed_before_ms: int) -> "Coarsening":
+        """Return the coarsening of a view's tiles."""
+        windows = tuple(dict.fromkeys(feature.window for feature in view.features))
+        return cls(windows, view.start_ms, query_from_ms, sealed_before_ms)
+
+    @property
+    def reach_from_ms(self) -> int:
+        """The instant before which no tile counts any more."""
+        firsts = [self._first_cut(w) if w.length_ms is not None else None for w in self.windows]
+        known = [first for first in firsts if first is not None]
+        reach = self.start_ms if len(known) < len(firsts) else min(known, default=self.start_ms)
+        return max(reach, self.start_ms)
+
+    def ranges(self, starts: "Instants") -> "tuple[Instants, Instants]":
+        """Return the range ``[begin, end)`` whose tiles merge, of each tile by its start.
+
+        Args:
+            starts: starts of tiles before ``sealed_before_ms`` and not before ``reach_from_ms``.
+
+        Returns:
+            Begin and end of each; a merged tile starts where its range begins.
+        """
+        begins = np.full(starts.shape, self.start_ms, dtype=np.int64)
+        ends = np.full(starts.shape, self.sealed_before_ms, dtype=np.int64)
+        for window in self.windows:
+            first = self._first_cut(window)
+            floors = starts // window.hop_ms * window.hop_ms
+            is_cut = starts >= first
+            np.maximum(begins, np.where(is_cut, floors, self.start_ms), out=begins)
+            np.minimum(ends, np.where(is_cut, floors + window.hop_ms, first), out=ends)
+        return begins, ends
+
+    def _first_cut(self, window: Window) -> int:
+        """The first place where an end of the window may still pass; all multiples follow."""
+        tail, end = window.bounds(self.query_from_ms)
+        if tail is not None:
+            return tail
+        return end if window.offset_ms else int(_FAR)
+
+
+class TileMerger:
+    """Merges tiles of one entity and view into one tile over all their events."""
+
+    def __init__(self, view: ViewPlan) -> None:
+        columns = tile_columns(view)
+        self._names = tuple(column.name for column in columns)
+        self._folds = [(column.name, _fold(column)) for column in columns]
+
+    def merge(self, tiles: Sequence[Tile]) -> dict[str, Any]:
+        """Return the tile of the events of all of these, at least one; edges as ``Edge``."""
+        if len(tiles) == 1:
+            return dict(tiles[0])
+        return {name: fold(tiles) for name, fold in self._folds}
+
+
+Fold = Callable[[Sequence[Tile]], Any]
+
+
+def _fold(column: TileColumn) -> Fold:
+    name = column.name
+    if name == LAST_EVENT:
+        return lambda tiles: max(tile[name] for tile in tiles)
+    if column.measure is None or column.suffix == "count":
+        return lambda tiles: sum(tile[name] for tile in tiles)
+    prefix, type_ = column.measure.name, column.measure.type
+    if column.suffix == "sum":
+        return _merged_by("sum", type_, (f"{prefix}_count", name), 1)
+    if column.suffix in {"mean", "m2"}:
+        moments = tuple(f"{prefix}_{suffix}" for suffix in ("count", "mean", "m2"))
+        return _merged_by("variance", type_, moments, moments.index(name))
+    return _merged_by(column.suffix, type_, (name,), 0)
+
+
+def _merged_by(aggregate: str, type_: DataType, names: tuple[str, ...], place: int) -> Fold:
+    algebra = AGGREGATES[aggregate]
+
+    def fold(tiles: Sequence[Tile]) -> Any:
+        state = algebra.init(type_)
+        for tile in tiles:
+            values = tuple(_edge(tile[name]) for name in names)
+            state = algebra.merge(state, algebra.unpack(values, type_))
+        return algebra.pack(state, type_)[place]
+
+    return fold
+
+
+def _edge(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return Edge(value["event_ms"], value["ingest_ms"], value.get("event_id"), value["value"])
+    return value

@@ -1,0 +1,170 @@
+"""What an upload would take: which days, up to where, and what of it may be coarsened.
+
+Nothing is read but the partition log and Delta's own: this is the dry part of an upload.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+from millrace.coarsen import Coarsening
+from millrace.durations import DAY_MS, MINUTE_MS
+from millrace.errors import DataError
+from millrace.plan import ViewPlan
+from resources.archived_days import events_table
+from resources.lake import open_table
+from resources.partition_log import built_days, read_partition_log
+from resources.settings import Settings
+from resources.tiles_table import tiles_table
+from resources.versions import deployed_version
+
+_EPOCH = date(1970, 1, 1)
+
+CLOCK_SLACK_MS = 5 * MINUTE_MS
+"""A server whose clock is behind by less still asks for no instant that coarse tiles lack."""
+
+
+@dataclass(frozen=True)
+class UploadPlan:
+    """What an upload takes.
+
+    Attributes:
+        version: ``v1``, ``v2``, … by lake.
+        table: the tiles table.
+        days: partitions that are built and reach into a window, ascending.
+        missing_days: days in reach that were never built, or failed.
+        outdated_days: days whose events have changed since their tiles were built.
+        cut_over_ms: the day edge behind the last of the days.
+        sealed_before_ms: tiles before it are coarsened; None: none are.
+        coarsening: how.
+    """
+
+    view: ViewPlan
+    version: str
+    table: str
+    days: tuple[date, ...]
+    missing_days: tuple[date, ...]
+    outdated_days: tuple[date, ...]
+    cut_over_ms: int
+    sealed_before_ms: int | None
+    coarsening: Coarsening
+
+
+@dataclass(frozen=True)
+class Held:
+    """What the store already has of a version's batch tiles; None for nothing."""
+
+    cut_over_ms: int | None = None
+    sealed_before_ms: int | None = None
+
+
+def plan_upload(
+    settings: Settings, view: ViewPlan, held: Held, now_ms: int, *, until: date | None = None
+) -> UploadPlan:
+    """Decide what to upload.
+
+    Days are taken up to the last one built, or up to ``until``. What was sealed once stays sealed,
+    for coarse tiles cannot be parted again. New days are sealed once no event can enter them any
+    more, but for those behind a gap or behind a day whose tiles are outdated: there the stream may
+    know more than the lake.
+
+    Args:
+        settings: names the lake.
+        view: the view.
+        held: what the store has.
+        now_ms: the present instant.
+        until: the day after the last to upload.
+
+    Raises:
+        DataError: no day of the view's tiles is built, or ``until`` lies before what is sealed.
+    """
+    version = deployed_version(settings, view)
+    table = tiles_table(view.name, version or "v1")
+    log = {} if version is None else read_partition_log(settings, table)
+    built = {d for d in built_days(log, view.fingerprint) if until is None or d < until}
+    if not built or version is None:
+        raise DataError(
+            f"no day of the tiles of {view.name} is built"
+            + ("" if until is None else f" before {until}"),
+            where=f"view {view.name}",
+            fix=f"millrace backfill {view.name} --start {view.start} --end …",
+        )
+    end_ms = _day_ms(max(built)) + DAY_MS
+    _refuse_parting(view, held, end_ms)
+    query_from_ms = min(max(end_ms, held.cut_over_ms or end_ms), now_ms) - CLOCK_SLACK_MS
+    reach_from_ms = Coarsening.of(view, query_from_ms, view.start_ms).reach_from_ms
+    reached = _days(reach_from_ms // DAY_MS, end_ms // DAY_MS)
+    missing = tuple(day for day in reached if day not in built)
+    days = tuple(day for day in reached if day in built)
+    outdated = _outdated(settings, view, table, days)
+    sealed_ms = _sealed_before(view, min(end_ms, now_ms), (*missing, *outdated))
+    known = [ms for ms in (sealed_ms, held.sealed_before_ms) if ms is not None]
+    return UploadPlan(
+        view=view,
+        version=version,
+        table=table,
+        days=days,
+        missing_days=missing,
+        outdated_days=outdated,
+        cut_over_ms=max(end_ms, held.cut_over_ms or end_ms),
+        sealed_before_ms=max(known, default=None),
+        coarsening=Coarsening.of(view, query_from_ms, max(known, default=view.start_ms)),
+    )
+
+
+def _refuse_parting(view: ViewPlan, held: Held, end_ms: int) -> None:
+    sealed_ms = held.sealed_before_ms
+    if sealed_ms is not None and end_ms < sealed_ms:
+        raise DataError(
+            f"the store holds coarse tiles of the days before {_day(sealed_ms)}, "
+            f"and this upload would end at {_day(end_ms)}",
+            where=f"view {view.name}",
+            fix=f"build the days up to {_day(sealed_ms)} and upload until then or later",
+        )
+
+
+def _sealed_before(view: ViewPlan, settled_ms: int, doubtful: Sequence[date]) -> int | None:
+    """Return the day edge before which nothing can change any more; None at the view's start."""
+    open_ms = view.source.allowed_lateness_ms + view.source.clock_skew_ms
+    last_ms = settled_ms - max(open_ms, CLOCK_SLACK_MS)
+    edges = [last_ms // DAY_MS * DAY_MS, *(_day_ms(day) for day in doubtful)]
+    return min(edges) if min(edges) > view.start_ms else None
+
+
+def _outdated(
+    settings: Settings, view: ViewPlan, table: str, days: Sequence[date]
+) -> tuple[date, ...]:
+    tiles = _written(settings, table)
+    events = _written(settings, events_table(view.source.name))
+    return tuple(
+        day for day in days if day in tiles and day in events and events[day][1] > tiles[day][0]
+    )
+
+
+def _written(settings: Settings, table: str) -> dict[date, tuple[datetime, datetime]]:
+    """Return when the oldest and the newest file of each day was written."""
+    import pyarrow as pa
+
+    opened = open_table(settings, table)
+    if opened is None:
+        return {}
+    actions = pa.table(opened.get_add_actions(flatten=True))
+    found: dict[date, tuple[datetime, datetime]] = {}
+    days = actions.column("partition.event_date").to_pylist()
+    for day, at in zip(days, actions.column("modification_time").to_pylist(), strict=True):
+        oldest, newest = found.get(day, (at, at))
+        found[day] = (min(oldest, at), max(newest, at))
+    return found
+
+
+def _days(first: int, end: int) -> list[date]:
+    """Return the days of a range counted from 1970-01-01."""
+    return [_EPOCH + timedelta(days=day) for day in range(first, end)]
+
+
+def _day_ms(day: date) -> int:
+    return (day - _EPOCH).days * DAY_MS
+
+
+def _day(instant_ms: int) -> date:
+    return datetime.fromtimestamp(instant_ms / 1000, tz=UTC).date()

@@ -1,0 +1,293 @@
+"""The upload: what the store answers after it is what the lake says, for every later instant."""
+
+import json
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from cli import upload as command
+from cli.main import build_app
+from millrace.codec import online_key, read_tile_field
+from millrace.compile.serving import serving_plan
+from millrace.durations import DAY_MS, HOUR_MS
+from millrace.errors import DataError, NotDeclared
+from millrace.online.view import OnlineView
+from millrace.plan import ViewPlan
+from millrace.published import PLANS_KEY, PublishedVersion, PublishedView
+from millrace.tiles import merge_tiles
+from resources.settings import Settings, settings_from_env
+from streaming import batch_tiles
+from streaming.publishing import read_published
+from streaming.submission import tile_topic
+from streaming.upload import UploadReport, upload
+from tests.store_server import StoreServer
+from tests.tile_lakes import (
+    START,
+    START_MS,
+    Tiles,
+    build,
+    plan_of,
+    random_tiles,
+    touch_events,
+)
+
+pytestmark = pytest.mark.services
+
+DAYS = 20
+NOW_MS = START_MS + DAYS * DAY_MS + 7 * HOUR_MS
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreServer]:
+    own = StoreServer(tmp_path_factory.mktemp("store"))
+    own.start().close()
+    yield own
+    own.stop()
+
+
+@pytest.fixture
+def settings(server: StoreServer, tmp_path: Path) -> Settings:
+    env = {
+        "MILLRACE_HOME": str(tmp_path / "home"),
+        "MILLRACE_VIEWS": str(tmp_path / "views"),
+        "MILLRACE_STORE_URL": server.url,
+    }
+    return replace(settings_from_env(env), views=(tmp_path / "views",))
+
+
+@pytest.fixture
+def store(server: StoreServer) -> Iterator[Redis]:
+    client = server.start() if server.is_down else server.client()
+    client.flushall()
+    yield client
+    client.close()
+
+
+def days(first: int, end: int) -> list[date]:
+    return [START + timedelta(days=n) for n in range(first, end)]
+
+
+def publish(store: Redis, view: ViewPlan) -> None:
+    version = PublishedVersion(
+        version="v1",
+        fingerprint=view.fingerprint,
+        plan=serving_plan(view),
+        tile_topic=tile_topic(view),
+        source_topic="uploads",
+        flink_group="flink",
+        state="live",
+        cut_over_ms=None,
+        sealed_before_ms=None,
+        published_at_ms=0,
+    )
+    text = PublishedView(view.name, ("shopper",), "v1", (version,)).to_json()
+    store.hset(PLANS_KEY, f"view:{view.name}", text)
+
+
+def tiles_of(store: Redis, view: ViewPlan, shopper: str) -> dict[bytes, bytes]:
+    join_keys = [(e.join_key, e.type) for e in view.entities]
+    held: Any = store.hgetall(
+        online_key("tile", view.name, view.fingerprint, join_keys, {"shopper": shopper})
+    )
+    return {field: tile for field, tile in held.items() if len(field) == 8}
+
+
+def run(settings: Settings, name: str, **options: Any) -> UploadReport:
+    said: list[str] = []
+    return upload(settings, plan_of(settings), name, said.append, **{"now_ms": NOW_MS, **options})
+
+
+def assert_answers(store: Redis, view: ViewPlan, tiles: Tiles, seed: int = 1) -> None:
+    """The stored tiles give what the fine ones give, at instants from the upload on."""
+    chance, online = random.Random(seed), OnlineView.from_plan(serving_plan(view))
+    for shopper, fine in tiles.items():
+        stored = tiles_of(store, view, shopper)
+        for _ in range(12):
+            q_ms = NOW_MS + chance.randrange(9 * DAY_MS)
+            row = online.merge(stored, q_ms)
+            for place, feature in enumerate(view.features):
+                tail, end = feature.window.bounds(q_ms)
+                inside = [t for s, t in fine.items() if s < end and (tail is None or s >= tail)]
+                want, got = merge_tiles(feature, inside), row.values[place]
+                if isinstance(want, float):
+                    assert math.isclose(got, want, rel_tol=1e-9, abs_tol=1e-9), feature.name
+                else:
+                    assert got == want, feature.name
+
+
+@pytest.mark.parametrize("name", ["upload_windows", "upload_lifetimes"])
+def test_what_was_uploaded_answers_as_the_lake_does(
+    name: str, settings: Settings, store: Redis
+) -> None:
+    view = plan_of(settings).view(name)
+    publish(store, view)
+    tiles = random_tiles(view, 1, DAYS)
+    build(settings, view, tiles, days(0, DAYS))
+    report = run(settings, name)
+    assert_answers(store, view, tiles)
+    assert report.cut_over_ms == START_MS + DAYS * DAY_MS
+    assert report.sealed_before_ms == START_MS + (DAYS - 1) * DAY_MS
+    assert report.missing_days == report.outdated_days == ()
+    assert 0 < report.tiles < report.rows
+    published = read_published(store)[name].versions[0]
+    assert published.cut_over_ms == report.cut_over_ms
+    assert published.sealed_before_ms == report.sealed_before_ms
+
+
+def test_the_old_part_of_a_lifetime_is_one_tile(settings: Settings, store: Redis) -> None:
+    view = plan_of(settings).view("upload_lifetimes")
+    publish(store, view)
+    tiles = random_tiles(view, 1, DAYS, shoppers=1)
+    build(settings, view, tiles, days(0, DAYS))
+    run(settings, view.name)
+    starts = sorted(map(read_tile_field, tiles_of(store, view, "shopper 0")))
+    assert starts[0] == START_MS
+    # A lifetime with an offset of a day still has to pass the last two days.
+    assert starts[1] >= START_MS + (DAYS - 2) * DAY_MS
+
+
+def test_uploading_day_by_day_ends_where_one_upload_ends(settings: Settings, store: Redis) -> None:
+    view = plan_of(settings).view("upload_lifetimes")
+    tiles = random_tiles(view, 2, DAYS)
+    build(settings, view, tiles, days(0, DAYS))
+    publish(store, view)
+    run(settings, view.name)
+    at_once = {shopper: tiles_of(store, view, shopper) for shopper in tiles}
+    store.flushall()
+    publish(store, view)
+    for day in range(1, DAYS + 1):
+        now_ms = START_MS + day * DAY_MS + 7 * HOUR_MS
+        run(settings, view.name, until=START + timedelta(days=day), now_ms=now_ms)
+    by_day = {shopper: tiles_of(store, view, shopper) for shopper in tiles}
+    assert {s: set(t) for s, t in by_day.items()} == {s: set(t) for s, t in at_once.items()}
+    assert_answers(store, view, tiles)
+
+
+def test_the_same_upload_again_changes_nothing(settings: Settings, store: Redis) -> None:
+    view = plan_of(settings).view("upload_windows")
+    publish(store, view)
+    tiles = random_tiles(view, 3, DAYS)
+    build(settings, view, tiles, days(0, DAYS))
+    first = run(settings, view.name)
+    before = {key: store.hgetall(key) for key in store.scan_iter(b"m1{*}T*")}
+    assert len(before) == first.entities
+    second = run(settings, view.name)
+    assert {key: store.hgetall(key) for key in store.scan_iter(b"m1{*}T*")} == before
+    assert (second.tiles, second.kept) == (first.tiles, 0)
+
+
+def test_only_what_a_window_reaches_is_uploaded(settings: Settings, store: Redis) -> None:
+    view = plan_of(settings).view("upload_windows")
+    publish(store, view)
+    tiles = random_tiles(view, 4, DAYS)
+    reach_from = START_MS + DAYS * DAY_MS - 7 * DAY_MS - DAY_MS
+    tiles["long gone"] = {
+        start: tile for start, tile in tiles["shopper 0"].items() if start < reach_from
+    }
+    build(settings, view, tiles, days(0, DAYS))
+    report = run(settings, view.name)
+    assert report.days == 8
+    assert tiles_of(store, view, "long gone") == {}
+    assert report.entities == len(tiles) - 1
+
+
+def test_a_gap_and_outdated_tiles_are_told_and_not_sealed(settings: Settings, store: Redis) -> None:
+    view = plan_of(settings).view("upload_lifetimes")
+    publish(store, view)
+    tiles = random_tiles(view, 5, DAYS)
+    build(settings, view, tiles, [*days(0, 10), *days(11, DAYS)])
+    report = run(settings, view.name)
+    assert report.missing_days == (START + timedelta(days=10),)
+    assert report.sealed_before_ms == START_MS + 10 * DAY_MS
+    store.flushall()
+    publish(store, view)
+    build(settings, view, tiles, days(10, 11))
+    touch_events(settings, view, START + timedelta(days=4))
+    report = run(settings, view.name)
+    assert report.missing_days == ()
+    assert report.outdated_days == (START + timedelta(days=4),)
+    assert report.sealed_before_ms == START_MS + 4 * DAY_MS
+    assert_answers(store, view, tiles)
+
+
+def test_a_restated_lake_with_fewer_events_needs_replace(settings: Settings, store: Redis) -> None:
+    view = plan_of(settings).view("upload_lifetimes")
+    publish(store, view)
+    more, fewer = random_tiles(view, 6, DAYS, events=600), random_tiles(view, 6, DAYS, events=300)
+    build(settings, view, more, days(0, DAYS))
+    run(settings, view.name)
+    build(settings, view, fewer, days(0, DAYS))
+    assert run(settings, view.name).kept > 0
+    report = run(settings, view.name, is_replacing=True)
+    assert report.kept == 0
+    assert_answers(store, view, fewer)
+
+
+def test_an_upload_in_many_shards_is_the_same(
+    settings: Settings, store: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view = plan_of(settings).view("upload_lifetimes")
+    publish(store, view)
+    tiles = random_tiles(view, 7, DAYS, shoppers=60, events=1_000)
+    build(settings, view, tiles, days(0, DAYS))
+    monkeypatch.setattr(batch_tiles, "SHARD_ROWS", 100)
+    monkeypatch.setattr(batch_tiles, "_SAMPLE_STEP", 3)
+    report = run(settings, view.name)
+    assert report.entities == len(tiles)
+    assert report.rows == sum(map(len, tiles.values()))
+    assert_answers(store, view, tiles)
+
+
+def test_a_dry_run_counts_and_stores_nothing(settings: Settings, store: Redis) -> None:
+    view = plan_of(settings).view("upload_windows")
+    build(settings, view, random_tiles(view, 8, DAYS), days(0, DAYS))
+    report = run(settings, view.name, is_dry_run=True)
+    assert report.is_dry_run
+    assert store.dbsize() == 0
+    publish(store, view)
+    real = run(settings, view.name)
+    assert (real.tiles, real.bytes) == (report.tiles, report.bytes)
+
+
+def test_what_cannot_be_uploaded_says_why(settings: Settings, store: Redis) -> None:
+    view = plan_of(settings).view("upload_windows")
+    with pytest.raises(NotDeclared, match="not published"):
+        run(settings, view.name)
+    publish(store, view)
+    with pytest.raises(DataError, match="no day of the tiles of upload_windows is built"):
+        run(settings, view.name)
+    build(settings, view, random_tiles(view, 9, DAYS), days(0, DAYS))
+    run(settings, view.name)
+    with pytest.raises(DataError, match="coarse tiles of the days before 2024-01-20"):
+        run(settings, view.name, until=START + timedelta(days=3))
+
+
+def test_the_command_prints_its_report(
+    settings: Settings,
+    store: Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    view = plan_of(settings).view("upload_windows")
+    publish(store, view)
+    build(settings, view, random_tiles(view, 10, DAYS), days(0, DAYS))
+    monkeypatch.setenv("MILLRACE_HOME", str(settings.home))
+    monkeypatch.setenv("MILLRACE_VIEWS", str(settings.views[0]))
+    monkeypatch.setenv("MILLRACE_LAKE", settings.lake)
+    monkeypatch.setenv("MILLRACE_STORE_URL", settings.store_url or "")
+    app = build_app()
+    if "upload" not in {info.name for info in app.registered_commands}:
+        command.register(app)
+    app(["upload", view.name, "--until", "2024-01-15", "--json"], standalone_mode=False)
+    report = json.loads(capsys.readouterr().out)
+    assert report["view"] == "upload_windows"
+    assert report["cut_over_ms"] == START_MS + 14 * DAY_MS
+    assert report["entities"] == 6
+    assert 0 < report["tiles"] <= report["rows"]
