@@ -11,7 +11,19 @@ import typer
 from cli.output import show_error
 from millrace.errors import PlatformError
 
-_MODULES = ("declare", "compiling", "stack", "backfill", "training", "demo")
+_MODULES = (
+    "declare",
+    "compiling",
+    "stack",
+    "backfill",
+    "upload",
+    "stream",
+    "produce",
+    "training",
+    "lookup",
+    "parity",
+    "demo",
+)
 """Modules with a ``register(app)``, in the order in which ``--help`` lists their commands.
 
 They import what is heavy inside their functions, so that ``--help`` answers at once.

@@ -76,6 +76,25 @@ def tiles_text(view: ViewPlan) -> str:
     )
 
 
+def stream_text(view: ViewPlan) -> str:
+    """Describe ``stream/<view>``."""
+    return _paragraphs(
+        view.description,
+        f"The Flink job that keeps the tiles of ({', '.join(view.join_keys)}) fresh from the topic "
+        f"of `{view.source.name}`. `millrace stream deploy {view.name}` or the job "
+        "`stream_deploy` starts it; a sensor keeps it as wanted.",
+    )
+
+
+def online_text(view: ViewPlan) -> str:
+    """Describe ``online/<view>``."""
+    return _paragraphs(
+        view.description,
+        f"The values served for ({', '.join(view.join_keys)}): batch tiles up to the cut-over, "
+        "stream tiles from it on, merged at the instant of the lookup.",
+    )
+
+
 def features_text(view: ViewPlan) -> str:
     """Describe ``features/<view>``, with a table of its features."""
     head = "| feature | value | window | type | |\n|---|---|---|---|---|"

@@ -4,7 +4,7 @@ from typing import Literal
 
 from millrace.plan import SourcePlan, ViewPlan
 
-Stage = Literal["raw", "events", "tiles", "features"]
+Stage = Literal["raw", "topic", "events", "tiles", "features", "stream", "online"]
 
 LOCATION = "millrace"
 """Name of the code location, as in ``workspace.yaml``."""
@@ -28,6 +28,21 @@ def tiles_path(view: ViewPlan) -> tuple[str, str]:
 def features_path(view: ViewPlan) -> tuple[str, str]:
     """Return the asset key of a view's values."""
     return ("features", view.name)
+
+
+def topic_path(source: SourcePlan) -> tuple[str, str]:
+    """Return the asset key of a source's topic."""
+    return ("topic", source.name)
+
+
+def stream_path(view: ViewPlan) -> tuple[str, str]:
+    """Return the asset key of a view's Flink job."""
+    return ("stream", view.name)
+
+
+def online_path(view: ViewPlan) -> tuple[str, str]:
+    """Return the asset key of a view's values in the online store."""
+    return ("online", view.name)
 
 
 def view_paths(view: ViewPlan) -> tuple[tuple[str, str], ...]:

@@ -5,8 +5,16 @@ from collections.abc import Sequence
 import dagster as dg
 
 from feature_assets import descriptions
-from feature_assets.keys import events_path, features_path, raw_path, tiles_path
-from millrace.plan import SourcePlan, ViewPlan
+from feature_assets.keys import (
+    events_path,
+    features_path,
+    online_path,
+    raw_path,
+    stream_path,
+    tiles_path,
+    topic_path,
+)
+from millrace.plan import Plan, SourcePlan, ViewPlan
 
 _SAME_DAY = dg.TimeWindowPartitionMapping()
 _KINDS = {"spark", "delta"}
@@ -81,6 +89,76 @@ def view_specs(
         },
     )
     return tiles, features
+
+
+def live_specs(plan: Plan) -> list[dg.AssetSpec]:
+    """Return the external assets of the live half, in declared order.
+
+    ``topic/<source>`` for each source with a stream that a view reads; ``stream/<view>`` for its
+    job; ``online/<view>`` for what is served, which has the view's history upstream too. Nothing
+    here is ever run: a sensor reports what it sees of them.
+    """
+    specs = []
+    for source in plan.sources.values():
+        views = plan.views_of(source.name)
+        if views and source.stream is not None:
+            specs.append(_topic_spec(source))
+        for view in views:
+            deps = [features_path(view)]
+            if source.stream is not None:
+                specs.append(_stream_spec(view))
+                deps.append(stream_path(view))
+            specs.append(_online_spec(view, deps))
+    return specs
+
+
+def _topic_spec(source: SourcePlan) -> dg.AssetSpec:
+    topic = source.stream.topic if source.stream else ""
+    return dg.AssetSpec(
+        topic_path(source),
+        description=source.description or f"Events of {source.name} as they arrive.",
+        group_name=source.name,
+        kinds={"kafka"},
+        metadata={
+            "topic": topic,
+            "dead_letter_topic": f"{topic}.dlq",
+            "format": source.stream.format if source.stream else "",
+            "dagster/column_schema": descriptions.events_schema(source),
+        },
+    )
+
+
+def _stream_spec(view: ViewPlan) -> dg.AssetSpec:
+    return _live_spec(view).replace_attributes(
+        key=dg.AssetKey(stream_path(view)),
+        deps=[dg.AssetKey(topic_path(view.source))],
+        description=descriptions.stream_text(view),
+        kinds={"flink", "kafka"},
+    )
+
+
+def _online_spec(view: ViewPlan, deps: Sequence[tuple[str, str]]) -> dg.AssetSpec:
+    spec = _live_spec(view)
+    return spec.replace_attributes(
+        deps=[dg.AssetKey(path) for path in deps],
+        description=descriptions.online_text(view),
+        metadata={
+            **spec.metadata,
+            "dagster/column_schema": descriptions.features_schema(view),
+        },
+        kinds={"redis"},
+    )
+
+
+def _live_spec(view: ViewPlan) -> dg.AssetSpec:
+    return dg.AssetSpec(
+        online_path(view),
+        metadata={"owner": view.owner or "", "start": view.start.isoformat()},
+        group_name=view.source.name,
+        code_version=view.fingerprint,
+        owners=descriptions.owners(view.owner),
+        tags=descriptions.tags(view.tags),
+    )
 
 
 def _place(lake: str, path: tuple[str, str]) -> dict[str, str]:

@@ -6,12 +6,16 @@ import dagster as dg
 
 from feature_assets.factory import plan_assets
 from feature_assets.offline import OfflineLake
+from feature_assets.specs import live_specs
 from jobs.backfills import backfill_jobs
 from jobs.schedules import daily_schedule
+from jobs.stream_sensor import stream_sensor
+from jobs.streams import stream_jobs
 from millrace.errors import SpecError
 from millrace.plan import Plan
 from resources.declarations import load_valid_plan
 from resources.settings import Settings, settings_from_env
+from streaming.engines import Engines
 
 _log = logging.getLogger(__name__)
 
@@ -37,21 +41,26 @@ def build_definitions(
     settings: Settings,
     *,
     offline: object | None = None,
+    engines: Engines | None = None,
     metadata: dict[str, dg.MetadataValue] | None = None,
 ) -> dg.Definitions:
-    """Return assets, jobs and schedules of a plan.
+    """Return assets, jobs, schedules and sensors of a plan.
 
     Args:
         plan: the declarations.
         settings: for the lake's place and the raw files' paths.
         offline: what builds the tables; None for the lake of the settings.
+        engines: the doors to Flink, Kafka and the store; None for those of the settings.
         metadata: shown with the code location.
     """
     with_views = [(s, plan.views_of(s.name)) for s in plan.sources.values()]
+    engines = engines or Engines(settings)
+    actions, *by_hand = stream_jobs(engines)
     return dg.Definitions(
-        assets=plan_assets(plan, settings.lake),
-        jobs=backfill_jobs(plan),
+        assets=[*plan_assets(plan, settings.lake), *live_specs(plan)],
+        jobs=[*backfill_jobs(plan), actions, *by_hand],
         schedules=[daily_schedule(s, views, settings) for s, views in with_views if views],
+        sensors=[stream_sensor(engines, actions)],
         resources={"offline": OfflineLake() if offline is None else offline},
         # One process per run: a process per step would connect to Spark anew for each.
         executor=dg.in_process_executor,

@@ -54,6 +54,8 @@ def test_keys_jobs_and_schedules_are_these(location: dg.Definitions) -> None:
         "events/payments",
         "features/habits",
         "features/spend",
+        "online/habits",
+        "online/spend",
         "raw/payments",
         "tiles/habits",
         "tiles/spend",
@@ -73,6 +75,10 @@ def test_keys_jobs_and_schedules_are_these(location: dg.Definitions) -> None:
             "tiles/habits",
             "tiles/spend",
         ],
+        "stream_actions": [],
+        "stream_deploy": [],
+        "stream_restart": [],
+        "stream_stop": [],
     }
     repository = location.get_repository_def()
     assert {s.name: (s.cron_schedule, s.default_status) for s in repository.schedule_defs} == {
@@ -129,7 +135,7 @@ def test_all_assets_of_a_source_share_one_set_of_days(location: dg.Definitions) 
     found = {
         str(graph.get(key).partitions_def)
         for key in graph.get_all_asset_keys()
-        if key.path[0] != "raw"
+        if not graph.get(key).is_external
     }
     assert found == {"Daily, starting 2020-01-01 UTC."}
 

@@ -1,0 +1,148 @@
+"""The doors that acting on a stream goes through, gathered so that tests can stand in for each."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from resources.endpoints import flink_url, kafka_bootstrap, store_url
+from resources.settings import Settings
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from resources.flink import CheckpointReport, JobReport
+    from resources.kafka import Topic
+
+
+class Flink(Protocol):
+    """What is asked of a Flink cluster; ``resources.flink.FlinkCluster`` is the real one."""
+
+    def ensure_jar(self, path: Path) -> str:
+        """Return the id under which Flink holds the jar; uploaded once."""
+        ...
+
+    def run(
+        self,
+        jar_id: str,
+        script: str,
+        job_id: str,
+        configuration: Mapping[str, str],
+        parallelism: int,
+        restore_from: str | None = None,
+    ) -> str:
+        """Submit a job; one that Flink knows under this id already is left as it is."""
+        ...
+
+    def job(self, job_id: str) -> "JobReport | None":
+        """Return a job's state; None if Flink does not know it."""
+        ...
+
+    def jobs(self) -> "list[JobReport]":
+        """Return all jobs that Flink knows, also those that ended."""
+        ...
+
+    def cancel(self, job_id: str) -> None:
+        """Cancel a job; its retained checkpoints stay."""
+        ...
+
+    def stop_with_savepoint(self, job_id: str) -> str:
+        """Stop a job; returns where its state lies, once it has ended."""
+        ...
+
+    def checkpoints(self, job_id: str) -> "CheckpointReport":
+        """Return what Flink says of a job's checkpoints."""
+        ...
+
+    def exceptions(self, job_id: str) -> str | None:
+        """Return the root cause of a job's last failure."""
+        ...
+
+
+@dataclass(frozen=True)
+class Engines:
+    """Flink, Kafka, the store and the runner jar of one stack; opened when first asked for."""
+
+    settings: Settings
+
+    @property
+    def flink(self) -> Flink:
+        """The Flink cluster, where it is now: a stack that was restarted may have moved it.
+
+        Raises:
+            EngineUnavailable: it does not run.
+        """
+        from resources.flink import FlinkCluster
+
+        return FlinkCluster(flink_url(self.settings))
+
+    def now_ms(self) -> int:
+        """Return the present instant, epoch milliseconds."""
+        return int(datetime.now(tz=UTC).timestamp() * 1000)
+
+    @property
+    def brokers(self) -> str:
+        """Kafka's ``host:port`` list.
+
+        Raises:
+            EngineUnavailable: it does not run.
+        """
+        return kafka_bootstrap(self.settings)
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of all checkpoints, one below it per job id."""
+        return self.settings.home / "flink" / "checkpoints"
+
+    def runner_jar(self) -> Path:
+        """Return the jar with the SQL runner and its functions, built if need be."""
+        from streaming.runner.build import ensure_runner_jar
+
+        return ensure_runner_jar(self.settings)
+
+    def ensure_topics(self, topics: "Sequence[Topic]") -> None:
+        """Create the topics that do not exist."""
+        from resources import kafka
+
+        kafka.ensure_topics(self.brokers, list(topics))
+
+    def delete_topics(self, names: Sequence[str]) -> None:
+        """Delete topics; one that is not there is fine."""
+        from resources import kafka
+
+        kafka.delete_topics(self.brokers, list(names))
+
+    def begin_offsets(self, topic: str) -> Mapping[int, int]:
+        """Return the first offset that each partition still has."""
+        from resources import kafka
+
+        return kafka.begin_offsets(self.brokers, topic)
+
+    def end_offsets(self, topic: str) -> Mapping[int, int]:
+        """Return the next offset of each partition."""
+        from resources import kafka
+
+        return kafka.end_offsets(self.brokers, topic)
+
+    def committed_offsets(self, group: str, topic: str) -> Mapping[int, int]:
+        """Return how far a group has come, where it has committed anything."""
+        from resources import kafka
+
+        return kafka.committed_offsets(self.brokers, group, topic)
+
+    @contextmanager
+    def store(self) -> Iterator["Redis"]:
+        """Connect to the online store.
+
+        Raises:
+            PlatformError: it does not run or does not answer.
+        """
+        from resources.store import open_store
+
+        client = open_store(store_url(self.settings))
+        try:
+            yield client
+        finally:
+            client.close()

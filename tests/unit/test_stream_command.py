@@ -1,0 +1,119 @@
+"""``millrace stream``: what it shows and refuses without any engine running."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from cli.main import main
+from streaming import deployments
+from streaming.records import RecordFiles
+from tests.stream_fakes import FakeEngines, fake_engines, write_views
+
+
+class Done(NamedTuple):
+    """What a call of the command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        """The JSON on stdout."""
+        return json.loads(self.out)
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeEngines:
+    """Engines in memory, which the command does not know; its own stack does not run."""
+    for name in ("MILLRACE_KAFKA", "MILLRACE_FLINK_URL", "MILLRACE_STORE_URL", "MILLRACE_LAKE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MILLRACE_HOME", str(tmp_path))
+    monkeypatch.setenv("MILLRACE_VIEWS", str(tmp_path / "views"))
+    write_views(tmp_path / "views")
+    return fake_engines(tmp_path, views=[tmp_path / "views"])
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*arguments: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["millrace", "stream", *arguments])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 0
+        captured = capsys.readouterr()
+        return Done(code, captured.out, captured.err)
+
+    return call
+
+
+def test_a_view_that_was_never_deployed_is_absent(engines: FakeEngines, run: Run) -> None:
+    del engines
+    document = run("status", "spend", "--json").document
+    assert document["views"] == {
+        "spend": {
+            "state": "absent",
+            "job_id": None,
+            "version": None,
+            "lag_events": None,
+            "checkpoint_age_s": None,
+            "detail": "never deployed",
+        }
+    }
+    assert list(document["sources"]) == ["payments"]
+
+
+def test_without_flink_a_deployed_stream_is_unknown_and_the_mend_is_named(
+    engines: FakeEngines, run: Run, tmp_path: Path
+) -> None:
+    plan = write_views(tmp_path / "views")
+    record = deployments.deploy(engines.settings, plan, "spend", lambda _: None, engines=engines)
+    [shown] = run("status", "spend", "--json").document["views"].values()
+    assert (shown["state"], shown["job_id"]) == ("unknown", record.job_id)
+    assert "millrace up flink" in shown["detail"]
+    done = run("status", "spend")
+    assert done.code == 0
+    assert "unknown" in done.out
+    assert "millrace up flink" in done.out
+
+
+def test_a_stop_is_recorded_though_flink_is_away(
+    engines: FakeEngines, run: Run, tmp_path: Path
+) -> None:
+    plan = write_views(tmp_path / "views")
+    deployments.deploy(engines.settings, plan, "spend", lambda _: None, engines=engines)
+    done = run("stop", "spend")
+    assert done.code == 1
+    assert "flink of the local stack does not run" in done.err
+    record = RecordFiles.of(tmp_path).read("spend")
+    assert record is not None
+    assert record.desired == "stopped"
+
+
+def test_unknown_views_are_refused_with_the_nearest_name(engines: FakeEngines, run: Run) -> None:
+    del engines
+    for verb in ("deploy", "status"):
+        done = run(verb, "spent")
+        assert done.code == 1
+        assert "no feature view 'spent'" in done.err
+        assert "did you mean 'spend'?" in done.err
+    done = run("restart", "spent")
+    assert done.code == 1
+    assert "has no stream that was deployed" in done.err
+
+
+def test_a_deploy_without_kafka_says_which_part_to_start(engines: FakeEngines, run: Run) -> None:
+    del engines
+    done = run("deploy", "spend")
+    assert done.code == 1
+    assert "kafka of the local stack does not run" in done.err
+    assert "millrace up kafka" in done.err
