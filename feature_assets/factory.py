@@ -42,8 +42,8 @@ def plan_assets(plan: Plan, lake: str) -> list[dg.AssetSpec | dg.AssetsDefinitio
 
 def source_assets(
     source: SourcePlan, views: Sequence[ViewPlan], lake: str
-) -> tuple[dg.AssetSpec, dg.AssetsDefinition]:
-    """Return the external files of a source, and all that is built from them.
+) -> list[dg.AssetSpec | dg.AssetsDefinition]:
+    """Return the external files of a source, if it has any, and all that is built of its events.
 
     Args:
         source: the source; at least one view reads it.
@@ -70,7 +70,9 @@ def source_assets(
         builder = _Builder(offline, source, tuple(served.values()), context.log.info)
         yield from _run(context, builder, chosen)
 
-    return raw_spec(source), build
+    if source.batch is None:
+        return [build]
+    return [raw_spec(source, source.batch), build]
 
 
 @dataclass(frozen=True)

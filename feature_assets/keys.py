@@ -35,6 +35,11 @@ def topic_path(source: SourcePlan) -> tuple[str, str]:
     return ("topic", source.name)
 
 
+def dead_letters_path(source: SourcePlan) -> tuple[str, str]:
+    """Return the asset key of what the archive refused."""
+    return ("dead_letters", source.name)
+
+
 def stream_path(view: ViewPlan) -> tuple[str, str]:
     """Return the asset key of a view's Flink job."""
     return ("stream", view.name)

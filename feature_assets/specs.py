@@ -6,6 +6,7 @@ import dagster as dg
 
 from feature_assets import descriptions
 from feature_assets.keys import (
+    dead_letters_path,
     events_path,
     features_path,
     online_path,
@@ -14,7 +15,7 @@ from feature_assets.keys import (
     tiles_path,
     topic_path,
 )
-from millrace.plan import Plan, SourcePlan, ViewPlan
+from millrace.plan import BatchPlan, Plan, SourcePlan, ViewPlan
 
 _SAME_DAY = dg.TimeWindowPartitionMapping()
 _KINDS = {"spark", "delta"}
@@ -29,15 +30,14 @@ def daily_partitions(views: Sequence[ViewPlan]) -> dg.DailyPartitionsDefinition:
     return dg.DailyPartitionsDefinition(min(view.start for view in views).isoformat())
 
 
-def raw_spec(source: SourcePlan) -> dg.AssetSpec:
+def raw_spec(source: SourcePlan, batch: BatchPlan) -> dg.AssetSpec:
     """Return the external asset that stands for a source's files."""
-    batch = source.batch
     return dg.AssetSpec(
         raw_path(source),
         description=source.description or f"Raw files of {source.name}.",
         group_name=source.name,
-        kinds={batch.format} if batch else {"kafka"},
-        metadata={"path": batch.path} if batch else {},
+        kinds={batch.format},
+        metadata={"path": batch.path},
     )
 
 
@@ -45,7 +45,10 @@ def events_spec(source: SourcePlan, days: dg.DailyPartitionsDefinition, lake: st
     """Return the asset of a source's accepted events."""
     return dg.AssetSpec(
         events_path(source),
-        deps=[dg.AssetKey(raw_path(source))],
+        deps=[
+            *([dg.AssetKey(raw_path(source))] if source.batch is not None else []),
+            *([dg.AssetKey(topic_path(source))] if source.stream is not None else []),
+        ],
         description=descriptions.source_text(source),
         metadata={
             **_place(lake, events_path(source)),
@@ -91,18 +94,18 @@ def view_specs(
     return tiles, features
 
 
-def live_specs(plan: Plan) -> list[dg.AssetSpec]:
+def live_specs(plan: Plan, lake: str) -> list[dg.AssetSpec]:
     """Return the external assets of the live half, in declared order.
 
-    ``topic/<source>`` for each source with a stream that a view reads; ``stream/<view>`` for its
-    job; ``online/<view>`` for what is served, which has the view's history upstream too. Nothing
+    ``topic/<source>`` and ``dead_letters/<source>`` for each source with a stream that a view
+    reads; ``stream/<view>`` for its job; ``online/<view>`` for what is served, which has the view's history upstream too. Nothing
     here is ever run: a sensor reports what it sees of them.
     """
     specs = []
     for source in plan.sources.values():
         views = plan.views_of(source.name)
         if views and source.stream is not None:
-            specs.append(_topic_spec(source))
+            specs += [_topic_spec(source), _dead_letters_spec(source, lake)]
         for view in views:
             deps = [features_path(view)]
             if source.stream is not None:
@@ -125,6 +128,19 @@ def _topic_spec(source: SourcePlan) -> dg.AssetSpec:
             "format": source.stream.format if source.stream else "",
             "dagster/column_schema": descriptions.events_schema(source),
         },
+    )
+
+
+def _dead_letters_spec(source: SourcePlan, lake: str) -> dg.AssetSpec:
+    path = dead_letters_path(source)
+    return dg.AssetSpec(
+        path,
+        deps=[dg.AssetKey(topic_path(source))],
+        description=f"What the archive refused of {source.name}: reason, original bytes, place in "
+        "the topic. The check `books` holds what was read against what became of it.",
+        group_name=source.name,
+        kinds={"delta", "kafka"},
+        metadata=_place(lake, path),
     )
 
 

@@ -4,6 +4,8 @@ import logging
 
 import dagster as dg
 
+from checks.books import books_checks
+from checks.parity import parity_checks
 from feature_assets.factory import plan_assets
 from feature_assets.offline import OfflineLake
 from feature_assets.specs import live_specs
@@ -44,7 +46,7 @@ def build_definitions(
     engines: Engines | None = None,
     metadata: dict[str, dg.MetadataValue] | None = None,
 ) -> dg.Definitions:
-    """Return assets, jobs, schedules and sensors of a plan.
+    """Return assets, checks, jobs, schedules and sensors of a plan.
 
     Args:
         plan: the declarations.
@@ -57,7 +59,8 @@ def build_definitions(
     engines = engines or Engines(settings)
     actions, *by_hand = stream_jobs(engines)
     return dg.Definitions(
-        assets=[*plan_assets(plan, settings.lake), *live_specs(plan)],
+        assets=[*plan_assets(plan, settings.lake), *live_specs(plan, settings.lake)],
+        asset_checks=[*books_checks(plan), *parity_checks(plan)],
         jobs=[*backfill_jobs(plan), actions, *by_hand],
         schedules=[daily_schedule(s, views, settings) for s, views in with_views if views],
         sensors=[stream_sensor(engines, actions)],
