@@ -34,7 +34,7 @@ def test_a_published_plan_is_enough_to_read_rows_and_tiles() -> None:
     document = published()
     rows, tiles = codec_of(document, "row"), codec_of(document, "tile")
     names = [slot.name for slot in tiles.slots]
-    assert [slot.name for slot in rows.slots] == [f.name for f in VIEW.features]
+    assert [slot.name for slot in rows.slots] == [*(f.name for f in VIEW.features), "@as_of"]
     values = dict.fromkeys(names) | {
         "rows": 3,
         "m0_last": Edge(5, 6, 7, "web"),
@@ -42,6 +42,11 @@ def test_a_published_plan_is_enough_to_read_rows_and_tiles() -> None:
     }
     packed = Packed(tuple(values[name] for name in names), event_ms=5)
     assert tiles.decode(tiles.encode(packed)) == packed
+
+
+def test_a_row_keeps_the_newest_event_of_a_window_in_the_past() -> None:
+    names = [slot["name"] for slot in serving_plan(VIEWS["pair_filtered"])["slots"]["row"]]
+    assert names == ["big_1d", "frauds_7d_ago", "payments_10s", "frauds_7d_ago@ts", "@as_of"]
 
 
 def test_features_name_the_tile_columns_they_are_merged_from() -> None:

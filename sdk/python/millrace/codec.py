@@ -18,13 +18,14 @@ import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from decimal import Context, Decimal, InvalidOperation
 from math import isfinite
 from typing import Any, Literal
 
 from millrace.aggregates import Edge
 from millrace.errors import DataError, StoreError
+from millrace.layouts import DECIMAL_BYTES, EPOCH, FORMS, Cut, Layout, value_reader
 from millrace.types import INT64, DataType
 
 FORMAT = 1
@@ -33,21 +34,14 @@ FORMAT = 1
 KEY_PREFIX = b"m1"
 TAGS = 256
 
+_MOST_LAYOUTS = 1024  # kept by one codec; beyond them a layout is compiled for each value
 _BIAS = 2**63  # instants are stored unsigned, so that their bytes compare as they do
 _NEVER = -(2**63)
-_EPOCH = date(1970, 1, 1)
 _EXACT = Context(prec=100, traps=[InvalidOperation])
-_DECIMAL_BYTES = 16
 _HEADER = struct.Struct(">Bc8sQ")
+_UNTIL = struct.Struct(">Q")
 _U32 = struct.Struct(">I")
-_FIXED = {
-    "int32": struct.Struct(">i"),
-    "int64": struct.Struct(">q"),
-    "timestamp": struct.Struct(">q"),
-    "float64": struct.Struct(">d"),
-    "bool": struct.Struct(">?"),
-    "date": struct.Struct(">i"),
-}
+_FIXED = {kind: struct.Struct(f">{form}") for kind, form in FORMS.items()}
 _PYTHON_TYPES: Mapping[str, type | tuple[type, ...]] = {
     "int32": int,
     "int64": int,
@@ -71,6 +65,8 @@ _KEY_TAGS = {
     "date": b"y",
     "bytes": b"x",
 }
+
+_INTEGER_PART = _KEY_TAGS["int64"] + _U32.pack(8)
 
 Kind = Literal["row", "tile"]
 _KIND_BYTES: Mapping[Kind, bytes] = {"row": b"R", "tile": b"T"}
@@ -131,6 +127,8 @@ class Codec:
         self.slots = tuple(slots)
         self._name = bytes.fromhex(fingerprint)
         self._bitmap_bytes = (len(self.slots) + 7) // 8
+        self._bits_at = _HEADER.size + (_UNTIL.size if kind == "row" else 0)
+        self._layouts: dict[bytes, Layout] = {}
 
     def encode(self, packed: Packed) -> bytes:
         """Return the bytes of a row or tile.
@@ -160,38 +158,52 @@ class Codec:
         Raises:
             StoreError: the bytes are of another format, kind or version of the view, or broken.
         """
-        reader = _Reader(data, f"{self.kind} of {self.fingerprint}")
-        event_ms = self._read_header(reader)
-        valid_until_ms = _unbiased(reader.take(8)) if self.kind == "row" else None
-        bits = reader.take(self._bitmap_bytes)
+        at = self._bits_at
+        end = at + self._bitmap_bytes
+        if len(data) < end:
+            raise _broken(self._where, f"it ends at byte {len(data)} of at least {end}")
+        version, kind, name, event = _HEADER.unpack_from(data)
+        if version != FORMAT or kind != _KIND_BYTES[self.kind] or name != self._name:
+            raise self._foreign(version, kind, name)
+        bits = data[at:end]
+        layout = self._layouts.get(bits) or self._layout(bits)
+        try:
+            values = layout.read(data, end)
+        except (struct.error, UnicodeDecodeError, OverflowError, Cut) as error:
+            raise _broken(
+                self._where, f"a value is cut off or not of its type ({error})"
+            ) from error
+        until = _UNTIL.unpack_from(data, _HEADER.size)[0] if self.kind == "row" else 0
+        return Packed(values, event - _BIAS if event else None, until - _BIAS if until else None)
+
+    @property
+    def _where(self) -> str:
+        return f"{self.kind} of {self.fingerprint}"
+
+    def _layout(self, bits: bytes) -> Layout:
+        """Compile, and keep, how values with these presence bits are read."""
         present = [bool(bits[i // 8] >> (i % 8) & 1) for i in range(len(self.slots))]
         if bits != _bitmap(present, self._bitmap_bytes):
-            raise reader.broken("presence bits beyond the last slot")
-        values = tuple(
-            _read_slot(reader, slot) if there else None
-            for slot, there in zip(self.slots, present, strict=True)
-        )
-        reader.finish()
-        return Packed(values, event_ms, valid_until_ms)
+            raise _broken(self._where, "presence bits beyond the last slot")
+        layout = Layout(self.slots, present)
+        if len(self._layouts) < _MOST_LAYOUTS:
+            self._layouts[bits] = layout
+        return layout
 
-    def _read_header(self, reader: "_Reader") -> int | None:
-        version = reader.take(1)[0]
+    def _foreign(self, version: int, kind: bytes, name: bytes) -> StoreError:
         if version != FORMAT:
-            raise StoreError(
+            return StoreError(
                 f"a packed value has format {version}; this build reads format {FORMAT}",
-                where=reader.where,
+                where=self._where,
                 fix="upgrade the reader, or upload the view again with this build",
             )
-        kind, name = reader.take(1), reader.take(8)
         if kind != _KIND_BYTES[self.kind]:
-            raise reader.broken(f"its kind is {kind!r}, not {_KIND_BYTES[self.kind]!r}")
-        if name != self._name:
-            raise StoreError(
-                f"a packed value belongs to the fingerprint {name.hex()}",
-                where=reader.where,
-                fix="read it with the serving plan of that fingerprint",
-            )
-        return _unbiased(reader.take(8))
+            return _broken(self._where, f"its kind is {kind!r}, not {_KIND_BYTES[self.kind]!r}")
+        return StoreError(
+            f"a packed value belongs to the fingerprint {name.hex()}",
+            where=self._where,
+            fix="read it with the serving plan of that fingerprint",
+        )
 
 
 def online_key(
@@ -213,11 +225,28 @@ def online_key(
     Raises:
         DataError: a join key is absent, null, or not of its type.
     """
-    entity = b"".join(_key_part(name, type_, values.get(name)) for name, type_ in join_keys)
-    tag = f"{hash_tag(entity):02x}".encode()
+    entity = entity_bytes(join_keys, values)
+    return key_head(hash_tag(entity)) + key_tail(kind, view, fingerprint) + entity
+
+
+def entity_bytes(join_keys: Sequence[tuple[str, DataType]], values: Mapping[str, Any]) -> bytes:
+    """Return the encoded key values of an entity: the end of each of its keys, in every view.
+
+    Raises:
+        DataError: a join key is absent, null, or not of its type.
+    """
+    return b"".join(_key_part(name, type_, values.get(name)) for name, type_ in join_keys)
+
+
+def key_head(tag: int) -> bytes:
+    """Return how every key with a hash tag begins."""
+    return KEY_PREFIX + b"{%02x}" % tag
+
+
+def key_tail(kind: Kind, view: str, fingerprint: str) -> bytes:
+    """Return what stands between the hash tag of a key and the entity."""
     name = view.encode()
-    head = KEY_PREFIX + b"{" + tag + b"}" + _KIND_BYTES[kind]
-    return head + bytes.fromhex(fingerprint) + _U32.pack(len(name)) + name + entity
+    return _KIND_BYTES[kind] + bytes.fromhex(fingerprint) + _U32.pack(len(name)) + name
 
 
 def read_key(key: bytes, join_keys: Sequence[tuple[str, DataType]]) -> OnlineKey:
@@ -273,11 +302,15 @@ class _Reader:
             raise self.broken(f"{len(self._data) - self._at} bytes follow its end")
 
     def broken(self, what: str) -> StoreError:
-        return StoreError(
-            f"the stored bytes are broken: {what}",
-            where=self.where,
-            fix="delete the key; it is written again by the next upload",
-        )
+        return _broken(self.where, what)
+
+
+def _broken(where: str, what: str) -> StoreError:
+    return StoreError(
+        f"the stored bytes are broken: {what}",
+        where=where,
+        fix="delete the key; it is written again by the next upload",
+    )
 
 
 def _bitmap(present: Sequence[bool], length: int) -> bytes:
@@ -287,11 +320,6 @@ def _bitmap(present: Sequence[bool], length: int) -> bytes:
 
 def _biased(instant_ms: int | None) -> int:
     return (_NEVER if instant_ms is None else instant_ms) + _BIAS
-
-
-def _unbiased(data: bytes) -> int | None:
-    stored = int.from_bytes(data, "big")
-    return None if stored == 0 else stored - _BIAS
 
 
 def _slot_bytes(slot: Slot, value: Any) -> bytes:
@@ -307,15 +335,6 @@ def _slot_bytes(slot: Slot, value: Any) -> bytes:
     return b"".join([*parts, _value_bytes(slot.name, slot.type, edge.value)])
 
 
-def _read_slot(reader: _Reader, slot: Slot) -> Any:
-    if not slot.is_edge:
-        return _read_value(reader, slot.type)
-    event_ms, ingest_ms = _read_value(reader, INT64), _read_value(reader, INT64)
-    has_id = slot.id_type is not None and reader.take(1) == b"\1"
-    event_id = _read_value(reader, slot.id_type) if has_id and slot.id_type else None
-    return Edge(event_ms, ingest_ms, event_id, _read_value(reader, slot.type))
-
-
 def _value_bytes(name: str, type_: DataType, value: Any) -> bytes:
     """The bytes of one value; what does not fit the type is refused, never cut or rounded."""
     is_of_type: bool = isinstance(value, _PYTHON_TYPES[type_.kind])
@@ -326,31 +345,14 @@ def _value_bytes(name: str, type_: DataType, value: Any) -> bytes:
             data: bytes = value.encode() if type_.kind == "string" else value
             return _U32.pack(len(data)) + data
         if type_.kind == "decimal":
-            return _unscaled(type_, Decimal(value)).to_bytes(_DECIMAL_BYTES, "big", signed=True)
+            return _unscaled(type_, Decimal(value)).to_bytes(DECIMAL_BYTES, "big", signed=True)
         if type_.kind == "date":
-            value = (value - _EPOCH).days
+            value = (value - EPOCH).days
         if type_.kind == "float64" and not isfinite(value):
             raise _misfit(name, type_, value)
         return _FIXED[type_.kind].pack(value)
     except (struct.error, OverflowError, UnicodeEncodeError, InvalidOperation, TypeError) as error:
         raise _misfit(name, type_, value) from error
-
-
-def _read_value(reader: _Reader, type_: DataType) -> Any:
-    if type_.kind in {"string", "bytes"}:
-        data = reader.take(_U32.unpack(reader.take(4))[0])
-        if type_.kind == "bytes":
-            return data
-        try:
-            return data.decode()
-        except UnicodeDecodeError as error:
-            raise reader.broken("a string is not UTF-8") from error
-    if type_.kind == "decimal":
-        unscaled = int.from_bytes(reader.take(_DECIMAL_BYTES), "big", signed=True)
-        return Decimal(unscaled).scaleb(-type_.scale, context=_EXACT)
-    form = _FIXED[type_.kind]
-    value = form.unpack(reader.take(form.size))[0]
-    return _EPOCH + timedelta(days=value) if type_.kind == "date" else value
 
 
 def _unscaled(type_: DataType, value: Decimal) -> int:
@@ -364,6 +366,8 @@ def _unscaled(type_: DataType, value: Decimal) -> int:
 
 
 def _key_part(name: str, type_: DataType, value: Any) -> bytes:
+    if type(value) is int and type_.is_integer and -_BIAS <= value < _BIAS:
+        return _INTEGER_PART + _FIXED["int64"].pack(value)  # by far the most common key
     if value is None:
         raise DataError(
             f"the join key {name!r} is null or absent",
@@ -391,9 +395,13 @@ def _read_key_part(reader: _Reader, type_: DataType) -> Any:
             raise reader.broken(f"a decimal is not of scale {type_.scale}")
         data = data[1:]
     prefix = length if type_.kind in {"string", "bytes"} else b""
-    part = _Reader(prefix + data, reader.where)
-    value = _read_value(part, INT64 if type_.is_integer else type_)
-    part.finish()
+    part = prefix + data
+    try:
+        value, end = value_reader(INT64 if type_.is_integer else type_)(part, 0)
+    except (struct.error, UnicodeDecodeError, OverflowError) as error:
+        raise reader.broken(f"a value is cut off or not of its type ({error})") from error
+    if end != len(part):
+        raise reader.broken(f"{len(part) - end} bytes follow a value")
     return value
 
 

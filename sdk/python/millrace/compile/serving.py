@@ -8,10 +8,18 @@ from millrace.codec import FORMAT, Codec, Kind, Slot
 from millrace.errors import StoreError
 from millrace.plan import FeaturePlan, ViewPlan
 from millrace.tiles import LAST_EVENT, feature_columns, tile_columns
-from millrace.types import parse_type
+from millrace.types import TIMESTAMP, parse_type
 
 DOCUMENT = "millrace/serving/v1"
 """Name and version of the document; a reader refuses another."""
+
+NEWEST_IN_WINDOW = "@ts"
+"""Suffix of the hidden row slot that holds the newest event in the window of a feature with an
+offset; any other feature's is the row's own newest event, if that lies in its window."""
+
+MERGED_AT = "@as_of"
+"""The hidden last slot of a row: the instant it was merged for. It tells nothing of earlier ones,
+which a server whose clock is behind the merging one's might ask for."""
 
 
 def serving_plan(view: ViewPlan) -> dict[str, Any]:
@@ -81,9 +89,11 @@ def _tile_slots(view: ViewPlan) -> list[dict[str, Any]]:
 
 
 def _row_slots(view: ViewPlan) -> list[dict[str, Any]]:
+    moved = [f.name + NEWEST_IN_WINDOW for f in view.features if f.window.offset_ms]
+    slots = [(f.name, str(f.type)) for f in view.features]
+    slots += [(name, str(TIMESTAMP)) for name in (*moved, MERGED_AT)]
     return [
-        {"name": f.name, "type": str(f.type), "is_edge": False, "id_type": None}
-        for f in view.features
+        {"name": name, "type": type_, "is_edge": False, "id_type": None} for name, type_ in slots
     ]
 
 

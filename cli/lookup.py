@@ -1,0 +1,112 @@
+"""``lookup``: features of one or more entities, asked from the stack's own server."""
+
+import json
+import urllib.error
+import urllib.request
+from typing import Annotated, Any
+from urllib.parse import quote, urlencode
+
+import typer
+
+from cli.output import JsonFlag, page, show_json
+from millrace.errors import EngineUnavailable, NotDeclared, ServingError
+
+_TIMEOUT_S = 10.0
+_NOT_FOUND = 404
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command(name="lookup")(lookup)
+
+
+def lookup(
+    entity: Annotated[
+        str, typer.Argument(help="An entity; for a composite view several by comma.")
+    ],
+    keys: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="KEY...",
+            help="Keys; a composite one as name=value,name=value or as a JSON object.",
+        ),
+    ],
+    features: Annotated[
+        str,
+        typer.Option(help="Names by comma: feature, view:feature, view:* or service:name."),
+    ],
+    *,
+    as_json: JsonFlag = False,
+) -> None:
+    """Look features up online, as a model would."""
+    from resources.endpoints import server_url
+    from resources.settings import settings_from_env
+
+    url = server_url(settings_from_env())
+    answers = [_answer(url, entity, key, features) for key in keys]
+    if as_json:
+        results = [{name: a[name] for name in ("key", "features", "status")} for a in answers]
+        # Each key was asked for by itself; the newest instant stands for all.
+        as_of = max(answer["as_of"] for answer in answers)
+        show_json({"entity_name": answers[0]["entity_name"], "as_of": as_of, "results": results})
+        return
+    for answer in answers:
+        _show(answer)
+
+
+def _answer(url: str, entity: str, key: str, features: str) -> dict[str, Any]:
+    query = urlencode({"entity": entity, "features": features})
+    asked = f"{url}/features/{quote(key, safe='')}?{query}"
+    try:
+        with urllib.request.urlopen(asked, timeout=_TIMEOUT_S) as reply:  # noqa: S310 - our own
+            answer: dict[str, Any] = json.load(reply)
+    except urllib.error.HTTPError as error:
+        with error:
+            raise _refusal(error.code, error.read(), url) from error
+    except (urllib.error.URLError, OSError) as error:
+        raise EngineUnavailable(
+            f"the server does not answer: {error}", where=url, fix="millrace up server"
+        ) from error
+    return answer
+
+
+def _refusal(status: int, body: bytes, url: str) -> ServingError:
+    try:
+        told = json.loads(body)["error"]
+    except (ValueError, KeyError, TypeError):
+        return ServingError(f"the server answered {status}", where=url, fix="millrace logs server")
+    kind = NotDeclared if status == _NOT_FOUND else ServingError
+    return kind(told["message"], where=told["where"], fix=told["fix"])
+
+
+def _show(answer: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    title = f"{answer['entity_name']} {_text(answer['key'])}: {answer['status']}"
+    table = Table(
+        "feature",
+        "value",
+        "ts",
+        "version",
+        "status",
+        title=title,
+        caption=f"as of {answer['as_of']}",
+    )
+    table.columns[1].justify = "right"
+    for name, feature in answer["features"].items():
+        style = None if feature["status"] == "PRESENT" else "yellow"
+        table.add_row(
+            name,
+            _text(feature["value"]),
+            _text(feature["ts"]),
+            feature["version"],
+            feature["status"],
+            style=style,
+        )
+    page.print(table)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,117 @@
+"""Tiles merged into values: each aggregate runs once over a tile, whatever windows share it.
+
+The windows without an offset that end now are nested, so their states are grown from the shortest
+to the longest: a tile that lies in all of them is merged once. A window with an offset lies
+elsewhere and is merged on its own.
+"""
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from millrace.aggregates import AGGREGATES, Aggregate, State
+from millrace.types import DataType, parse_type
+from millrace.windows import Window
+
+Span = tuple[int, int]
+"""First tile of a window and the one behind its last, as places in an ordered list of tiles."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The features that merge the same columns by the same aggregate, over different windows.
+
+    Attributes:
+        columns: places of the aggregate's columns in a tile.
+        nested: (place of the feature, place of its window) of windows that end at the query.
+        moved: the same of windows with an offset.
+    """
+
+    aggregate: Aggregate
+    type: DataType | None
+    columns: tuple[int, ...]
+    nested: tuple[tuple[int, int], ...]
+    moved: tuple[tuple[int, int], ...]
+
+    def merge_into(
+        self, values: list[Any], spans: Sequence[Span], tiles: Sequence[tuple[Any, ...]]
+    ) -> None:
+        """Write the value of each feature of the group to its place.
+
+        Args:
+            values: a row's values, by feature.
+            spans: of each window, in ``tiles``.
+            tiles: slots of the tiles, oldest first.
+        """
+        aggregate, type_ = self.aggregate, self.type
+        state, done = aggregate.init(type_), len(tiles)
+        for feature, window in sorted(self.nested, key=lambda pair: -spans[pair[1]][0]):
+            first, end = spans[window]
+            state = self._grown(state, tiles, first, min(end, done))
+            done = min(first, done)
+            values[feature] = aggregate.finalize(state, type_)
+        for feature, window in self.moved:
+            state = self._grown(aggregate.init(type_), tiles, *spans[window])
+            values[feature] = aggregate.finalize(state, type_)
+
+    def _grown(self, state: State, tiles: Sequence[tuple[Any, ...]], first: int, end: int) -> State:
+        merge, unpack, type_ = self.aggregate.merge, self.aggregate.unpack, self.type
+        if len(self.columns) == 1:
+            (column,) = self.columns
+            for tile in tiles[first:end]:
+                state = merge(state, unpack((tile[column],), type_))
+            return state
+        for tile in tiles[first:end]:
+            state = merge(state, unpack(tuple([tile[i] for i in self.columns]), type_))
+        return state
+
+
+def groups_of(
+    features: Sequence[Mapping[str, Any]], windows: Sequence[Window], tile_slots: Sequence[str]
+) -> tuple[Group, ...]:
+    """Return the groups of a serving plan's features; ``windows`` are the distinct ones."""
+    members: dict[tuple[Any, ...], list[tuple[int, int]]] = {}
+    for place, feature in enumerate(features):
+        columns = tuple(tile_slots.index(name) for name in feature["merged_from"])
+        key = (feature["aggregate"], feature["input_type"], columns)
+        members.setdefault(key, []).append((place, windows.index(window_of(feature))))
+    return tuple(
+        Group(
+            AGGREGATES[aggregate],
+            None if input_type is None else parse_type(input_type),
+            columns,
+            nested=tuple(pair for pair in pairs if not windows[pair[1]].offset_ms),
+            moved=tuple(pair for pair in pairs if windows[pair[1]].offset_ms),
+        )
+        for (aggregate, input_type, columns), pairs in members.items()
+    )
+
+
+def window_of(feature: Mapping[str, Any]) -> Window:
+    """Return the window of a serving plan's feature."""
+    window = feature["window"]
+    return Window(window["length_ms"], window["hop_ms"], window["offset_ms"])
+
+
+def span_of(window: Window, as_of_ms: int, start_ms: int, starts: Sequence[int]) -> Span:
+    """Return which of the tiles, by their ordered starts, a window holds at an instant.
+
+    A tile belongs to a window as a whole; its start alone decides, so that a coarse one, merged of
+    neighbours that no feature can tell apart any more, still counts where they would.
+    """
+    tail_ms, end_ms = window.bounds(as_of_ms)
+    first = bisect_left(starts, start_ms if tail_ms is None else max(tail_ms, start_ms))
+    return first, max(first, bisect_left(starts, end_ms))
+
+
+def next_change_ms(window: Window, span: Span, starts: Sequence[int]) -> int | None:
+    """Return when time alone first moves a tile out of the window or into it; None: never."""
+    first, end = span
+    hop, changes = window.hop_ms, []
+    if window.length_ms is not None and first < end:
+        behind = (starts[first] // hop + 1) * hop
+        changes.append(behind + window.offset_ms + window.length_ms)
+    if window.offset_ms and end < len(starts):
+        changes.append((starts[end] // hop + 1) * hop + window.offset_ms)
+    return min(changes, default=None)

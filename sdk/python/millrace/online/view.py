@@ -1,0 +1,255 @@
+"""One version of a published view: tiles into rows, rows into answers.
+
+Everything comes from the serving plan, a document; no declaration is needed. Nothing here reads a
+clock or a store.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from millrace.codec import Packed, read_tile_field, tile_field
+from millrace.compile.serving import MERGED_AT, NEWEST_IN_WINDOW, codec_of
+from millrace.durations import DAY_MS
+from millrace.errors import StoreError
+from millrace.online.merging import groups_of, next_change_ms, span_of, window_of
+from millrace.types import DataType, parse_type
+
+Status = Literal["PRESENT", "NULL_VALUE", "NOT_FOUND", "OUTSIDE_MAX_AGE", "STALE"]
+
+TILE_FIELD_BYTES = 8
+"""Length of the fields of a tiles hash that are tiles; a shorter one is the store's own affair."""
+
+CLOCK_MARGIN_MS = 2 * DAY_MS
+"""Tiles are dropped only when they are out of reach by this much, as clocks may be wrong."""
+
+
+Answer = tuple[Any, int | None, Status]
+"""What is served of one feature: its value, the event time of the newest event in its window (also
+where the input of that one is null), and its status. A bare tuple: thousands are made a request."""
+
+
+class OnlineFeature(NamedTuple):
+    """A feature as an answer needs it.
+
+    Attributes:
+        window: place of its window among the view's distinct ones.
+        ts_slot: place in the row of its own newest event; None: the row's newest, if in the window.
+        empty: the value of a window without events.
+    """
+
+    name: str
+    type: DataType
+    window: int
+    ts_slot: int | None
+    empty: Any
+
+
+class OnlineView:
+    """Merges and answers for one version of a view.
+
+    Attributes:
+        name: of the view.
+        fingerprint: of the version; every key and packed value carries it.
+        entities: names, in the order of the join keys.
+        join_keys: name and type of each.
+        features: in declared order, as their values stand in a row.
+        freshness_ms: the view's promise; None for none.
+    """
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self.tiles = codec_of(document, "tile")
+        self.rows = codec_of(document, "row")
+        self.name: str = document["view"]
+        self.fingerprint: str = document["fingerprint"]
+        self.entities = tuple(key["entity"] for key in document["join_keys"])
+        self.join_keys = tuple((k["name"], parse_type(k["type"])) for k in document["join_keys"])
+        self.ttl_ms: int | None = document["ttl_ms"]
+        self.freshness_ms: int | None = document["freshness_ms"]
+        self._start_ms: int = document["start_ms"]
+        listed = document["features"]
+        self._windows = list(dict.fromkeys(window_of(feature) for feature in listed))
+        self._groups = groups_of(listed, self._windows, [slot.name for slot in self.tiles.slots])
+        slots = {slot.name: place for place, slot in enumerate(self.rows.slots)}
+        self._merged_at = slots[MERGED_AT]
+        self.features = tuple(
+            OnlineFeature(
+                feature["name"],
+                parse_type(feature["type"]),
+                self._windows.index(window_of(feature)),
+                slots.get(feature["name"] + NEWEST_IN_WINDOW),
+                feature["empty"],
+            )
+            for feature in listed
+        )
+
+    @classmethod
+    def from_plan(cls, document: Mapping[str, Any]) -> "OnlineView":
+        """Return the view of a published serving plan.
+
+        Raises:
+            StoreError: the document, or the codec it was written for, is of another version, or
+                something is missing from it.
+        """
+        try:
+            return cls(document)
+        except (KeyError, ValueError, TypeError) as error:
+            raise StoreError(
+                f"the serving plan cannot be read: {error!r}",
+                where=f"serving plan of {document.get('view')}",
+                fix="publish the view again",
+            ) from error
+
+    def merge(self, tiles: Mapping[bytes, bytes], as_of_ms: int) -> Packed:
+        """Return the row of an entity at an instant.
+
+        Args:
+            tiles: the entity's hash as stored; fields that are no tiles are passed over.
+            as_of_ms: the instant; after the newest event in the tiles, for a tile is never cut.
+
+        Returns:
+            The values of all features, the newest event, and the instant from which time alone
+            may change a value or a ``ts``: a tile leaves a tail, or enters a window in the past.
+
+        Raises:
+            StoreError: a tile is broken, or of another version.
+        """
+        fields = sorted(field for field in tiles if len(field) == TILE_FIELD_BYTES)
+        starts = [read_tile_field(field) for field in fields]
+        spans = [span_of(w, as_of_ms, self._start_ms, starts) for w in self._windows]
+        # The newest is read even if it left every window: it says how old the entity is.
+        needed = {len(starts) - 1}.union(*(range(*span) for span in spans)) if starts else set()
+        packed = {place: self.tiles.decode(tiles[fields[place]]) for place in needed}
+
+        values: list[Any] = [None] * len(self.rows.slots)
+        held = [packed[place].values if place in packed else () for place in range(len(starts))]
+        for group in self._groups:
+            group.merge_into(values, spans, held)
+        for feature in self.features:
+            first, end = spans[feature.window]
+            if feature.ts_slot is not None and first < end:
+                values[feature.ts_slot] = packed[end - 1].event_ms
+        values[self._merged_at] = as_of_ms
+        changes = [
+            next_change_ms(window, span, starts)
+            for window, span in zip(self._windows, spans, strict=True)
+        ]
+        return Packed(
+            tuple(values),
+            event_ms=max(
+                (t.event_ms for t in packed.values() if t.event_ms is not None), default=None
+            ),
+            valid_until_ms=min((c for c in changes if c is not None), default=None),
+        )
+
+    def newest_ms(self, tiles: Mapping[bytes, bytes]) -> int | None:
+        """Return the event time of the newest event in an entity's tiles; None without a tile.
+
+        Raises:
+            StoreError: the newest tile is broken, or of another version.
+        """
+        newest = max((field for field in tiles if len(field) == TILE_FIELD_BYTES), default=None)
+        return None if newest is None else self.tiles.decode(tiles[newest]).event_ms
+
+    def earliest_ms(self, row: Packed) -> int:
+        """Return the first instant a row tells of: it knows nothing of what had left before."""
+        merged_at_ms: int = row.values[self._merged_at]
+        return merged_at_ms
+
+    def holds(self, row: Packed, as_of_ms: int) -> bool:
+        """Say whether a row tells of an instant; if not, its tiles must be merged again."""
+        until = row.valid_until_ms
+        return self.earliest_ms(row) <= as_of_ms and (until is None or as_of_ms < until)
+
+    def answer(
+        self,
+        row: Packed,
+        as_of_ms: int,
+        progress_ms: int | None,
+        places: Sequence[int] | None = None,
+    ) -> list[Answer]:
+        """Return what a row says at an instant; see ``at`` and ``Moment.answer``."""
+        return self.at(as_of_ms, progress_ms, places).answer(row)
+
+    def at(
+        self, as_of_ms: int, progress_ms: int | None, places: Sequence[int] | None = None
+    ) -> "Moment":
+        """Return what answers for any row of the view at an instant.
+
+        Args:
+            as_of_ms: the instant.
+            progress_ms: up to when the pipeline has worked; None if that is not known, and then a
+                promise of freshness is not kept.
+            places: which features, by place; None for all.
+        """
+        asked = range(len(self.features)) if places is None else places
+        is_late = self.freshness_ms is not None and (
+            progress_ms is None or as_of_ms - progress_ms > self.freshness_ms
+        )
+        return Moment(
+            [window.bounds(as_of_ms)[0] for window in self._windows],
+            [(place, self.features[place].window, self.features[place].ts_slot) for place in asked],
+            None if self.ttl_ms is None else as_of_ms - self.ttl_ms,
+            "STALE" if is_late else "PRESENT",
+        )
+
+    def absent(self, places: Sequence[int] | None = None) -> list[Answer]:
+        """Return what is said of an entity without a tile and a row: counts 0, the rest null."""
+        asked = range(len(self.features)) if places is None else places
+        return [(self.features[place].empty, None, "NOT_FOUND") for place in asked]
+
+    def out_of_reach(self, tiles: Mapping[bytes, bytes], as_of_ms: int) -> list[bytes]:
+        """Return the tile fields that no feature will ever look at again, but for the newest.
+
+        The newest stays, so that an entity once known is not forgotten.
+        """
+        tails = [window.bounds(as_of_ms)[0] for window in self._windows]
+        if None in tails:
+            return []
+        last = tile_field(min(tail for tail in tails if tail is not None) - CLOCK_MARGIN_MS)
+        fields = [field for field in tiles if len(field) == TILE_FIELD_BYTES]
+        newest = max(fields, default=b"")
+        return [field for field in fields if field < last and field != newest]
+
+
+class Moment:
+    """An instant at which rows are asked, with all that does not differ between them."""
+
+    def __init__(
+        self,
+        tails_ms: Sequence[int | None],
+        fields: Sequence[tuple[int, int, int | None]],
+        oldest_ms: int | None,
+        fresh: Status,
+    ) -> None:
+        self._tails_ms = tails_ms
+        self._fields = fields
+        self._oldest_ms = oldest_ms
+        self._fresh = fresh
+
+    def answer(self, row: Packed) -> list[Answer]:
+        """Return what a row says; the instant must be one that it holds for.
+
+        Returns:
+            One answer per feature, in the order asked.
+        """
+        values, newest_ms = row.values, row.event_ms
+        # By window: the newest event in it, and what a value of that age is called.
+        aged = [
+            self._aged(
+                newest_ms
+                if newest_ms is not None and (tail_ms is None or newest_ms >= tail_ms)
+                else None
+            )
+            for tail_ms in self._tails_ms
+        ]
+        answers: list[Answer] = []
+        for place, window, ts_slot in self._fields:
+            value = values[place]
+            ts_ms, status = aged[window] if ts_slot is None else self._aged(values[ts_slot])
+            answers.append((value, ts_ms, "NULL_VALUE" if value is None else status))
+        return answers
+
+    def _aged(self, ts_ms: int | None) -> tuple[int | None, Status]:
+        if ts_ms is not None and self._oldest_ms is not None and ts_ms < self._oldest_ms:
+            return ts_ms, "OUTSIDE_MAX_AGE"
+        return ts_ms, self._fresh

@@ -1,0 +1,126 @@
+"""The application: its parts put together, and its errors as HTTP."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from http import HTTPStatus
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from millrace.errors import PlatformError
+from serving import openapi
+from serving.engine import LookupEngine
+from serving.errors import error_body, headers_of, status_of
+from serving.gate import Gate, GateState
+from serving.metrics import ServerMetrics
+from serving.plans import PublishedPlans
+from serving.routes import Routes
+from serving.store import ServingStore, open_client
+
+logger = logging.getLogger(__name__)
+
+MOST_IN_FLIGHT = 512
+
+
+def create_app(
+    store_url: str | Callable[[], str],
+    *,
+    now_ms: Callable[[], int] | None = None,
+    most_in_flight: int = MOST_IN_FLIGHT,
+) -> FastAPI:
+    """Return the server's application; it connects to the store when it is started.
+
+    Args:
+        store_url: URL of the store, or what gives it at each attempt to connect.
+        now_ms: the clock, epoch milliseconds; the system's if None.
+        most_in_flight: requests answered at a time; one more is a 429.
+
+    Raises:
+        SetupError: the URL is of no known kind.
+    """
+    if isinstance(store_url, str):
+        open_client(store_url)  # refused here, not at the first request
+        address: str = store_url
+        url: Callable[[], str] = lambda: address  # noqa: E731
+    else:
+        url = store_url
+    clock = _system_now_ms if now_ms is None else now_ms
+    metrics = ServerMetrics()
+    store = ServingStore(url, metrics.store_errors.inc)
+    plans = PublishedPlans(store, metrics, clock)
+    gate = GateState(most_in_flight)
+    engine = LookupEngine(store, metrics, clock)
+    app = FastAPI(
+        title="Millrace online features",
+        version=version("millrace"),
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # the gate counts
+        lifespan=partial(_lifespan, store=store, plans=plans, engine=engine),
+    )
+    app.state.gate = gate
+    Routes(engine, plans, metrics, gate).add_to(app)
+    app.add_middleware(Gate, state=gate, metrics=metrics)
+    app.add_exception_handler(PlatformError, _platform_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _own_fault)
+    app.openapi = partial(openapi.document, app)  # type: ignore[method-assign]
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(
+    _: FastAPI, store: ServingStore, plans: PublishedPlans, engine: LookupEngine
+) -> AsyncIterator[None]:
+    with suppress(PlatformError):  # the store may come later; requests say so until then
+        await plans.load()
+    stop = asyncio.Event()
+    refresh = asyncio.get_running_loop().create_task(plans.keep_fresh(stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await refresh
+        await engine.finish()
+        await store.close()
+
+
+def _system_now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+async def _platform_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, PlatformError):
+        raise error
+    status = status_of(error)
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        logger.error("request %s failed", request.state.request_id, exc_info=error)
+    return _error_response(request, status, (error.code, error.what, error.where, error.fix))
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    path, status = request.url.path, HTTPStatus(error.status_code)
+    told = {
+        HTTPStatus.NOT_FOUND: f"there is no {path}",
+        HTTPStatus.METHOD_NOT_ALLOWED: f"{path} does not take {request.method}",
+    }.get(status, str(error.detail))
+    code = status.phrase.lower().replace(" ", "_")
+    return _error_response(request, status, (code, told, path, "see /docs"))
+
+
+async def _own_fault(request: Request, _: Exception) -> Response:
+    """Tell nothing of the fault; the server's log has it, by the request's id."""
+    told = ("internal", "the server met a fault of its own", "server", "report the request_id")
+    return _error_response(request, HTTPStatus.INTERNAL_SERVER_ERROR, told)
+
+
+def _error_response(request: Request, status: int, told: tuple[str, str, str, str]) -> Response:
+    body = error_body(*told, request.state.request_id)
+    return Response(body, status, headers_of(status), media_type="application/json")

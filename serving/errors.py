@@ -1,0 +1,103 @@
+"""What a request can meet, and the HTTP status of each error.
+
+The one place that maps the platform's errors to HTTP. The body is always
+``{"error": {"code", "message", "where", "fix", "request_id"}}``.
+"""
+
+from http import HTTPStatus
+
+import msgspec
+
+from millrace.errors import (
+    EngineUnavailable,
+    NotDeclared,
+    PlatformError,
+    ServingError,
+    StoreError,
+)
+from resources.store import StoreUnavailable
+
+
+class BadRequest(ServingError):
+    """The request is malformed, or asks for what does not go together."""
+
+    code = "bad_request"
+
+
+class TooLarge(ServingError):
+    """The body, or the number of keys, is beyond what one request may hold."""
+
+    code = "too_large"
+
+
+class Overloaded(ServingError):
+    """Too many requests are being answered; the same one may succeed later."""
+
+    code = "overloaded"
+    retryable = True
+
+
+class NotReady(ServingError):
+    """Nothing is published yet, or the server is stopping."""
+
+    code = "not_ready"
+    retryable = True
+
+
+class DeadlineExceeded(ServingError):
+    """The answer took longer than the request allowed."""
+
+    code = "deadline_exceeded"
+    retryable = True
+
+
+_STATUSES: tuple[tuple[type[PlatformError], HTTPStatus], ...] = (
+    (BadRequest, HTTPStatus.BAD_REQUEST),
+    (NotDeclared, HTTPStatus.NOT_FOUND),
+    (TooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    (Overloaded, HTTPStatus.TOO_MANY_REQUESTS),
+    (NotReady, HTTPStatus.SERVICE_UNAVAILABLE),
+    (StoreUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),
+    (EngineUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),
+    (DeadlineExceeded, HTTPStatus.GATEWAY_TIMEOUT),
+    (StoreError, HTTPStatus.INTERNAL_SERVER_ERROR),
+)
+"""The first that fits counts: a subclass stands before its base."""
+
+RETRY_AFTER_S = 1
+"""What ``Retry-After`` says beside 429 and 503."""
+
+
+class ErrorDetail(msgspec.Struct, frozen=True):
+    """What is wrong, where, and how to mend it."""
+
+    code: str
+    message: str
+    where: str
+    fix: str
+    request_id: str
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    """The body of every answer that is not 2xx."""
+
+    error: ErrorDetail
+
+
+def status_of(error: PlatformError) -> int:
+    """Return the HTTP status of an error; 500 for one that no request can cause."""
+    for kind, status in _STATUSES:
+        if isinstance(error, kind):
+            return int(status)
+    return int(HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def error_body(code: str, message: str, where: str, fix: str, request_id: str) -> bytes:
+    """Return the body of an error as JSON."""
+    return msgspec.json.encode(ErrorBody(ErrorDetail(code, message, where, fix, request_id)))
+
+
+def headers_of(status: int) -> dict[str, str]:
+    """Return the headers that go with the status of an error."""
+    is_for_later = status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
+    return {"retry-after": str(RETRY_AFTER_S)} if is_for_later else {}

@@ -1,0 +1,173 @@
+"""Views, events and packed tiles for tests of the online half, beside what the reference says."""
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+from millrace.aggregates import AGGREGATES, Place
+from millrace.codec import Packed, tile_field
+from millrace.compile.serving import serving_plan
+from millrace.expressions import column_expression
+from millrace.online.view import OnlineView
+from millrace.plan import (
+    Column,
+    EntityPlan,
+    FeaturePlan,
+    Measure,
+    SourcePlan,
+    StreamPlan,
+    ViewPlan,
+)
+from millrace.tiles import TileEvent, build_tile, tile_start_ms
+from millrace.types import INT64, STRING, DataType
+from millrace.windows import Window
+from tests import reference
+
+SOURCE = SourcePlan(
+    name="events",
+    columns=(Column("id", INT64), Column("at", INT64)),
+    event_time="at",
+    event_id="id",
+    ingest_time=None,
+    allowed_lateness_ms=0,
+    clock_skew_ms=0,
+    dedup_horizon_ms=0,
+    batch=None,
+    stream=StreamPlan("events", "json"),
+    description="",
+    fingerprint="0" * 16,
+)
+
+
+def feature_of(
+    name: str,
+    aggregate: str,
+    window: Window,
+    type_: DataType | None = None,
+) -> FeaturePlan:
+    """A feature of the column ``v_<type>``; without a type it counts rows."""
+    measure = None if type_ is None else Measure(f"m_{type_.kind}", _column(type_))
+    return FeaturePlan(name, aggregate, measure, window, AGGREGATES[aggregate].result_type(type_))
+
+
+def _column(type_: DataType) -> Any:
+    return column_expression(f"v_{type_.kind}", type_)
+
+
+def view_of(
+    features: Sequence[FeaturePlan],
+    *,
+    name: str = "view",
+    entities: tuple[EntityPlan, ...] = (EntityPlan("thing", "k", STRING),),
+    start: date = date(1960, 1, 1),
+    ttl_ms: int | None = None,
+    freshness_ms: int | None = None,
+    fingerprint: str = "00ff00ff00ff00ff",
+) -> ViewPlan:
+    return ViewPlan(
+        name=name,
+        entities=entities,
+        source=SOURCE,
+        start=start,
+        filter=None,
+        measures=tuple(dict.fromkeys(f.measure for f in features if f.measure is not None)),
+        features=tuple(features),
+        ttl_ms=ttl_ms,
+        freshness_ms=freshness_ms,
+        owner=None,
+        tags={},
+        checks=(),
+        description="",
+        fingerprint=fingerprint,
+    )
+
+
+def document_of(view: ViewPlan) -> dict[str, Any]:
+    """The serving plan as it comes out of the store."""
+    document: dict[str, Any] = json.loads(json.dumps(serving_plan(view)))
+    return document
+
+
+def packed_tiles(
+    view: ViewPlan, events: Iterable[reference.Event], *, coarse_for_ms: int | None = None
+) -> dict[bytes, bytes]:
+    """An entity's tiles as stored; those that no query from ``coarse_for_ms`` on tells apart are
+    one."""
+    online, hop_ms = OnlineView.from_plan(document_of(view)), view.tile_hop_ms
+    held: dict[int, list[TileEvent]] = {}
+    for event in events:
+        assert event.event_ms is not None
+        if event.event_ms >= view.start_ms:
+            place = Place(event.event_ms, event.ingest_ms, event.event_id)
+            values = {m.name: event.value for m in view.measures}
+            start_ms = tile_start_ms(event.event_ms, hop_ms)
+            held.setdefault(start_ms, []).append(TileEvent(place, values))
+    if coarse_for_ms is not None:
+        held = _coarse(view, held, coarse_for_ms)
+    packed = {}
+    for start_ms, inside in held.items():
+        tile = build_tile(view, inside)
+        values_ = tuple(tile[slot.name] for slot in online.tiles.slots)
+        packed[tile_field(start_ms)] = online.tiles.encode(Packed(values_, tile["last_event_ms"]))
+    return packed
+
+
+def _coarse(
+    view: ViewPlan, held: dict[int, list[TileEvent]], from_ms: int
+) -> dict[int, list[TileEvent]]:
+    merged: dict[int, list[TileEvent]] = {}
+    latest: int | None = None
+    for start_ms in sorted(held):
+        if latest is None or _can_part(view, latest, start_ms, from_ms):
+            latest = start_ms
+        merged.setdefault(latest, []).extend(held[start_ms])
+    return merged
+
+
+def _can_part(view: ViewPlan, left_ms: int, right_ms: int, from_ms: int) -> bool:
+    """Some window, now or later, begins or ends between the starts of two tiles."""
+    for feature in view.features:
+        tail_ms, end_ms = feature.window.bounds(from_ms)
+        hop_ms = feature.window.hop_ms
+        between = right_ms // hop_ms * hop_ms  # the last edge that could part them
+        if between <= left_ms:
+            continue
+        if tail_ms is not None and between >= tail_ms:
+            return True
+        if feature.window.offset_ms and between >= end_ms:
+            return True
+    return False
+
+
+def expected(feature: FeaturePlan, view: ViewPlan, events: list[reference.Event], q_ms: int) -> Any:
+    """The value by the reference."""
+    window = feature.window
+    name = "count_rows" if feature.measure is None else feature.aggregate
+    type_ = "int64" if feature.measure is None else str(feature.measure.type)
+    asked = reference.Feature(name, window.length_ms, window.hop_ms, window.offset_ms, type_)
+    return reference.value(events, asked, "k", q_ms, hindsight=True, start_ms=view.start_ms)
+
+
+def expected_ts(
+    feature: FeaturePlan, view: ViewPlan, events: list[reference.Event], q_ms: int
+) -> int | None:
+    """The newest event in the window by the reference."""
+    window = feature.window
+    asked = reference.Feature("count_rows", window.length_ms, window.hop_ms, window.offset_ms)
+    tail_ms, end_ms = reference.bounds(asked, q_ms)
+    inside = [
+        e.event_ms
+        for e in events
+        if e.event_ms is not None
+        and (tail_ms is None or e.event_ms >= tail_ms)
+        and view.start_ms <= e.event_ms < end_ms
+    ]
+    return max(inside, default=None)
+
+
+def size_of(values: Iterable[object]) -> float:
+    """The largest magnitude, to which the error of a spread is relative."""
+    sizes = [abs(float(v)) for v in values if isinstance(v, (int, float, Decimal))]
+    return max(sizes, default=0.0)

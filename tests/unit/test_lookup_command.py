@@ -1,0 +1,124 @@
+"""``millrace lookup``: what it asks the server, and what it shows."""
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from cli.lookup import register
+from millrace.errors import EngineUnavailable, NotDeclared, ServingError
+from resources import endpoints
+from resources.settings import Settings
+
+FEATURES = {
+    "n_1h": {"value": 3, "ts": "2025-11-25T12:00:02.000Z", "version": "v1", "status": "PRESENT"},
+    "last": {"value": None, "ts": None, "version": "v1", "status": "NULL_VALUE"},
+}
+ANSWER = {
+    "entity_name": "customer",
+    "as_of": "2025-11-25T12:00:03.120Z",
+    "key": 101,
+    "features": FEATURES,
+    "status": "PARTIAL",
+}
+
+
+@dataclass
+class FakeServer:
+    """Answers every GET with what it is told, and remembers the paths."""
+
+    url: str = ""
+    status: int = 200
+    answer: Any = field(default_factory=lambda: ANSWER)
+    asked: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
+    fake = FakeServer()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            fake.asked.append(self.path)
+            body = json.dumps(fake.answer).encode()
+            self.send_response(fake.status)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        fake.url = f"http://127.0.0.1:{listening.server_port}"
+        monkeypatch.setattr(endpoints, "server_url", lambda _settings: fake.url)
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        yield fake
+        listening.shutdown()
+
+
+@pytest.fixture
+def app() -> typer.Typer:
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    register(app)
+    return app
+
+
+def run(app: typer.Typer, *arguments: str) -> Any:
+    return CliRunner().invoke(app, ["lookup", *arguments])
+
+
+def test_it_shows_a_table(app: typer.Typer, server: FakeServer) -> None:
+    result = run(app, "customer", "101", "--features", "n_1h,last")
+    assert result.exit_code == 0
+    for text in (
+        "customer 101: PARTIAL",
+        "n_1h",
+        "PRESENT",
+        "NULL_VALUE",
+        "v1",
+        "as of 2025-11-25",
+    ):
+        assert text in result.stdout
+    assert server.asked == ["/features/101?entity=customer&features=n_1h%2Clast"]
+
+
+def test_json_is_the_form_of_a_lookup(app: typer.Typer, server: FakeServer) -> None:
+    result = run(app, "customer", "101", "a/b", "--features", "n_1h", "--json")
+    told = json.loads(result.stdout)
+    assert (told["entity_name"], told["as_of"]) == ("customer", "2025-11-25T12:00:03.120Z")
+    assert told["results"] == [{"key": 101, "features": FEATURES, "status": "PARTIAL"}] * 2
+    assert server.asked[1].startswith("/features/a%2Fb?")
+
+
+def test_what_the_server_refuses_is_told_with_its_mend(
+    app: typer.Typer, server: FakeServer
+) -> None:
+    error = {"code": "x", "message": "no feature 'n'", "where": "customer", "fix": "known: n_1h"}
+    server.status, server.answer = 404, {"error": {**error, "request_id": "7"}}
+    unknown = run(app, "customer", "101", "--features", "n").exception
+    assert isinstance(unknown, NotDeclared)
+    assert (unknown.what, unknown.fix) == ("no feature 'n'", "known: n_1h")
+    server.status, server.answer = 500, []
+    broken = run(app, "customer", "101", "--features", "n").exception
+    assert isinstance(broken, ServingError)
+    assert "the server answered 500" in broken.what
+
+
+def test_a_server_that_is_away_is_said_to_be(
+    app: typer.Typer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(_: Settings) -> str:
+        return "http://127.0.0.1:1"
+
+    monkeypatch.setattr(endpoints, "server_url", away)
+    error = run(app, "customer", "101", "--features", "n").exception
+    assert isinstance(error, EngineUnavailable)
+    assert error.fix == "millrace up server"
