@@ -14,6 +14,7 @@ from cli.output import console, page, progress
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cli.demo_live import LiveProof
     from cli.demo_recompute import ViewProof
     from cli.demo_report import Books, TrainingProof
     from cli.demo_sets import DemoSet
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from millrace.plan import Plan
     from resources.settings import Settings
 
-_PARTS = ["spark", "dagster"]
 _LINE = 90
 
 
@@ -51,7 +51,7 @@ def demo(
     ] = False,
     down: Annotated[bool, typer.Option("--down", help="Stop the stack at the end.")] = False,
 ) -> None:
-    """Backfill real data through Dagster, build training sets, and recompute a sample of them.
+    """Backfill real data through Dagster, stream more of it, serve it, and recompute all of that.
 
     May be run again at any time. Exit 1 if anything differs from what it should be.
     """
@@ -82,7 +82,9 @@ def demo(
     with watch.step("what was dirty, and where it went"):
         books = _books(settings, sets, followers)
         demo_report.show_books(books)
-    is_proven = demo_report.show_proven(followers, training, proofs, books)
+    with watch.step("the same views live: real events, sent now"):
+        live = _live(settings, plan, sets)
+    is_proven = demo_report.show_proven(followers, training, proofs, books, live)
     demo_report.show_seconds(watch.seconds)
     _end(settings, sets, down=down)
     if not is_proven:
@@ -94,7 +96,7 @@ def _start(settings: "Settings") -> None:
 
     # The stack reads the environment, as it does for `millrace up` in a shell.
     os.environ["MILLRACE_VIEWS"] = os.pathsep.join(map(str, settings.views[1:]))
-    up(_PARTS)
+    up()
 
 
 def _declared(settings: "Settings") -> "Plan":
@@ -218,12 +220,32 @@ def _books(
     return [balance(spark, settings, one, results[one.source]) for one in sets]
 
 
+def _live(settings: "Settings", plan: "Plan", sets: "Sequence[DemoSet]") -> "LiveProof":
+    from cli import demo_live
+
+    one = demo_live.live_set(sets)
+    versions = demo_live.deploy_streams(settings, plan, one)
+    sent, watcher = demo_live.stream_and_watch(settings, plan, one, versions)
+    proof = demo_live.LiveProof(
+        source=one.source,
+        versions=versions,
+        sent=sent,
+        latencies_ms=sorted(watcher.latencies_ms),
+        unanswered=len(watcher.waiting),
+        dead_letter=demo_live.poison(settings, plan, one.source),
+        parity=demo_live.audit(settings, plan, one),
+        books=demo_live.source_books(settings, plan, one.source),
+    )
+    demo_live.show_live(proof)
+    return proof
+
+
 def _end(settings: "Settings", sets: "Sequence[DemoSet]", *, down: bool) -> None:
     from cli.demo_report import show_next
     from cli.stack import down as stop
-    from resources.endpoints import dagster_url
+    from resources.endpoints import dagster_url, server_url
 
     if down:
         stop()
         return
-    show_next(settings, dagster_url(settings), sets)
+    show_next(settings, dagster_url(settings), server_url(settings), sets)

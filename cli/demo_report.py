@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
     from rich.table import Table
 
+    from cli.demo_live import LiveProof
     from cli.demo_recompute import Comparison, ViewProof
     from cli.demo_sets import DemoSet
     from jobs.range_runs import PartitionResult, RunFollower
@@ -68,7 +69,9 @@ class Books:
 
 def show_intention(settings: "Settings", sets: "Sequence[DemoSet]") -> None:
     """Say what will be done, with what, and where."""
-    page.print("[bold]Millrace[/bold]: one declaration, its history, and a training set.\n")
+    page.print(
+        "[bold]Millrace[/bold]: one declaration, its history, a training set, and live values.\n"
+    )
     for one in sets:
         views = ", ".join(one.views)
         page.print(f"  [bold]{one.source}[/bold]: {one.title}, {len(one.days)} days")
@@ -182,7 +185,12 @@ def _dead_letters(settings: "Settings", demo_set: "DemoSet") -> dict[str, int]:
     table = open_table(settings, f"dead_letters/{demo_set.source}")
     if table is None:
         return {}
-    letters = table.to_pyarrow_table(columns=["reason", "event_day"]).to_pylist()
+    columns = ["reason", "event_day", "origin"]
+    letters = [
+        letter
+        for letter in table.to_pyarrow_table(columns=columns).to_pylist()
+        if not letter["origin"].startswith("kafka:")
+    ]
     return Counter(
         letter["reason"]
         for letter in letters
@@ -210,11 +218,13 @@ def show_proven(
     training: Sequence[TrainingProof],
     proofs: "Sequence[ViewProof]",
     books: Sequence[Books],
+    live: "LiveProof",
 ) -> bool:
     """Show the claims and what became of them; return True if all of them hold."""
     claims = [
         *_claims_of_build(followers, books),
         *_claims_of_values(training, proofs),
+        *_claims_of_streams(live),
     ]
     page.rule("[bold]what was proven", align="left")
     table = _table("claim", "evidence", "")
@@ -268,6 +278,29 @@ def _claims_of_values(
     ]
 
 
+def _claims_of_streams(live: "LiveProof") -> "list[Claim]":
+    values = sum(report.values for report in live.parity)
+    differing = sum(report.differing for report in live.parity)
+    within = f"p50 {live.percentile_ms(0.5)} ms, p99 {live.percentile_ms(0.99)} ms"
+    return [
+        (
+            "an event is served soon after it was sent",
+            f"{len(live.latencies_ms):,} watched of {live.sent:,} sent, {within}",
+            bool(live.latencies_ms) and live.unanswered == 0,
+        ),
+        (
+            "served values equal their recomputation",
+            f"{values:,} values, {differing:,} differ",
+            bool(live.parity) and all(report.is_equal for report in live.parity),
+        ),
+        (
+            "a poisoned event stops nothing and is kept",
+            f"{live.dead_letter.reason}, in {live.dead_letter.topic}",
+            live.dead_letter.is_intact,
+        ),
+    ]
+
+
 def _agreement(claim: str, found: "Sequence[Comparison]") -> "Claim":
     values = sum(one.values for one in found)
     mismatches = sum(one.mismatches for one in found)
@@ -284,9 +317,11 @@ def show_seconds(seconds: Mapping[str, float]) -> None:
     page.print(table)
 
 
-def show_next(settings: "Settings", url: str, sets: "Sequence[DemoSet]") -> None:
+def show_next(settings: "Settings", url: str, api_url: str, sets: "Sequence[DemoSet]") -> None:
     """Show what was left open, and what to try."""
-    view = sets[0].views[0]
+    from cli.demo_live import live_set
+
+    view, live = sets[0].views[0], live_set(sets)
     training = settings.home / "demo" / f"training_spark_{sets[0].source}.parquet"
     page.rule("[bold]left open", align="left")
     links = _table("", "")
@@ -294,14 +329,17 @@ def show_next(settings: "Settings", url: str, sets: "Sequence[DemoSet]") -> None
     links.add_row("asset graph", f"{url}/asset-groups")
     links.add_row(f"partitions of {view}", f"{url}/assets/features/{view}?view=partitions")
     links.add_row("runs", f"{url}/runs")
+    links.add_row("streams", f"{url}/assets/online/{live.watched}")
+    links.add_row("online API", f"{api_url}/docs")
     links.add_row("training set", str(training))
     page.print(links, soft_wrap=True)
     page.print("\nTo try next:", style="bold")
-    for line in _commands(view):
+    curl = f"curl -s {api_url}/v1/features:lookup -d '{live.question}'"
+    for line in (*_commands(view, live.watched), curl):
         page.print(f"  {line}", markup=False, soft_wrap=True)
 
 
-def _commands(view: str) -> list[str]:
+def _commands(view: str, watched: str) -> list[str]:
     views = os.environ.get("MILLRACE_VIEWS")
     return [
         ". .venv/bin/activate",
@@ -309,6 +347,8 @@ def _commands(view: str) -> list[str]:
         f"millrace plan {view}",
         f"millrace compile {view} --target spark",
         f"millrace backfill {view} --start 2013-01-01 --end 2013-01-08",
+        "millrace stream status",
+        f"millrace parity {watched}",
         "millrace status",
         "millrace down",
     ]

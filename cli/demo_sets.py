@@ -33,6 +33,8 @@ class DemoSet:
         views: every view of the source whose values are recomputed.
         raw: the Parquet file that the source reads.
         keys: join keys of the views; columns of the raw file.
+        watched: the view that is looked up while events stream: one of a single key, no filter.
+        question: body of a lookup to try, JSON.
         stranger: for each key a value that no event has.
         label: column of the raw file that goes into the spine as what a model would learn.
         dirt: description to a condition over the raw file, counted and shown.
@@ -45,6 +47,8 @@ class DemoSet:
     raw: Path
     event_time: str
     keys: tuple[str, ...]
+    watched: str
+    question: str
     stranger: Mapping[str, object]
     label: str
     dirt: Mapping[str, str]
@@ -78,6 +82,8 @@ def _flights(settings: Settings) -> DemoSet:
         raw=flights_path(settings),
         event_time="departed_at",
         keys=("origin", "carrier", "tailnum"),
+        watched="aircraft_history",
+        question='{"entity_name": "aircraft", "keys": ["N725MQ"], "features": "aircraft_history:*"}',
         stranger={"origin": "XXX", "carrier": "??", "tailnum": "N00000"},
         label="arr_delay_min",
         dirt={
@@ -99,6 +105,8 @@ def _cards(data: Path) -> DemoSet:
         raw=data / "card_transactions.parquet",
         event_time="tx_ts",
         keys=("customer_id", "terminal_id"),
+        watched="terminal_risk",
+        question='{"entity_name": "terminal", "keys": [42], "features": "terminal_risk:*"}',
         stranger={"customer_id": 10**9, "terminal_id": 10**9},
         label="is_fraud",
         dirt={"of an amount that is not positive": "NOT amount > 0", "frauds": "is_fraud = 1"},
@@ -114,6 +122,8 @@ def _retail(data: Path) -> DemoSet:
         raw=data / "online_retail.parquet",
         event_time="invoice_ts",
         keys=("customer_id", "stock_code"),
+        watched="item_demand",
+        question='{"entity_name": "item", "keys": ["85123A"], "features": "item_demand:*"}',
         stranger={"customer_id": 10**9, "stock_code": "no such article"},
         label="quantity",
         dirt={

@@ -5,6 +5,7 @@ by name; the others are committed.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -13,33 +14,31 @@ from typing import TYPE_CHECKING
 from millrace.durations import DAY_MS
 from millrace.errors import DataError, EngineError
 from millrace.plan import SourcePlan, ViewPlan
+from resources.archived_days import (
+    archived_outcomes,
+    archived_rows,
+    dead_letters_table,
+    events_table,
+    has_column,
+    letters_of_files,
+    replaced_by_files,
+)
+from resources.file_verdicts import VERDICT, judge_beside_archived, judge_rows, pad_ms
 from resources.lake import partition_stats, table_path, table_version
 from resources.partition_log import PartitionState, append_partition_log, built_days
 from resources.partition_log import read_partition_log as read_log
 from resources.raw_files import RawFile, blamed_days, diagnose, find_raw_files
-from resources.raw_rows import ARRIVAL, BROKEN, FILE, PAYLOAD, read_rows
+from resources.raw_rows import FILE, PAYLOAD, read_rows
 from resources.reports import BuildReport, Days, PartitionOutcome
 from resources.settings import Settings
 from resources.spark import engine_errors
+from resources.table_lock import locked
 from resources.writing import day_predicate, replace_days
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame, SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 Progress = Callable[[str], None]
-
-VERDICT = "_verdict"
-_SYSTEM = ("_event_ms", "_ingest_ms", "event_date")
-
-
-def events_table(source: str) -> str:
-    """Return the table's name under the lake."""
-    return f"events/{source}"
-
-
-def dead_letters_table(source: str) -> str:
-    """Return the name of the table of refused events."""
-    return f"dead_letters/{source}"
 
 
 @dataclass
@@ -73,7 +72,8 @@ def build_events(
     """Replace the days of ``events/<source>``, and add earlier ones its views reach back to.
 
     Idempotent: the same files give the same rows. An earlier day that the windows of ``views``
-    need and that was never built is built too and reported like the others.
+    need and that was never built is built too and reported like the others. Rows that the archive
+    appended from the source's topic stay; days for which there are only such rows are counted.
 
     Raises:
         DataError: there is no file at all.
@@ -86,6 +86,34 @@ def build_events(
     attempt = _Attempt(_files(source, settings), wanted)
     attempt.blame([f for f in attempt.files if f.error], source)
     counts = _write_good_days(spark, settings, source, attempt, progress)
+    return _reported(settings, source, attempt, counts, days, began)
+
+
+def count_archived_events(
+    settings: Settings, source: SourcePlan, views: Sequence[ViewPlan], days: Days
+) -> BuildReport:
+    """Take the archived days of a source without files as they stand, and log them as built.
+
+    No engine is needed. A day that is not over yet counts as built too; building it again later
+    counts again.
+    """
+    began = time.monotonic()
+    log = read_log(settings, events_table(source.name))
+    wanted = _wanted_days(source, views, days, built_days(log, source.fingerprint))
+    return _reported(settings, source, _Attempt((), wanted), {}, days, began)
+
+
+def _reported(
+    settings: Settings,
+    source: SourcePlan,
+    attempt: _Attempt,
+    counts: dict[date, PartitionOutcome],
+    days: Days,
+    began: float,
+) -> BuildReport:
+    table = events_table(source.name)
+    if source.stream is not None:
+        counts = _added(counts, archived_outcomes(settings, source.name, attempt.wanted))
     report = BuildReport(
         table=table,
         version=None,
@@ -95,6 +123,21 @@ def build_events(
     )
     append_partition_log(settings, report, source.fingerprint)
     return report
+
+
+def _added(
+    one: dict[date, PartitionOutcome], other: dict[date, PartitionOutcome]
+) -> dict[date, PartitionOutcome]:
+    """Add up duplicates and dead letters by day."""
+    return {
+        day: PartitionOutcome(
+            day,
+            duplicates=sum(o.duplicates for o in found),
+            dead_letters=dict(sum((Counter(o.dead_letters) for o in found), Counter())),
+        )
+        for day in one.keys() | other.keys()
+        if (found := [counts[day] for counts in (one, other) if day in counts])
+    }
 
 
 def _wanted_days(
@@ -150,14 +193,15 @@ def _write(
     attempt: _Attempt,
     progress: Progress,
 ) -> dict[date, PartitionOutcome]:
-    from pyspark.sql import Observation
     from pyspark.sql import functions as F
 
     good = attempt.good_days
     span = Days.covering(good)
-    pad = timedelta(milliseconds=_pad_ms(source))
+    pad = timedelta(milliseconds=pad_ms(source))
     low, high = span.start - pad - timedelta(days=1), span.end + pad + timedelta(days=1)
     files = [f for f in attempt.files if f.may_hold(low, high)]
+    if not files and source.stream is not None and not _has_file_rows(settings, source, good):
+        return {}
     if not files:
         raise DataError(
             f"no file of {source.name} can be read",
@@ -171,87 +215,65 @@ def _write(
     )
     with engine_errors(f"events/{source.name}"):
         rows = read_rows(spark, source, files, settings)
-        judged = _judge(rows, source, Days(low, high))
-        wanted = F.expr(day_predicate(good))
-        books = Observation(f"books_{source.name}")
-        kinds = [F.count_if(F.col(VERDICT) == F.lit(k)) for k in ("dead", "duplicate")]
-        watched = judged.filter(wanted | F.col("event_date").isNull()).observe(
-            books, *(k.alias(n) for k, n in zip(kinds, ("dead", "duplicate"), strict=True))
-        )
-        accepted = watched.filter((F.col(VERDICT) == "accepted") & wanted)
-        columns = [c.name for c in source.columns]
-        sort_key = [c for c in (source.event_id,) if c]
-        replace_days(
-            accepted.select(*columns, *_SYSTEM),
-            table_path(settings, events_table(source.name)),
-            good,
-            sort=("_event_ms", *sort_key),
-        )
-        found = books.get
-        had_letters = table_version(settings, dead_letters_table(source.name)) >= 0
+        # The archive may not commit between the look at its rows and the write beside them.
+        with locked(settings, events_table(source.name)):
+            archived = archived_rows(settings, source.name) if source.stream else {}
+            judged = judge_rows(rows, source, Days(low, high))
+            if archived and source.event_id is not None:
+                judged = judge_beside_archived(spark, settings, judged, source, Days(low, high))
+            found = _replace(judged, settings, source, good, archived)
+        had_letters = letters_of_files(settings, source.name) > 0
         if not found["dead"] and not found["duplicate"] and not had_letters:
             return {}
         progress(f"events/{source.name}: {found['duplicate']} duplicate, {found['dead']} dead")
         # The second read of the raw files happens only here, where something is wrong with them.
-        wrong = judged.filter(F.col(VERDICT) != "accepted").filter(
+        wanted = F.expr(day_predicate(good))
+        wrong = judged.filter(F.col(VERDICT).isin("dead", "duplicate")).filter(
             wanted | F.col("event_date").isNull()
         )
         kept = wrong.persist() if found["dead"] or found["duplicate"] else wrong.filter("false")
         if found["dead"] or had_letters:
-            _keep_dead_letters(kept, settings, source, good, files)
+            with locked(settings, dead_letters_table(source.name)):
+                _keep_dead_letters(kept, settings, source, good, files)
         counted = _count_by_day(kept, good)
         kept.unpersist()
         return counted
 
 
-def _pad_ms(source: SourcePlan) -> int:
-    """How far outside its days a build must look to know a day's duplicates."""
-    if source.event_id is None:
-        return 0
-    return source.dedup_horizon_ms + source.allowed_lateness_ms + source.clock_skew_ms
+def _has_file_rows(settings: Settings, source: SourcePlan, days: Sequence[date]) -> bool:
+    stats = partition_stats(settings, events_table(source.name))
+    archived = archived_rows(settings, source.name)
+    return any(stats[day].rows > archived.get(day, 0) for day in days if day in stats)
 
 
-def _judge(rows: "DataFrame", source: SourcePlan, read: Days) -> "DataFrame":
-    """Add ``_event_ms _ingest_ms event_date _verdict``; the order of rules is the contract's."""
-    from pyspark.sql import Window
+def _replace(
+    judged: "DataFrame",
+    settings: Settings,
+    source: SourcePlan,
+    good: tuple[date, ...],
+    archived: dict[date, int],
+) -> dict[str, int]:
+    """Write the accepted rows; return how many rows of these days are dead and duplicate."""
+    from pyspark.sql import Observation
     from pyspark.sql import functions as F
 
-    stamped = _epoch_ms(source, source.event_time)
-    ingest = _epoch_ms(source, source.ingest_time) if source.ingest_time else stamped
-    near = (stamped >= read.start_ms) & (stamped < read.end_ms)
-    told = rows.filter(near | stamped.isNull() | F.col(BROKEN)).select(
-        "*", stamped.alias("_stamped_ms"), F.coalesce(ingest, stamped).alias("_ingest_ms")
+    wanted = F.expr(day_predicate(good))
+    books = Observation(f"books_{source.name}")
+    kinds = [F.count_if(F.col(VERDICT) == F.lit(k)).alias(k) for k in ("dead", "duplicate")]
+    watched = judged.filter(wanted | F.col("event_date").isNull()).observe(books, *kinds)
+    accepted = watched.filter((F.col(VERDICT) == "accepted") & wanted)
+    columns = [F.col(f"`{c.name}`") for c in source.columns]
+    from_files = [F.lit(None).cast("int").alias("_partition")]
+    from_files.append(F.lit(None).cast("bigint").alias("_offset"))
+    replace_days(
+        accepted.select(*columns, "_event_ms", "_ingest_ms", *from_files, "event_date"),
+        table_path(settings, events_table(source.name)),
+        good,
+        sort=("_event_ms", *(c for c in (source.event_id,) if c)),
+        predicate=replaced_by_files(good, archived),
     )
-    ahead = F.col("_stamped_ms") - F.col("_ingest_ms")
-    event_ms = F.when(ahead > 0, F.col("_ingest_ms")).otherwise(F.col("_stamped_ms"))
-    reason = (
-        F.when(F.col(BROKEN) | F.col("_stamped_ms").isNull(), "schema")
-        .when(ahead > source.clock_skew_ms, "future")
-        .when(-ahead > source.allowed_lateness_ms, "late")
-    )
-    dated = told.select("*", event_ms.alias("_event_ms"), reason.alias("_reason")).withColumn(
-        "event_date", F.to_date(F.timestamp_millis(F.col("_event_ms")))
-    )
-    verdict = F.when(F.col("_reason").isNotNull(), "dead")
-    if source.event_id is not None:
-        same_id = Window.partitionBy(
-            F.col("_reason").isNull(), F.col(f"`{source.event_id}`")
-        ).orderBy("_ingest_ms", ARRIVAL)
-        gap = F.col("_ingest_ms") - F.lag("_ingest_ms").over(same_id)
-        known_id = F.col(f"`{source.event_id}`").isNotNull()
-        verdict = verdict.when(known_id & (gap <= source.dedup_horizon_ms), "duplicate")
-    return dated.withColumn(VERDICT, verdict.otherwise("accepted"))
-
-
-def _epoch_ms(source: SourcePlan, name: str) -> "Column":
-    from pyspark.sql import functions as F
-
-    column, kind = F.col(f"`{name}`"), source.column(name).type.kind
-    if kind == "timestamp":
-        return F.unix_millis(column)
-    if kind == "date":
-        return F.unix_date(column).cast("bigint") * DAY_MS
-    return column.cast("bigint")
+    found: dict[str, int] = books.get
+    return found
 
 
 def _keep_dead_letters(
@@ -274,14 +296,20 @@ def _keep_dead_letters(
         F.col(FILE).alias("origin"),
         F.col("event_date").alias("event_day"),
         F.col("_ingest_ms").alias("arrived_ms"),
+        F.lit(None).cast("int").alias("partition"),
+        F.lit(None).cast("bigint").alias("offset"),
+        F.lit(None).cast("string").alias("detail"),
         arrival.alias("event_date"),
     )
     names = [f.path for f in files]
     origin = " OR ".join("origin LIKE '%" + n.replace("'", "''") + "'" for n in names[:1000])
     days = day_predicate(good).replace("event_date", "event_day")
+    replaced = f"({days}) OR (event_day IS NULL AND ({origin}))"
+    if has_column(settings, dead_letters_table(source.name), "offset"):
+        replaced = f"({replaced}) AND `offset` IS NULL"
     letters.coalesce(1).write.format("delta").mode("overwrite").partitionBy("event_date").option(
-        "replaceWhere", f"({days}) OR (event_day IS NULL AND ({origin}))"
-    ).save(table_path(settings, dead_letters_table(source.name)))
+        "replaceWhere", replaced
+    ).option("mergeSchema", "true").save(table_path(settings, dead_letters_table(source.name)))
 
 
 def _count_by_day(wrong: "DataFrame", good: tuple[date, ...]) -> dict[date, PartitionOutcome]:

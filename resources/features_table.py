@@ -14,7 +14,8 @@ from millrace.durations import DAY_MS
 from millrace.kernel.arrow import KernelView, join_features
 from millrace.plan import Column, ViewPlan
 from millrace.types import DATE, STRING, TIMESTAMP
-from resources.events_table import Progress, events_table, history_start
+from resources.archived_days import events_table
+from resources.events_table import Progress, history_start
 from resources.history_days import (
     DayLedger,
     events_rows,

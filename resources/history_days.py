@@ -10,7 +10,8 @@ from uuid import uuid4
 from millrace.compile.dialects import SPARK
 from millrace.compile.expressions import to_spark
 from millrace.plan import ViewPlan
-from resources.events_table import absent_days, events_table, history_start
+from resources.archived_days import events_table
+from resources.events_table import absent_days, history_start
 from resources.lake import PartitionStats, partition_stats, table_path, table_version
 from resources.partition_log import (
     PartitionState,

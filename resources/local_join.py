@@ -43,11 +43,23 @@ def join_locally(
     return join_features(view, events, spine, hindsight=hindsight, threads=_THREADS)
 
 
-def read_events(settings: Settings, history: History, *, reads_event_id: bool) -> "pa.Table":
+def read_events(
+    settings: Settings,
+    history: History,
+    *,
+    reads_event_id: bool,
+    only: "Condition | None" = None,
+) -> "pa.Table":
     """Read the events of a history with the view's measures computed; unordered.
 
     Only the columns that are needed leave the files. Rows are the events that count for the view:
     its filter is true, no join key is null, none lies before its start.
+
+    Args:
+        settings: where the lake is.
+        history: the view and the days to read.
+        reads_event_id: whether ``_event_id`` is wanted.
+        only: a further condition on the columns of the lake, such as a few keys.
 
     Returns:
         the join keys, ``_event_ms``, ``_ingest_ms``, ``_event_id`` if asked for, and the
@@ -57,7 +69,8 @@ def read_events(settings: Settings, history: History, *, reads_event_id: bool) -
     import pyarrow.compute as pc
 
     view = history.view
-    table = _read_columns(settings, history, _needed_columns(view, reads_event_id=reads_event_id))
+    columns_read = _needed_columns(view, reads_event_id=reads_event_id)
+    table = _read_columns(settings, history, columns_read, only)
     if view.filter is not None:
         from resources.arrow_expressions import evaluate_column
 
@@ -84,14 +97,17 @@ def _needed_columns(view: ViewPlan, *, reads_event_id: bool) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _read_columns(settings: Settings, history: History, columns: list[str]) -> "pa.Table":
+def _read_columns(
+    settings: Settings, history: History, columns: list[str], only: "Condition | None"
+) -> "pa.Table":
     opened = open_table(settings, history.table)
     if opened is None or not history.days:
         return _no_rows(history.view, columns)
     if int(opened.version()) != history.version:
         opened.load_as_version(history.version)
     dataset = opened.to_pyarrow_dataset()
-    return dataset.to_table(columns=columns, filter=_within(history.days))
+    within = _within(history.days)
+    return dataset.to_table(columns=columns, filter=within if only is None else within & only)
 
 
 def _within(days: tuple[date, ...]) -> "Condition":

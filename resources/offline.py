@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from millrace.plan import SourcePlan, ViewPlan
-from resources.events_table import Progress, build_events
+from resources.events_table import Progress, build_events, count_archived_events
 from resources.features_table import build_features
 from resources.reports import BuildReport, Days
 from resources.settings import Settings
@@ -22,6 +22,8 @@ class OfflineStore:
         self, source: SourcePlan, views: Sequence[ViewPlan], days: Days, *, progress: Progress
     ) -> BuildReport:
         """Build ``events/<source>``; see ``resources.events_table.build_events``."""
+        if source.batch is None and source.stream is not None:
+            return count_archived_events(self.settings, source, views, days)
         return build_events(connect(self.settings), self.settings, source, views, days, progress)
 
     def build_tiles(self, view: ViewPlan, days: Days, *, progress: Progress) -> BuildReport:

@@ -31,12 +31,18 @@ def day_predicate(days: Sequence[date]) -> str:
 
 
 def replace_days(
-    frame: "DataFrame", path: str, days: Sequence[date], *, sort: Sequence[str]
+    frame: "DataFrame",
+    path: str,
+    days: Sequence[date],
+    *,
+    sort: Sequence[str],
+    predicate: str | None = None,
 ) -> None:
     """Make ``frame`` the whole content of ``days`` in the Delta table at ``path``, atomically.
 
     Days that the frame has no row for become empty; other days stay untouched. Rows of any other
     day are refused by Delta (``replaceWhere``), so a builder's mistake cannot spread.
+    ``predicate`` narrows what is replaced within the days; all rows of the frame must meet it.
     """
     if not days:
         return
@@ -45,7 +51,7 @@ def replace_days(
         ordered.write.format("delta")
         .mode("overwrite")
         .partitionBy("event_date")
-        .option("replaceWhere", day_predicate(days))
+        .option("replaceWhere", predicate or day_predicate(days))
         .option("mergeSchema", "true")
         .save(path)
     )

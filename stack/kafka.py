@@ -155,7 +155,8 @@ def prepare_storage(folder: Path, command: tuple[str, ...]) -> None:
     if done.exists() and theirs is not None:
         return
     tool = ("kafka.tools.StorageTool", "format", "--standalone", "--ignore-formatted")
-    arguments = ("-t", ours, "-c", str(folder / "server.properties"))
+    # In one word: one id in 64 begins with a dash, and would be taken for an option.
+    arguments = (f"--cluster-id={ours}", "--config", str(folder / "server.properties"))
     try:
         subprocess.run(
             [*command, *tool, *arguments],

@@ -18,7 +18,7 @@ def test_the_fast_demo_proves_its_claims_and_stops_what_it_started(tmp_path: Pat
     shown = run_millrace("demo", "--fast", "--down", env=env).stdout
     assert "420 of 420 partitions" in shown
     assert "8,255 cancelled" in shown
-    assert shown.count("holds") == 6
+    assert shown.count("holds") == 9
     assert "FAILS" not in shown
     lake = Path(settings_from_env(env).lake)
     assert (lake / "features" / "airport_departures" / "v1" / "_delta_log").is_dir()

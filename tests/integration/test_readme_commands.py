@@ -25,7 +25,7 @@ def newcomer(tmp_path: Path) -> Iterator[tuple[Path, dict[str, str]]]:
     (tmp_path / ".venv").symlink_to(sys.prefix)
     ours = {"MILLRACE_VIEWS", "MILLRACE_LAKE", "MILLRACE_DATA", "MILLRACE_HOME"}
     env = {name: value for name, value in os.environ.items() if name not in ours}
-    env["MILLRACE_HOME"] = str(tmp_path / "home")
+    env["MILLRACE_HOME"] = str(tmp_path / ".millrace")
     prepare_flights(settings_from_env(env))
     try:
         yield tmp_path, env

@@ -55,40 +55,42 @@ def test_only_the_functions_that_are_used_are_created() -> None:
         script = stream_job(view).script
         return {name for name in FUNCTIONS if f"CREATE TEMPORARY FUNCTION `{name}`" in script}
 
-    assert created(VIEW) == set(FUNCTIONS)
-    assert created(VIEWS["pair_filtered"]) == {"parse_json_row", "epoch_ms"}
+    assert created(VIEW) == set(FUNCTIONS) - {"utc_day"}
+    assert created(VIEWS["pair_filtered"]) == {"parse_json_row", "epoch_ms", "previous_arrival"}
 
 
 def test_endpoints_stand_where_the_job_reads_and_writes() -> None:
-    endpoints = FlinkEndpoints("broker:9092", tile_topic="tiles", read_from_ms=1_700_000_000_000)
+    endpoints = FlinkEndpoints("broker:9092", tile_topic="tiles")
     source = statement(VIEW, "CREATE TEMPORARY TABLE `source`", endpoints)
     tiles = statement(VIEW, "CREATE TEMPORARY TABLE `tiles`", endpoints)
     assert "'properties.bootstrap.servers' = 'broker:9092'" in source
-    assert "'scan.startup.mode' = 'timestamp'" in source
-    assert "'scan.startup.timestamp-millis' = '1700000000000'" in source
     assert "'topic' = 'tiles'" in tiles
 
 
-def test_the_stream_begins_at_the_cut_over_and_never_before_the_view() -> None:
-    start = "CREATE TEMPORARY VIEW `measured`"
-    later = FlinkEndpoints(cut_over_ms=VIEW.start_ms + 86_400_000)
-    earlier = FlinkEndpoints(cut_over_ms=0)
-    assert f">= CAST({VIEW.start_ms + 86_400_000} AS BIGINT)" in statement(VIEW, start, later)
-    assert f">= CAST({VIEW.start_ms} AS BIGINT)" in statement(VIEW, start, earlier)
+def test_events_count_from_the_views_start() -> None:
+    measured = statement(VIEW, "CREATE TEMPORARY VIEW `measured`")
+    assert f"`_event_ms` >= CAST({VIEW.start_ms} AS BIGINT)" in measured
 
 
 def test_lateness_and_skew_are_judged_per_event_with_both_bounds_in() -> None:
     accepted = statement(VIEW, "CREATE TEMPORARY VIEW `accepted`")
-    late = "`_append_ts` <= TO_TIMESTAMP_LTZ(`paid_at` + CAST(3600000 AS BIGINT), 3)"
-    future = "`_append_ts` >= TO_TIMESTAMP_LTZ(`paid_at` - CAST(5000 AS BIGINT), 3)"
+    late = "`paid_at` >= `_ingest_ms` - CAST(3600000 AS BIGINT)"
+    future = "`paid_at` <= `_ingest_ms` + CAST(5000 AS BIGINT)"
     assert late in accepted
     assert future in accepted
 
 
 def test_without_an_event_id_nothing_is_deduplicated() -> None:
     script = stream_job(VIEWS["shopper_lifetime"]).script
-    assert "ROW_NUMBER" not in script
+    assert "PREVIOUS_ARRIVAL" not in script
     assert "FROM `accepted`" in script
+    assert "'ordered' = 'false'" in script
+
+
+def test_with_one_a_copy_is_judged_by_the_arrival_before_it() -> None:
+    script = stream_job(VIEW).script
+    assert "`_before` IS NULL OR `_ingest_ms` - `_before` > CAST(86400000 AS BIGINT)" in script
+    assert "'ordered' = 'true'" in script
 
 
 def test_tiles_before_1970_start_at_the_floor() -> None:
@@ -101,7 +103,8 @@ def test_state_of_tiles_outlives_lateness_and_an_outage() -> None:
     hop, late, skew, outage = 300_000, 3_600_000, 5_000, 7_200_000
     insert = statement(VIEW, "INSERT", FlinkEndpoints(outage_ms=outage))
     assert f"STATE_TTL('measured' = '{hop + late + skew + outage} ms')" in insert
-    assert stream_job(VIEW).configuration["table.exec.state.ttl"] == "86400000 ms"
+    kept = stream_job(VIEW, FlinkEndpoints(outage_ms=outage)).configuration["table.exec.state.ttl"]
+    assert kept == f"{86_400_000 + outage} ms"
 
 
 def test_a_job_id_is_32_hex_digits_and_changes_with_what_it_names() -> None:

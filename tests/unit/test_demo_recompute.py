@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import sqlglot
 
+from checks.served_parity import InFlightShare, ParityReport
+from cli.demo_live import DeadLetter, LiveProof
 from cli.demo_recompute import Comparison, ViewProof, differing_values, is_equal, sample_of
 from cli.demo_recompute import _compare as compare
 from cli.demo_report import Books, TrainingProof, show_proven
@@ -89,7 +91,7 @@ def a_set(folder: Path, rows: int) -> DemoSet:
     )
     return DemoSet(
         "payments", "", (), Days(date(2018, 4, 1), date(2018, 4, 2)), path, "at",
-        ("customer_id",), {"customer_id": 10**9}, "is_fraud", {},
+        ("customer_id",), "", "{}", {"customer_id": 10**9}, "is_fraud", {},
     )  # fmt: skip
 
 
@@ -120,15 +122,36 @@ HOLDS = (
     ViewProof("v", 2, Comparison(5, 10), Comparison(4, 8)),
     Books("s", 10, 7, 1, {"late": 2}, {}, {}),
 )
+EQUAL = ParityReport(
+    PLAN.view("terminal_risk"), "v1", 0, {}, {}, 70, 0, (), InFlightShare(5000), (0, 0), 0.0, 0.0
+)  # fmt: skip
+LETTER = DeadLetter("t.dlq", "0:1", "malformed", is_intact=True)
+LIVE = LiveProof("s", {"terminal_risk": "v1"}, 100, [5, 9], 0, LETTER, [EQUAL], {})
 
 
 def test_the_demo_holds_only_if_every_claim_does() -> None:
     training, proof, books = HOLDS
-    assert show_proven([], [training], [proof], [books])
-    assert not show_proven([], [replace(training, keeps_spine=False)], [proof], [books])
-    assert not show_proven([], [replace(training, engines_differ_in=1)], [proof], [books])
+    assert show_proven([], [training], [proof], [books], LIVE)
+    assert not show_proven([], [replace(training, keeps_spine=False)], [proof], [books], LIVE)
+    assert not show_proven([], [replace(training, engines_differ_in=1)], [proof], [books], LIVE)
     wrong = replace(proof, history=Comparison(4, 8, 1))
-    assert not show_proven([], [training], [wrong], [books])
+    assert not show_proven([], [training], [wrong], [books], LIVE)
     compared_nothing = replace(proof, history=Comparison(0, 0))
-    assert not show_proven([], [training], [compared_nothing], [books])
-    assert not show_proven([], [training], [proof], [replace(books, accepted=8)])
+    assert not show_proven([], [training], [compared_nothing], [books], LIVE)
+    assert not show_proven([], [training], [proof], [replace(books, accepted=8)], LIVE)
+
+
+@pytest.mark.parametrize(
+    "live",
+    [
+        replace(LIVE, unanswered=1),
+        replace(LIVE, latencies_ms=[]),
+        replace(LIVE, parity=[]),
+        replace(LIVE, parity=[EQUAL, replace(EQUAL, differing=1)]),
+        replace(LIVE, parity=[replace(EQUAL, values=0)]),
+        replace(LIVE, dead_letter=replace(LETTER, is_intact=False)),
+    ],
+)
+def test_the_demo_fails_if_a_claim_about_the_streams_does(live: LiveProof) -> None:
+    training, proof, books = HOLDS
+    assert not show_proven([], [training], [proof], [books], live)

@@ -74,7 +74,15 @@ CASES = [
     ("s = 'it''s'", r"`s` = 'it\'s'", "`s` = 'it''s'"),
     ("COALESCE(s, 'a')", "COALESCE(`s`, 'a')", "COALESCE(`s`, CAST('a' AS STRING))"),
     ("LENGTH(s)", "CAST(LENGTH(`s`) AS BIGINT)", "CAST(CHAR_LENGTH(`s`) AS BIGINT)"),
-    ("HOUR(t)", "CAST(HOUR(`t`) AS BIGINT)", "CAST(HOUR(CAST(`t` AS TIMESTAMP(3))) AS BIGINT)"),
+    (
+        "HOUR(t)",
+        "CAST(HOUR(`t`) AS BIGINT)",
+        (
+            "MOD(MOD(EPOCH_MS(`t`), CAST(86400000 AS BIGINT)) + CAST(86400000 AS BIGINT), "
+            "CAST(86400000 AS BIGINT)) / CAST(3600000 AS BIGINT)"
+        ),
+    ),
+    ("DAY(t)", "CAST(DAY(`t`) AS BIGINT)", "CAST(DAYOFMONTH(UTC_DAY(`t`)) AS BIGINT)"),
     ("YEAR(d)", "CAST(YEAR(`d`) AS BIGINT)", "CAST(YEAR(`d`) AS BIGINT)"),
     (
         "t >= TIMESTAMP '1970-01-02'",
@@ -89,7 +97,7 @@ CASES = [
     ),
     ("CAST(x AS decimal(9,2))", f"TRY_CAST({_X} AS DECIMAL(9, 2))", None),
     ("CAST(amount AS float64)", "CAST(`amount` AS DOUBLE)", "CAST(`amount` AS DOUBLE)"),
-    ("CAST(v AS float64)", "CAST(`v` AS DOUBLE)", "CAST(CAST(`v` AS STRING) AS DOUBLE)"),
+    ("CAST(v AS float64)", "CAST(`v` AS DOUBLE)", "CAST(CAST(`v` AS DECIMAL(38, 5)) AS DOUBLE)"),
     ("LN(x) > 0", None, None),
     ("x IN (1, 2)", f"{_X} = 1.0e0 OR {_X} = 2.0e0", None),
     ("NOT (x IN (1, 2)) AND flag", f"NOT ({_X} = 1.0e0 OR {_X} = 2.0e0) AND `flag`", None),

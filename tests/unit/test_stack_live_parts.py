@@ -98,6 +98,17 @@ def test_a_log_folder_of_another_cluster_is_refused_with_the_way_out(tmp_path: P
     assert f"write theirs into {tmp_path / 'cluster_id'}" in caught.value.fix
 
 
+def test_a_cluster_id_that_begins_with_a_dash_is_no_option(tmp_path: Path) -> None:
+    (tmp_path / "cluster_id").write_text("-bcdefghijklmnopqrstuv")
+    tool = tmp_path / "java"
+    tool.write_text(
+        '#!/bin/sh\ncase " $* " in *" --cluster-id=-bcdefghijklmnopqrstuv "*) exit 0;; esac\nexit 1\n'
+    )
+    tool.chmod(0o755)
+    prepare_storage(tmp_path, (str(tool),))
+    assert (tmp_path / ".formatted").exists()
+
+
 def test_a_log_folder_that_cannot_be_formatted_says_what_the_tool_said(tmp_path: Path) -> None:
     tool = tmp_path / "java"
     tool.write_text("#!/bin/sh\necho 'trouble' >&2\necho 'No space left on device' >&2\nexit 1\n")

@@ -2,19 +2,44 @@ SET 'pipeline.name' = 'every_aggregate-9bb66df9bfa5691d'
 ;
 SET 'pipeline.max-parallelism' = '128'
 ;
+SET 'pipeline.object-reuse' = 'true'
+;
 SET 'table.local-time-zone' = 'UTC'
 ;
-SET 'table.exec.state.ttl' = '86400000 ms'
+SET 'table.exec.state.ttl' = '172800000 ms'
+;
+SET 'table.exec.mini-batch.enabled' = 'true'
+;
+SET 'table.exec.mini-batch.allow-latency' = '20 ms'
+;
+SET 'table.exec.mini-batch.size' = '5000'
+;
+SET 'state.backend.type' = 'rocksdb'
+;
+SET 'state.backend.rocksdb.use-bloom-filter' = 'true'
+;
+SET 'state.backend.rocksdb.memory.fixed-per-slot' = '128mb'
+;
+SET 'execution.checkpointing.incremental' = 'true'
 ;
 SET 'execution.buffer-timeout.interval' = '5 ms'
 ;
 SET 'execution.checkpointing.interval' = '10 s'
+;
+SET 'execution.checkpointing.mode' = 'EXACTLY_ONCE'
+;
+SET 'execution.checkpointing.timeout' = '2 min'
+;
+SET 'execution.checkpointing.tolerable-failed-checkpoints' = '1000'
 ;
 CREATE TEMPORARY FUNCTION `parse_json_row` AS
 'millrace.flink.ParseJsonRow'
 ;
 CREATE TEMPORARY FUNCTION `epoch_ms` AS
 'millrace.flink.EpochMs'
+;
+CREATE TEMPORARY FUNCTION `previous_arrival` AS
+'millrace.flink.PreviousArrival'
 ;
 CREATE TEMPORARY FUNCTION `moments` AS
 'millrace.flink.Moments'
@@ -27,19 +52,18 @@ CREATE TEMPORARY FUNCTION `last_edge` AS
 ;
 CREATE TEMPORARY TABLE `source` (
   `_value` BYTES,
-  `_append_ts` TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL,
-  `_partition` INT METADATA FROM 'partition' VIRTUAL,
-  `_offset` BIGINT METADATA FROM 'offset' VIRTUAL,
+  `_ingest_ms` BIGINT,
+  `_partition` INT,
+  `_offset` BIGINT,
   `_arrival` AS PROCTIME()
 )
 WITH (
-  'connector' = 'kafka',
+  'connector' = 'event-topic',
   'topic' = 'payments',
+  'ordered' = 'true',
   'properties.bootstrap.servers' = 'localhost:9092',
   'properties.group.id' = 'millrace-every_aggregate-9bb66df9bfa5691d',
-  'properties.fetch.max.wait.ms' = '20',
-  'scan.startup.mode' = 'earliest-offset',
-  'format' = 'raw'
+  'properties.fetch.max.wait.ms' = '20'
 )
 ;
 CREATE TEMPORARY TABLE `tiles` (
@@ -86,8 +110,8 @@ SELECT
   `items`,
   `weight`,
   `channel`,
-  LEAST(`paid_at`, EPOCH_MS(`_append_ts`)) AS `_event_ms`,
-  EPOCH_MS(`_append_ts`) AS `_ingest_ms`,
+  LEAST(`paid_at`, `_ingest_ms`) AS `_event_ms`,
+  `_ingest_ms`,
   `_partition`,
   `_offset`,
   `_arrival`
@@ -95,14 +119,13 @@ FROM `source`
 CROSS JOIN LATERAL TABLE(
   PARSE_JSON_ROW(
     `_value`,
-    '`payment_id` BIGINT, `paid_at` TIMESTAMP_LTZ(3), `customer_id` BIGINT, `amount` DECIMAL(12, 2), `items` INT, `weight` DOUBLE, `channel` STRING'
+    '`payment_id` BIGINT, `paid_at` TIMESTAMP_LTZ(3) NOT NULL, `customer_id` BIGINT, `amount` DECIMAL(12, 2), `items` INT, `weight` DOUBLE, `channel` STRING'
   )
 ) AS `parsed`(`payment_id`, `paid_at`, `customer_id`, `amount`, `items`, `weight`, `channel`, `_reason`)
 WHERE
   `_reason` IS NULL
-  AND NOT `paid_at` IS NULL
-  AND `_append_ts` >= TO_TIMESTAMP_LTZ(`paid_at` - CAST(5000 AS BIGINT), 3)
-  AND `_append_ts` <= TO_TIMESTAMP_LTZ(`paid_at` + CAST(3600000 AS BIGINT), 3)
+  AND `paid_at` <= `_ingest_ms` + CAST(5000 AS BIGINT)
+  AND `paid_at` >= `_ingest_ms` - CAST(3600000 AS BIGINT)
 ;
 CREATE TEMPORARY VIEW `deduplicated` AS
 SELECT
@@ -126,14 +149,14 @@ FROM (
     `channel`,
     `_event_ms`,
     `_ingest_ms`,
-    ROW_NUMBER() OVER (
+    PREVIOUS_ARRIVAL(`_ingest_ms`) OVER (
       PARTITION BY `payment_id`, CASE WHEN `payment_id` IS NULL THEN `_partition` END, CASE WHEN `payment_id` IS NULL THEN `_offset` END
       ORDER BY `_arrival` ASC
-    ) AS `_copy`
+    ) AS `_before`
   FROM `accepted`
-) AS `numbered`
+) AS `linked`
 WHERE
-  `_copy` = 1
+  `_before` IS NULL OR `_ingest_ms` - `_before` > CAST(86400000 AS BIGINT)
 ;
 CREATE TEMPORARY VIEW `measured` AS
 SELECT
@@ -160,28 +183,16 @@ SELECT
   `m0_last`,
   `m1_count`,
   `m1_sum`,
-  CASE
-    WHEN ABS(`m1_moments`.`mean`) <= CAST(1.7976931348623157E308 AS DOUBLE)
-    THEN `m1_moments`.`mean`
-  END AS `m1_mean`,
-  CASE
-    WHEN ABS(`m1_moments`.`m2`) <= CAST(1.7976931348623157E308 AS DOUBLE)
-    THEN `m1_moments`.`m2`
-  END AS `m1_m2`,
+  `m1_moments`.`mean` AS `m1_mean`,
+  `m1_moments`.`m2` AS `m1_m2`,
   `m2_count`,
   `m2_sum`,
   `m2_min`,
   `m3_count`,
   CASE WHEN ABS(`m3_sum`) <= CAST(1.7976931348623157E308 AS DOUBLE) THEN `m3_sum` END AS `m3_sum`,
   `m3_max`,
-  CASE
-    WHEN ABS(`m3_moments`.`mean`) <= CAST(1.7976931348623157E308 AS DOUBLE)
-    THEN `m3_moments`.`mean`
-  END AS `m3_mean`,
-  CASE
-    WHEN ABS(`m3_moments`.`m2`) <= CAST(1.7976931348623157E308 AS DOUBLE)
-    THEN `m3_moments`.`m2`
-  END AS `m3_m2`,
+  `m3_moments`.`mean` AS `m3_mean`,
+  `m3_moments`.`m2` AS `m3_m2`,
   `last_event_ms`
 FROM (
   SELECT /*+ STATE_TTL('measured' = '90305000 ms') */

@@ -2,13 +2,35 @@ SET 'pipeline.name' = 'pair_filtered-5f2ab94f82f7c2cb'
 ;
 SET 'pipeline.max-parallelism' = '128'
 ;
+SET 'pipeline.object-reuse' = 'true'
+;
 SET 'table.local-time-zone' = 'UTC'
 ;
-SET 'table.exec.state.ttl' = '21600000 ms'
+SET 'table.exec.state.ttl' = '108000000 ms'
+;
+SET 'table.exec.mini-batch.enabled' = 'true'
+;
+SET 'table.exec.mini-batch.allow-latency' = '20 ms'
+;
+SET 'table.exec.mini-batch.size' = '5000'
+;
+SET 'state.backend.type' = 'rocksdb'
+;
+SET 'state.backend.rocksdb.use-bloom-filter' = 'true'
+;
+SET 'state.backend.rocksdb.memory.fixed-per-slot' = '128mb'
+;
+SET 'execution.checkpointing.incremental' = 'true'
 ;
 SET 'execution.buffer-timeout.interval' = '5 ms'
 ;
 SET 'execution.checkpointing.interval' = '10 s'
+;
+SET 'execution.checkpointing.mode' = 'EXACTLY_ONCE'
+;
+SET 'execution.checkpointing.timeout' = '2 min'
+;
+SET 'execution.checkpointing.tolerable-failed-checkpoints' = '1000'
 ;
 CREATE TEMPORARY FUNCTION `parse_json_row` AS
 'millrace.flink.ParseJsonRow'
@@ -16,21 +38,23 @@ CREATE TEMPORARY FUNCTION `parse_json_row` AS
 CREATE TEMPORARY FUNCTION `epoch_ms` AS
 'millrace.flink.EpochMs'
 ;
+CREATE TEMPORARY FUNCTION `previous_arrival` AS
+'millrace.flink.PreviousArrival'
+;
 CREATE TEMPORARY TABLE `source` (
   `_value` BYTES,
-  `_append_ts` TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL,
-  `_partition` INT METADATA FROM 'partition' VIRTUAL,
-  `_offset` BIGINT METADATA FROM 'offset' VIRTUAL,
+  `_ingest_ms` BIGINT,
+  `_partition` INT,
+  `_offset` BIGINT,
   `_arrival` AS PROCTIME()
 )
 WITH (
-  'connector' = 'kafka',
+  'connector' = 'event-topic',
   'topic' = 'card_payments',
+  'ordered' = 'true',
   'properties.bootstrap.servers' = 'localhost:9092',
   'properties.group.id' = 'millrace-pair_filtered-5f2ab94f82f7c2cb',
-  'properties.fetch.max.wait.ms' = '20',
-  'scan.startup.mode' = 'earliest-offset',
-  'format' = 'raw'
+  'properties.fetch.max.wait.ms' = '20'
 )
 ;
 CREATE TEMPORARY TABLE `tiles` (
@@ -66,8 +90,8 @@ SELECT
   `terminal_code`,
   `amount`,
   `is_fraud`,
-  LEAST(`paid_at`, EPOCH_MS(`_append_ts`)) AS `_event_ms`,
-  EPOCH_MS(`_append_ts`) AS `_ingest_ms`,
+  LEAST(`paid_at`, `_ingest_ms`) AS `_event_ms`,
+  `_ingest_ms`,
   `_partition`,
   `_offset`,
   `_arrival`
@@ -75,14 +99,13 @@ FROM `source`
 CROSS JOIN LATERAL TABLE(
   PARSE_JSON_ROW(
     `_value`,
-    '`payment_id` STRING, `paid_at` TIMESTAMP_LTZ(3), `customer_id` BIGINT, `terminal_code` STRING, `amount` DECIMAL(12, 2), `is_fraud` BOOLEAN'
+    '`payment_id` STRING, `paid_at` TIMESTAMP_LTZ(3) NOT NULL, `customer_id` BIGINT, `terminal_code` STRING, `amount` DECIMAL(12, 2), `is_fraud` BOOLEAN'
   )
 ) AS `parsed`(`payment_id`, `paid_at`, `customer_id`, `terminal_code`, `amount`, `is_fraud`, `_reason`)
 WHERE
   `_reason` IS NULL
-  AND NOT `paid_at` IS NULL
-  AND `_append_ts` >= TO_TIMESTAMP_LTZ(`paid_at` - CAST(5000 AS BIGINT), 3)
-  AND `_append_ts` <= TO_TIMESTAMP_LTZ(`paid_at` + CAST(172800000 AS BIGINT), 3)
+  AND `paid_at` <= `_ingest_ms` + CAST(5000 AS BIGINT)
+  AND `paid_at` >= `_ingest_ms` - CAST(172800000 AS BIGINT)
 ;
 CREATE TEMPORARY VIEW `deduplicated` AS
 SELECT
@@ -104,14 +127,14 @@ FROM (
     `is_fraud`,
     `_event_ms`,
     `_ingest_ms`,
-    ROW_NUMBER() OVER (
+    PREVIOUS_ARRIVAL(`_ingest_ms`) OVER (
       PARTITION BY `payment_id`, CASE WHEN `payment_id` IS NULL THEN `_partition` END, CASE WHEN `payment_id` IS NULL THEN `_offset` END
       ORDER BY `_arrival` ASC
-    ) AS `_copy`
+    ) AS `_before`
   FROM `accepted`
-) AS `numbered`
+) AS `linked`
 WHERE
-  `_copy` = 1
+  `_before` IS NULL OR `_ingest_ms` - `_before` > CAST(21600000 AS BIGINT)
 ;
 CREATE TEMPORARY VIEW `measured` AS
 SELECT

@@ -2,13 +2,35 @@ SET 'pipeline.name' = 'shopper_lifetime-dd8cc21b591ea283'
 ;
 SET 'pipeline.max-parallelism' = '128'
 ;
+SET 'pipeline.object-reuse' = 'true'
+;
 SET 'table.local-time-zone' = 'UTC'
 ;
 SET 'table.exec.state.ttl' = '259205000 ms'
 ;
+SET 'table.exec.mini-batch.enabled' = 'true'
+;
+SET 'table.exec.mini-batch.allow-latency' = '20 ms'
+;
+SET 'table.exec.mini-batch.size' = '5000'
+;
+SET 'state.backend.type' = 'rocksdb'
+;
+SET 'state.backend.rocksdb.use-bloom-filter' = 'true'
+;
+SET 'state.backend.rocksdb.memory.fixed-per-slot' = '128mb'
+;
+SET 'execution.checkpointing.incremental' = 'true'
+;
 SET 'execution.buffer-timeout.interval' = '5 ms'
 ;
 SET 'execution.checkpointing.interval' = '10 s'
+;
+SET 'execution.checkpointing.mode' = 'EXACTLY_ONCE'
+;
+SET 'execution.checkpointing.timeout' = '2 min'
+;
+SET 'execution.checkpointing.tolerable-failed-checkpoints' = '1000'
 ;
 CREATE TEMPORARY FUNCTION `parse_json_row` AS
 'millrace.flink.ParseJsonRow'
@@ -24,19 +46,18 @@ CREATE TEMPORARY FUNCTION `last_edge` AS
 ;
 CREATE TEMPORARY TABLE `source` (
   `_value` BYTES,
-  `_append_ts` TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL,
-  `_partition` INT METADATA FROM 'partition' VIRTUAL,
-  `_offset` BIGINT METADATA FROM 'offset' VIRTUAL,
+  `_ingest_ms` BIGINT,
+  `_partition` INT,
+  `_offset` BIGINT,
   `_arrival` AS PROCTIME()
 )
 WITH (
-  'connector' = 'kafka',
+  'connector' = 'event-topic',
   'topic' = 'purchases',
+  'ordered' = 'false',
   'properties.bootstrap.servers' = 'localhost:9092',
   'properties.group.id' = 'millrace-shopper_lifetime-dd8cc21b591ea283',
-  'properties.fetch.max.wait.ms' = '20',
-  'scan.startup.mode' = 'earliest-offset',
-  'format' = 'raw'
+  'properties.fetch.max.wait.ms' = '20'
 )
 ;
 CREATE TEMPORARY TABLE `tiles` (
@@ -69,8 +90,8 @@ SELECT
   `shopper`,
   `price`,
   `sku`,
-  LEAST(`bought_at`, EPOCH_MS(`_append_ts`)) AS `_event_ms`,
-  EPOCH_MS(`_append_ts`) AS `_ingest_ms`,
+  LEAST(`bought_at`, `_ingest_ms`) AS `_event_ms`,
+  `_ingest_ms`,
   `_partition`,
   `_offset`,
   `_arrival`
@@ -78,14 +99,13 @@ FROM `source`
 CROSS JOIN LATERAL TABLE(
   PARSE_JSON_ROW(
     `_value`,
-    '`bought_at` TIMESTAMP_LTZ(3), `shopper` STRING, `price` DOUBLE, `sku` STRING'
+    '`bought_at` TIMESTAMP_LTZ(3) NOT NULL, `shopper` STRING, `price` DOUBLE, `sku` STRING'
   )
 ) AS `parsed`(`bought_at`, `shopper`, `price`, `sku`, `_reason`)
 WHERE
   `_reason` IS NULL
-  AND NOT `bought_at` IS NULL
-  AND `_append_ts` >= TO_TIMESTAMP_LTZ(`bought_at` - CAST(5000 AS BIGINT), 3)
-  AND `_append_ts` <= TO_TIMESTAMP_LTZ(`bought_at` + CAST(86400000 AS BIGINT), 3)
+  AND `bought_at` <= `_ingest_ms` + CAST(5000 AS BIGINT)
+  AND `bought_at` >= `_ingest_ms` - CAST(86400000 AS BIGINT)
 ;
 CREATE TEMPORARY VIEW `measured` AS
 SELECT

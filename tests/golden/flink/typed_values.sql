@@ -2,19 +2,44 @@ SET 'pipeline.name' = 'typed_values-3e4244ea89a991ab'
 ;
 SET 'pipeline.max-parallelism' = '128'
 ;
+SET 'pipeline.object-reuse' = 'true'
+;
 SET 'table.local-time-zone' = 'UTC'
 ;
-SET 'table.exec.state.ttl' = '86400000 ms'
+SET 'table.exec.state.ttl' = '172800000 ms'
+;
+SET 'table.exec.mini-batch.enabled' = 'true'
+;
+SET 'table.exec.mini-batch.allow-latency' = '20 ms'
+;
+SET 'table.exec.mini-batch.size' = '5000'
+;
+SET 'state.backend.type' = 'rocksdb'
+;
+SET 'state.backend.rocksdb.use-bloom-filter' = 'true'
+;
+SET 'state.backend.rocksdb.memory.fixed-per-slot' = '128mb'
+;
+SET 'execution.checkpointing.incremental' = 'true'
 ;
 SET 'execution.buffer-timeout.interval' = '5 ms'
 ;
 SET 'execution.checkpointing.interval' = '10 s'
+;
+SET 'execution.checkpointing.mode' = 'EXACTLY_ONCE'
+;
+SET 'execution.checkpointing.timeout' = '2 min'
+;
+SET 'execution.checkpointing.tolerable-failed-checkpoints' = '1000'
 ;
 CREATE TEMPORARY FUNCTION `parse_json_row` AS
 'millrace.flink.ParseJsonRow'
 ;
 CREATE TEMPORARY FUNCTION `epoch_ms` AS
 'millrace.flink.EpochMs'
+;
+CREATE TEMPORARY FUNCTION `previous_arrival` AS
+'millrace.flink.PreviousArrival'
 ;
 CREATE TEMPORARY FUNCTION `first_edge` AS
 'millrace.flink.FirstEdge'
@@ -24,19 +49,18 @@ CREATE TEMPORARY FUNCTION `last_edge` AS
 ;
 CREATE TEMPORARY TABLE `source` (
   `_value` BYTES,
-  `_append_ts` TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL,
-  `_partition` INT METADATA FROM 'partition' VIRTUAL,
-  `_offset` BIGINT METADATA FROM 'offset' VIRTUAL,
+  `_ingest_ms` BIGINT,
+  `_partition` INT,
+  `_offset` BIGINT,
   `_arrival` AS PROCTIME()
 )
 WITH (
-  'connector' = 'kafka',
+  'connector' = 'event-topic',
   'topic' = 'readings',
+  'ordered' = 'true',
   'properties.bootstrap.servers' = 'localhost:9092',
   'properties.group.id' = 'millrace-typed_values-3e4244ea89a991ab',
-  'properties.fetch.max.wait.ms' = '20',
-  'scan.startup.mode' = 'earliest-offset',
-  'format' = 'raw'
+  'properties.fetch.max.wait.ms' = '20'
 )
 ;
 CREATE TEMPORARY TABLE `tiles` (
@@ -76,8 +100,8 @@ SELECT
   `is_open`,
   `payload`,
   `total`,
-  LEAST(`read_at`, EPOCH_MS(`_append_ts`)) AS `_event_ms`,
-  EPOCH_MS(`_append_ts`) AS `_ingest_ms`,
+  LEAST(`read_at`, `_ingest_ms`) AS `_event_ms`,
+  `_ingest_ms`,
   `_partition`,
   `_offset`,
   `_arrival`
@@ -85,14 +109,13 @@ FROM `source`
 CROSS JOIN LATERAL TABLE(
   PARSE_JSON_ROW(
     `_value`,
-    '`reading_id` INT, `read_at` TIMESTAMP_LTZ(3), `sensor` INT, `due` DATE, `serviced_at` TIMESTAMP_LTZ(3), `is_open` BOOLEAN, `payload` BYTES, `total` DECIMAL(38, 4)'
+    '`reading_id` INT, `read_at` TIMESTAMP_LTZ(3) NOT NULL, `sensor` INT, `due` DATE, `serviced_at` TIMESTAMP_LTZ(3), `is_open` BOOLEAN, `payload` BYTES, `total` DECIMAL(38, 4)'
   )
 ) AS `parsed`(`reading_id`, `read_at`, `sensor`, `due`, `serviced_at`, `is_open`, `payload`, `total`, `_reason`)
 WHERE
   `_reason` IS NULL
-  AND NOT `read_at` IS NULL
-  AND `_append_ts` >= TO_TIMESTAMP_LTZ(`read_at` - CAST(5000 AS BIGINT), 3)
-  AND `_append_ts` <= TO_TIMESTAMP_LTZ(`read_at` + CAST(3600000 AS BIGINT), 3)
+  AND `read_at` <= `_ingest_ms` + CAST(5000 AS BIGINT)
+  AND `read_at` >= `_ingest_ms` - CAST(3600000 AS BIGINT)
 ;
 CREATE TEMPORARY VIEW `deduplicated` AS
 SELECT
@@ -118,14 +141,14 @@ FROM (
     `total`,
     `_event_ms`,
     `_ingest_ms`,
-    ROW_NUMBER() OVER (
+    PREVIOUS_ARRIVAL(`_ingest_ms`) OVER (
       PARTITION BY `reading_id`, CASE WHEN `reading_id` IS NULL THEN `_partition` END, CASE WHEN `reading_id` IS NULL THEN `_offset` END
       ORDER BY `_arrival` ASC
-    ) AS `_copy`
+    ) AS `_before`
   FROM `accepted`
-) AS `numbered`
+) AS `linked`
 WHERE
-  `_copy` = 1
+  `_before` IS NULL OR `_ingest_ms` - `_before` > CAST(86400000 AS BIGINT)
 ;
 CREATE TEMPORARY VIEW `measured` AS
 SELECT

@@ -7,17 +7,28 @@ and timestamps (in Flink ``TIMESTAMP_LTZ(3)``) of whole milliseconds.
 
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import ClassVar
 
 from sqlglot import exp
 
 from millrace.compile.dialects import SPARK, MillraceFlink
+from millrace.compile.folding import folded
 from millrace.compile.lowering import Lowering
 from millrace.compile.sql_values import binary, number, when
 from millrace.compile.trees import call
+from millrace.durations import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from millrace.expressions import Expression
 from millrace.expressions.nodes import Call, Literal, Node
-from millrace.types import DATE, FLOAT64, INT64, STRING, DataType, decimal
+from millrace.types import (
+    DATE,
+    FLOAT64,
+    INT64,
+    MAX_DECIMAL_PRECISION,
+    STRING,
+    DataType,
+    decimal,
+)
 
 
 def to_spark(expression: Expression) -> exp.Expression:
@@ -28,9 +39,14 @@ def to_spark(expression: Expression) -> exp.Expression:
 def to_flink(expression: Expression) -> exp.Expression:
     """Return the expression for Flink; its SQL type is the declared one of ``expression.type``.
 
-    Instants before 1970 are Flink's one limit: it cuts their parts towards zero.
+    It may call ``epoch_ms`` and ``utc_day`` of the stream jobs' jar: see ``millrace.compile.flink``.
     """
-    return _whole(_FLINK.node(expression.root, finite=True))
+    return _whole(_FLINK.node(folded(expression.root), finite=True))
+
+
+def flink_double(tree: exp.Expression, kind: DataType) -> exp.Expression:
+    """Return a number of a type as Flink's DOUBLE, the nearest one."""
+    return tree if kind == FLOAT64 else _FLINK.widen(tree, kind, FLOAT64)
 
 
 def _whole(tree: exp.Expression) -> exp.Expression:
@@ -69,6 +85,16 @@ class _Spark(Lowering):
         return number(f"{value}L") if kind.kind == "int64" else super().integer(value, kind)
 
 
+_LONG_DIGITS = 18
+
+# How long the part takes to come round, and one unit of it.
+_CLOCK_PARTS: Mapping[str, tuple[int, int]] = {
+    "HOUR": (DAY_MS, HOUR_MS),
+    "MINUTE": (HOUR_MS, MINUTE_MS),
+    "SECOND": (MINUTE_MS, SECOND_MS),
+}
+
+
 class _Flink(Lowering):
     """Flink 2.2."""
 
@@ -83,7 +109,7 @@ class _Flink(Lowering):
         "date": "DATE",
         "bytes": "BYTES",
     }
-    names: ClassVar[Mapping[str, str]] = {"LENGTH": "CHAR_LENGTH"}
+    names: ClassVar[Mapping[str, str]] = {"LENGTH": "CHAR_LENGTH", "DAY": "DAYOFMONTH"}
 
     def checked(self, op: str, left: exp.Expression, right: exp.Expression) -> exp.Expression:
         # BIGINT wraps around silently, and so does a cast from DECIMAL; reading text does not.
@@ -110,22 +136,34 @@ class _Flink(Lowering):
         text = self.node(node.args[0], finite=True)
         return call("REGEXP", text, exp.Literal.string(rf"(?s)\A{regex}\z"))
 
-    def instant(self, node: Node) -> exp.Expression:
-        tree = super().instant(node)
-        if node.type == DATE:
-            return tree
-        # Parts are defined on TIMESTAMP; the cast uses the session's time zone.
-        return exp.Cast(this=tree, to=exp.DataType.build("TIMESTAMP(3)", dialect=self.dialect))
+    def part(self, name: str, node: Node) -> exp.Expression:
+        tree = self.node(node, finite=True)
+        # Flink's own parts of an instant before 1970 are cut towards zero.
+        if name in _CLOCK_PARTS:
+            whole, unit = (self.integer(ms, INT64) for ms in _CLOCK_PARTS[name])
+            left = call("MOD", call("EPOCH_MS", tree), whole)
+            passed = call("MOD", exp.Add(this=left, expression=whole.copy()), whole.copy())
+            return exp.Div(this=passed, expression=unit)
+        day = tree if node.type == DATE else call("UTC_DAY", tree)
+        return self.cast(call(name, day), INT64)
 
     def widen(self, tree: exp.Expression, source: DataType, to: DataType) -> exp.Expression:
         # DECIMAL of up to 18 digits becomes a double as long / 10^scale, which rounds twice
-        # beyond 2^53; by way of text it rounds once, as everywhere else.
+        # beyond 2^53. More digits are kept as a BigDecimal, which rounds once, as everywhere else.
         if to == FLOAT64 and source.kind == "decimal" and source.precision in {16, 17, 18}:
-            return self.cast(self.cast(tree, STRING), to)
+            tree = self.cast(tree, decimal(MAX_DECIMAL_PRECISION, source.scale))
         return super().widen(tree, source, to)
 
     def at(self, epoch_ms: int) -> exp.Expression:
         return call("TO_TIMESTAMP_LTZ", number(str(epoch_ms)), number("3"))
+
+    def bare(self, value: object) -> exp.Expression:
+        # Flink reads no literal of more digits than a long has.
+        if isinstance(value, Decimal) and len(digits := value.as_tuple().digits) > _LONG_DIGITS:
+            scale = -int(value.as_tuple().exponent)
+            kind = decimal(max(len(digits), scale), scale)
+            return self.cast(exp.Literal.string(f"{value:f}"), kind)
+        return super().bare(value)
 
     def string(self, value: str) -> exp.Expression:
         # A literal is CHAR(n); in CASE and COALESCE it must not bring its length along.

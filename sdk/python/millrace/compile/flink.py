@@ -1,35 +1,37 @@
 """What Flink is told: the companion job of a view, which keeps its tiles fresh.
 
-One script reads the source's topic, judges each event by itself (never by watermark, so a replay
-gives the same verdicts), keeps the first copy of each event id, and upserts one row per (join keys,
-tile) on every change. Dead letters are the archive's business: here bad events only stay out.
+One script reads the source's topic in order of arrival, judges each event by itself (never by
+watermark, so a replay gives the same verdicts), keeps the first copy of each event id, and upserts
+one row per (join keys, tile) on every change. Dead letters are the archive's business: here bad
+events only stay out.
 
-The job's jar brings the functions that SQL lacks:
+The job's jar brings a connector, ``event-topic``, that brings the records of all partitions into
+the order in which they arrived, and the functions that SQL lacks:
 
-- ``parse_json_row(BYTES, row type)``: table function; the columns of the row type, then
-  ``reason``, null where the value fits the type. An instant may be ISO-8601 or epoch
+- ``parse_json_row(BYTES, row type[, wanted columns])``: table function; the wanted columns, then
+  ``reason``, null where all columns of the row type fit. An instant may be ISO-8601 or epoch
   milliseconds in the JSON, and comes out as epoch milliseconds.
-- ``epoch_ms(TIMESTAMP_LTZ(3))``: the instant's milliseconds; no built-in function has them.
+- ``epoch_ms``: milliseconds of an instant, or of a day's midnight; no built-in function has them.
+- ``utc_day``: the date of an instant; by Flink's own cast it is cut towards 1970.
 - ``moments(DOUBLE)``: ``ROW<mean DOUBLE, m2 DOUBLE>`` over non-null values by Welford's method,
-  null for none. Flink rewrites VAR_POP into sums of squares, which loses the variance of large
+  null for none and where one of the two is not finite. Flink rewrites VAR_POP into sums of squares, which loses the variance of large
   numbers; Spark's VAR_POP does not, and tiles of both must merge to the same.
+- ``previous_arrival(ingest_ms) OVER …``: the argument of the row before the current one.
 - ``first_edge`` and ``last_edge(event_ms, ingest_ms[, event_id], value)``: a row of the
   arguments, of the least or greatest event by ``millrace.aggregates.Edge.rank``; null values are
   passed over.
-
-Two differences to the archive's verdicts remain, both beyond the dedup horizon only: the horizon
-counts from the copy that was kept, and by the job's clock.
 """
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Protocol
 
 from sqlglot import exp
 
 from millrace.compile import flink_ddl as ddl
-from millrace.compile.expressions import to_flink
+from millrace.compile.expressions import flink_double, to_flink
 from millrace.compile.flink_events import (
     ACCEPTED,
     DEDUPLICATED,
@@ -43,6 +45,7 @@ from millrace.compile.flink_events import (
 from millrace.compile.trees import call, column, identifier, is_not_null, named, table
 from millrace.durations import DAY_MS
 from millrace.errors import UnsupportedByEngine
+from millrace.expressions import Expression
 from millrace.plan import StreamPlan, ViewPlan
 from millrace.tiles import LAST_EVENT, ROWS, TILE_START, TileColumn, tile_columns
 from millrace.types import DataType
@@ -51,12 +54,28 @@ FUNCTIONS: Mapping[str, str] = MappingProxyType(
     {
         "parse_json_row": "millrace.flink.ParseJsonRow",
         "epoch_ms": "millrace.flink.EpochMs",
+        "utc_day": "millrace.flink.UtcDay",
+        "previous_arrival": "millrace.flink.PreviousArrival",
         "moments": "millrace.flink.Moments",
         "first_edge": "millrace.flink.FirstEdge",
         "last_edge": "millrace.flink.LastEdge",
     }
 )
 """The functions of the job's jar and the classes that hold them."""
+
+BATCH_MS = 20
+"""How long changes of tiles are gathered."""
+
+_STATE: Mapping[str, str] = MappingProxyType(
+    {
+        # A day of ids and tiles does not fit a heap. On disk, most ids are new, which the filter
+        # tells without a read.
+        "state.backend.type": "rocksdb",
+        "state.backend.rocksdb.use-bloom-filter": "true",
+        "state.backend.rocksdb.memory.fixed-per-slot": "128mb",
+        "execution.checkpointing.incremental": "true",
+    }
+)
 
 STATEMENT_END = "\n;\n"
 """Statements of a script are parted by a line that holds only a semicolon."""
@@ -74,8 +93,6 @@ class FlinkEndpoints:
     Attributes:
         bootstrap_servers: Kafka.
         tile_topic: topic of the tiles; None: ``millrace.tiles.<view>.<fingerprint>``.
-        read_from_ms: append time from which the topic is read; None: its beginning.
-        cut_over_ms: a day edge; earlier tiles are the batch's. None: the view's start.
         outage_ms: how long a tile's state outlives its last possible event. State's time to live
             runs on during an outage, and a tile restored after it would begin again at nothing.
         checkpoint_s: seconds between checkpoints.
@@ -83,8 +100,6 @@ class FlinkEndpoints:
 
     bootstrap_servers: str = "localhost:9092"
     tile_topic: str | None = None
-    read_from_ms: int | None = None
-    cut_over_ms: int | None = None
     outage_ms: int = DAY_MS
     checkpoint_s: int = 10
 
@@ -118,13 +133,23 @@ class StreamJob:
         return STATEMENT_END.join([*settings, *self.statements]) + STATEMENT_END
 
 
-def job_id(view: ViewPlan, version: str, generation: int) -> str:
+class NamedMeaning(Protocol):
+    """A view, or what is remembered of one: a name and a fingerprint."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+
+def job_id(view: NamedMeaning, version: str, generation: int) -> str:
     """Return the 32 hex digits under which a job is submitted.
 
     Flink refuses a second job of the same id, so a retried submission never starts a twin.
 
     Args:
-        view: the view.
+        view: the view; also one that is declared no more.
         version: its version in this lake, ``v1``.
         generation: grows by one with each intended restart.
     """
@@ -142,18 +167,19 @@ def stream_job(view: ViewPlan, endpoints: FlinkEndpoints | None = None) -> Strea
     endpoints = endpoints or FlinkEndpoints()
     stream = _checked_stream(view)
     counted = ACCEPTED if view.source.event_id is None else DEDUPLICATED
+    wanted = _wanted(view)
     statements: list[exp.Create | exp.Insert] = [
         *(ddl.create_function(name, FUNCTIONS[name]) for name in _functions(view)),
         source_table(
+            view.source,
             stream.topic,
             f"millrace-{view.name}-{view.fingerprint}",
             endpoints.bootstrap_servers,
-            endpoints.read_from_ms,
         ),
         _tile_table(view, endpoints),
-        accepted_view(view.source),
-        *([] if view.source.event_id is None else [deduplicated_view(view.source)]),
-        ddl.create_view("measured", _measured(view, counted, endpoints)),
+        accepted_view(view.source, wanted),
+        *([] if view.source.event_id is None else [deduplicated_view(view.source, wanted)]),
+        ddl.create_view("measured", _measured(view, counted)),
         exp.Insert(this=table("tiles"), expression=_tiles(view, endpoints)),
     ]
     return StreamJob(
@@ -188,9 +214,25 @@ def _checked_stream(view: ViewPlan) -> StreamPlan:
     return stream
 
 
+def _wanted(view: ViewPlan) -> frozenset[str]:
+    """Return the columns that the view reads; the others are judged and left behind."""
+    read = {name for expression in _expressions(view) for name in expression.columns}
+    event_id = view.source.event_id
+    identity = set() if event_id is None else {event_id}
+    return frozenset(read | identity | {view.source.event_time, *view.join_keys})
+
+
+def _expressions(view: ViewPlan) -> list[Expression]:
+    measures = [measure.expression for measure in view.measures]
+    return measures if view.filter is None else [*measures, view.filter]
+
+
 def _functions(view: ViewPlan) -> list[str]:
     suffixes = {column.suffix for column in tile_columns(view)}
     needed = {"parse_json_row", "epoch_ms"}
+    needed |= set() if view.source.event_id is None else {"previous_arrival"}
+    called = (call.name for e in _expressions(view) for call in to_flink(e).find_all(exp.Anonymous))
+    needed |= {"utc_day"} & {name.lower() for name in called}
     if "m2" in suffixes:
         needed.add("moments")
     needed |= {f"{edge}_edge" for edge in ("first", "last") if edge in suffixes}
@@ -198,17 +240,30 @@ def _functions(view: ViewPlan) -> list[str]:
 
 
 def _configuration(view: ViewPlan, endpoints: FlinkEndpoints) -> dict[str, str]:
-    # table.exec.state.ttl is the only way to bound the copies' state; a hint on the aggregate
-    # gives the tiles their own.
-    has_copies = view.source.event_id is not None
-    ttl_ms = view.source.dedup_horizon_ms if has_copies else _tile_ttl_ms(view, endpoints)
+    # table.exec.state.ttl is the only way to bound the ids' state; a hint on the aggregate gives
+    # the tiles their own.
+    has_ids = view.source.event_id is not None
+    kept_ms = view.source.dedup_horizon_ms + endpoints.outage_ms
+    ttl_ms = kept_ms if has_ids else _tile_ttl_ms(view, endpoints)
     return {
         "pipeline.name": f"{view.name}-{view.fingerprint}",
         "pipeline.max-parallelism": "128",
+        # Rows are handed on between operators, never changed.
+        "pipeline.object-reuse": "true",
         "table.local-time-zone": "UTC",
         "table.exec.state.ttl": f"{ttl_ms} ms",
+        # A tile that changes twice within this time is written once: hot keys cost the sink, the
+        # writer and the store less.
+        "table.exec.mini-batch.enabled": "true",
+        "table.exec.mini-batch.allow-latency": f"{BATCH_MS} ms",
+        "table.exec.mini-batch.size": "5000",
+        **_STATE,
         "execution.buffer-timeout.interval": "5 ms",
         "execution.checkpointing.interval": f"{endpoints.checkpoint_s} s",
+        "execution.checkpointing.mode": "EXACTLY_ONCE",
+        "execution.checkpointing.timeout": "2 min",
+        # A full disk stops checkpoints, not the job; their age tells.
+        "execution.checkpointing.tolerable-failed-checkpoints": "1000",
     }
 
 
@@ -239,28 +294,27 @@ def _tile_table(view: ViewPlan, endpoints: FlinkEndpoints) -> exp.Create:
     return ddl.create_table("tiles", columns, options)
 
 
-def _measured(view: ViewPlan, counted: str, endpoints: FlinkEndpoints) -> exp.Select:
-    start_ms = max(view.start_ms, endpoints.cut_over_ms or view.start_ms)
+def _measured(view: ViewPlan, counted: str) -> exp.Select:
     columns: list[exp.Expression] = [
         named(_on_wire(column(e.join_key), e.type), e.join_key) for e in view.entities
     ]
-    columns.append(named(_tile_start(view, start_ms), TILE_START))
+    columns.append(named(_tile_start(view), TILE_START))
     columns += [column(EVENT_MS), column(INGEST_MS)]
     if view.source.event_id is not None:
         event_id = view.source.column(view.source.event_id)
         columns.append(named(_on_wire(column(event_id.name), event_id.type), _EVENT_ID))
     columns += [named(_on_wire(to_flink(m.expression), m.type), m.name) for m in view.measures]
-    earliest = exp.GTE(this=column(EVENT_MS), expression=bigint(start_ms))
+    earliest = exp.GTE(this=column(EVENT_MS), expression=bigint(view.start_ms))
     present = [is_not_null(column(name)) for name in view.join_keys]
     filtered = [] if view.filter is None else [to_flink(view.filter)]
     query = exp.select(*columns).from_(table(counted))
     return query.where(earliest, *present, *filtered)
 
 
-def _tile_start(view: ViewPlan, start_ms: int) -> exp.Expression:
+def _tile_start(view: ViewPlan) -> exp.Expression:
     hop = exp.Literal.number(view.tile_hop_ms)
     past = call("MOD", column(EVENT_MS), hop)
-    if start_ms < 0:  # MOD has the sign of the event time; the tile's floor has not
+    if view.start_ms < 0:  # MOD has the sign of the event time; the tile's floor has not
         past = call("MOD", exp.Add(this=past, expression=hop.copy()), hop.copy())
     return exp.Sub(this=column(EVENT_MS), expression=past)
 
@@ -294,7 +348,9 @@ def _aggregated(view: ViewPlan, kept: TileColumn) -> tuple[str, exp.Expression]:
         return kept.name, exp.Max(this=column(EVENT_MS))
     value: exp.Expression = column(kept.measure.name)
     if kept.suffix in {"mean", "m2"}:
-        return f"{kept.measure.name}_moments", call("MOMENTS", _as_double(value, kept.measure.type))
+        return f"{kept.measure.name}_moments", call(
+            "MOMENTS", flink_double(value, kept.measure.type)
+        )
     if kept.is_edge:
         places = [EVENT_MS, INGEST_MS, *([_EVENT_ID] if view.source.event_id else [])]
         edge = call(f"{kept.suffix}_edge".upper(), *map(column, places), value)
@@ -310,8 +366,7 @@ def _finished(kept: TileColumn) -> exp.Expression:
     if kept.measure is None:
         return column(kept.name)
     if kept.suffix in {"mean", "m2"}:
-        moments = f"{kept.measure.name}_moments"
-        return named(_finite(column(kept.suffix, moments)), kept.name)
+        return named(column(kept.suffix, f"{kept.measure.name}_moments"), kept.name)
     if kept.suffix == "sum" and kept.type.kind == "float64":
         return named(_finite(column(kept.name)), kept.name)
     return column(kept.name)
@@ -342,10 +397,6 @@ def _wire_type(type_: DataType) -> str:
 def _on_wire(value: exp.Expression, type_: DataType) -> exp.Expression:
     """Instants leave as epoch milliseconds."""
     return call("EPOCH_MS", value) if type_.kind == "timestamp" else value
-
-
-def _as_double(value: exp.Expression, type_: DataType) -> exp.Expression:
-    return value if type_.kind == "float64" else _cast(value, "DOUBLE")
 
 
 def _cast(value: exp.Expression, type_: str) -> exp.Expression:

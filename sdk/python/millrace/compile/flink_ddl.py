@@ -25,12 +25,6 @@ _SQL_TYPES = {
 }
 
 
-class MetadataConstraint(exp.Expression, exp.ColumnConstraintKind):
-    """``METADATA FROM 'key' VIRTUAL``: a column read from the record's envelope."""
-
-    arg_types: ClassVar = {"this": True}
-
-
 class FlinkStatements(MillraceFlink):
     """Flink's SQL with the statements that a job's script is made of."""
 
@@ -39,31 +33,12 @@ class FlinkStatements(MillraceFlink):
 
         KEYWORDS: ClassVar = {**MillraceFlink.Tokenizer.KEYWORDS, "ROW": TokenType.STRUCT}
 
-    class Parser(MillraceFlink.Parser):
-        """Adds metadata columns."""
-
-        CONSTRAINT_PARSERS: ClassVar = {
-            **MillraceFlink.Parser.CONSTRAINT_PARSERS,
-            "METADATA": lambda self: self._parse_metadata(),
-        }
-
-        def _parse_metadata(self) -> MetadataConstraint:
-            self._match_text_seq("FROM")
-            key = self._parse_string()
-            self._match_text_seq("VIRTUAL")
-            return self.expression(MetadataConstraint(this=key))
-
     class Generator(MillraceFlink.Generator):
         """Prints what the parser above reads."""
 
         TYPE_MAPPING: ClassVar = {
             **MillraceFlink.Generator.TYPE_MAPPING,
             exp.DataType.Type.STRUCT: "ROW",
-        }
-
-        TRANSFORMS: ClassVar = {
-            **MillraceFlink.Generator.TRANSFORMS,
-            MetadataConstraint: lambda self, e: f"METADATA FROM {self.sql(e, 'this')} VIRTUAL",
         }
 
         def property_sql(self, expression: exp.Property) -> str:
@@ -85,14 +60,6 @@ def built_type(text: str) -> exp.DataType:
 def table_column(name: str, type_: str) -> exp.ColumnDef:
     """Return ``name type``."""
     return exp.ColumnDef(this=identifier(name), kind=built_type(type_))
-
-
-def metadata_column(name: str, type_: str, key: str) -> exp.ColumnDef:
-    """Return ``name type METADATA FROM 'key' VIRTUAL``."""
-    column = table_column(name, type_)
-    kind = MetadataConstraint(this=exp.Literal.string(key))
-    column.set("constraints", [exp.ColumnConstraint(kind=kind)])
-    return column
 
 
 def computed_column(name: str, value: exp.Expression) -> exp.ColumnDef:

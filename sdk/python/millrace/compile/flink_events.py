@@ -1,5 +1,7 @@
 """How Flink reads a source: its topic, the judgement of each event, the first copy of each id."""
 
+from collections.abc import Collection, Sequence
+
 from sqlglot import exp
 
 from millrace.compile import flink_ddl as ddl
@@ -8,7 +10,6 @@ from millrace.compile.trees import (
     column,
     identifier,
     integer,
-    is_not_null,
     is_null,
     named,
     table,
@@ -20,94 +21,108 @@ SOURCE, ACCEPTED, DEDUPLICATED = "source", "accepted", "deduplicated"
 
 # Declared columns never start with an underscore, so these cannot meet them.
 EVENT_MS, INGEST_MS = "_event_ms", "_ingest_ms"
-_VALUE, _APPEND_TS, _PARTITION, _OFFSET = "_value", "_append_ts", "_partition", "_offset"
-_ARRIVAL, _COPY, _REASON = "_arrival", "_copy", "_reason"
+_VALUE, _PARTITION, _OFFSET = "_value", "_partition", "_offset"
+_ARRIVAL, _BEFORE, _REASON = "_arrival", "_before", "_reason"
 
 
-def source_table(
-    topic: str, group: str, bootstrap_servers: str, read_from_ms: int | None
-) -> exp.Create:
-    """Return the table over a topic: bytes, and the record's envelope."""
+def source_table(source: SourcePlan, topic: str, group: str, bootstrap_servers: str) -> exp.Create:
+    """Return the table over a topic: bytes, and where and when they arrived.
+
+    Where events have ids, records come in order of arrival, for the first copy is the one that
+    counts.
+    """
     columns = [
         ddl.table_column(_VALUE, "BYTES"),
-        ddl.metadata_column(_APPEND_TS, "TIMESTAMP_LTZ(3)", "timestamp"),
-        ddl.metadata_column(_PARTITION, "INT", "partition"),
-        ddl.metadata_column(_OFFSET, "BIGINT", "offset"),
+        ddl.table_column(INGEST_MS, "BIGINT"),
+        ddl.table_column(_PARTITION, "INT"),
+        ddl.table_column(_OFFSET, "BIGINT"),
         ddl.computed_column(_ARRIVAL, call("PROCTIME")),
     ]
     options = {
-        "connector": "kafka",
+        "connector": "event-topic",
         "topic": topic,
+        "ordered": "false" if source.event_id is None else "true",
         "properties.bootstrap.servers": bootstrap_servers,
         "properties.group.id": group,
         "properties.fetch.max.wait.ms": "20",
-        "scan.startup.mode": "earliest-offset",
-        "format": "raw",
     }
-    if read_from_ms is not None:
-        options["scan.startup.mode"] = "timestamp"
-        options["scan.startup.timestamp-millis"] = str(read_from_ms)
     return ddl.create_table(SOURCE, columns, options)
 
 
-def accepted_view(source: SourcePlan) -> exp.Create:
-    """Return the view of the events that fit their types, in time; each judged by itself."""
-    names = [column.name for column in source.columns]
-    row_type = ", ".join(f"`{c.name}` {ddl.sql_type(c.type)}" for c in source.columns)
+def accepted_view(source: SourcePlan, wanted: Collection[str]) -> exp.Create:
+    """Return the view of the events that fit their types, in time; each judged by itself.
+
+    Args:
+        source: all its columns are judged.
+        wanted: the columns that the view has, in the source's order; among them the event time.
+    """
+    columns = [column for column in source.columns if column.name in wanted]
+    names = [column.name for column in columns]
     parsed = exp.Lateral(
-        this=exp.TableFromRows(
-            this=call("PARSE_JSON_ROW", column(_VALUE), exp.Literal.string(row_type))
-        ),
+        this=exp.TableFromRows(this=_parsed(source, names)),
         alias=exp.TableAlias(
             this=identifier("parsed"),
             columns=[identifier(name) for name in (*names, _REASON)],
         ),
     )
-    event_ms, ingest_ms = column(source.event_time), call("EPOCH_MS", column(_APPEND_TS))
+    event_ms = _event_ms(source)
+    ingest_ms = column(INGEST_MS)
     query = exp.select(
-        *(_typed(c.name, c.type) for c in source.columns),
+        *(_typed(c.name, c.type) for c in columns),
         named(call("LEAST", event_ms, ingest_ms), EVENT_MS),
-        named(ingest_ms.copy(), INGEST_MS),
-        *(column(name) for name in (_PARTITION, _OFFSET, _ARRIVAL)),
+        *(column(name) for name in (INGEST_MS, _PARTITION, _OFFSET, _ARRIVAL)),
     )
     query = query.from_(table(SOURCE)).join(exp.Join(this=parsed, kind="CROSS"))
+    # Not from the future, then not too late; both bounds are in. The event time may be any
+    # number, so nothing is added to it.
+    latest = exp.Add(this=ingest_ms.copy(), expression=bigint(source.clock_skew_ms))
+    earliest = exp.Sub(this=ingest_ms.copy(), expression=bigint(source.allowed_lateness_ms))
     query = query.where(
         is_null(column(_REASON)),
-        is_not_null(event_ms.copy()),
-        # Not from the future, then not too late; both bounds are in.
-        exp.GTE(
-            this=column(_APPEND_TS),
-            expression=_instant(exp.Sub, event_ms, source.clock_skew_ms),
-        ),
-        exp.LTE(
-            this=column(_APPEND_TS),
-            expression=_instant(exp.Add, event_ms, source.allowed_lateness_ms),
-        ),
+        exp.LTE(this=event_ms.copy(), expression=latest),
+        exp.GTE(this=event_ms.copy(), expression=earliest),
     )
     return ddl.create_view(ACCEPTED, query)
 
 
-def deduplicated_view(source: SourcePlan) -> exp.Create:
-    """Return the view of the first copies to arrive; an event without an id is nobody's copy.
+def _parsed(source: SourcePlan, wanted: Sequence[str]) -> exp.Expression:
+    row_type = ", ".join(
+        f"`{c.name}` {ddl.sql_type(c.type)}{' NOT NULL' if c.name == source.event_time else ''}"
+        for c in source.columns
+    )
+    literals = [row_type] if len(wanted) == len(source.columns) else [row_type, ", ".join(wanted)]
+    return call("PARSE_JSON_ROW", column(_VALUE), *map(exp.Literal.string, literals))
+
+
+def _event_ms(source: SourcePlan) -> exp.Expression:
+    event_time = source.column(source.event_time)
+    is_day = event_time.type.kind == "date"
+    return call("EPOCH_MS", column(event_time.name)) if is_day else column(event_time.name)
+
+
+def deduplicated_view(source: SourcePlan, wanted: Collection[str]) -> exp.Create:
+    """Return the view of the events that are no copies; one without an id is nobody's copy.
 
     It stays append-only, because the arrival is Flink's processing time.
     """
     event_id = source.event_id or ""
     is_nameless = is_null(column(event_id))
     itself = [exp.Case().when(is_nameless, column(name)) for name in (_PARTITION, _OFFSET)]
-    copies = exp.Window(
-        this=exp.RowNumber(),
+    before = exp.Window(
+        this=call("PREVIOUS_ARRIVAL", column(INGEST_MS)),
         partition_by=[column(event_id), *itself],
         order=exp.Order(
             # Flink's own default, which then needs no saying.
             expressions=[exp.Ordered(this=column(_ARRIVAL), desc=False, nulls_first=True)]
         ),
     )
-    columns = [*(c.name for c in source.columns), EVENT_MS, INGEST_MS]
-    inner = exp.select(*(column(name) for name in columns), named(copies, _COPY))
-    numbered = inner.from_(table(ACCEPTED)).subquery(identifier("numbered"))
-    first = exp.EQ(this=column(_COPY), expression=exp.Literal.number(1))
-    query = exp.select(*(column(name) for name in columns)).from_(numbered).where(first)
+    columns = [*(c.name for c in source.columns if c.name in wanted), EVENT_MS, INGEST_MS]
+    inner = exp.select(*(column(name) for name in columns), named(before, _BEFORE))
+    linked = inner.from_(table(ACCEPTED)).subquery(identifier("linked"))
+    passed_ms = exp.Sub(this=column(INGEST_MS), expression=column(_BEFORE))
+    is_apart = exp.GT(this=passed_ms, expression=bigint(source.dedup_horizon_ms))
+    first = exp.Or(this=is_null(column(_BEFORE)), expression=is_apart)
+    query = exp.select(*(column(name) for name in columns)).from_(linked).where(first)
     return ddl.create_view(DEDUPLICATED, query)
 
 
@@ -115,13 +130,6 @@ def _typed(name: str, type_: DataType) -> exp.Expression:
     if type_.kind != "timestamp":
         return column(name)
     return named(call("TO_TIMESTAMP_LTZ", column(name), exp.Literal.number(3)), name)
-
-
-def _instant(
-    operator: type[exp.Add | exp.Sub], event_ms: exp.Expression, shift_ms: int
-) -> exp.Expression:
-    shifted = operator(this=event_ms.copy(), expression=bigint(shift_ms))
-    return call("TO_TIMESTAMP_LTZ", shifted, exp.Literal.number(3))
 
 
 def bigint(value: int) -> exp.Expression:

@@ -205,6 +205,8 @@ class Lowering(SqlValues):
             kind = _holding(node.takes)
             literals = [self.taken(c, kind) for c in choices]
         elif kind.is_integer or kind == STRING:
+            # Flink converts the choices to the type of the value, and wraps what is beyond it.
+            kind = _widest(node.takes) if kind.is_integer else kind
             literals = [self._untyped(c) for c in choices]
         else:
             literals = [self.taken(c, kind) for c in choices]
@@ -241,7 +243,7 @@ class Lowering(SqlValues):
     def _named(self, node: Call) -> exp.Expression:
         name = self.names.get(node.op, node.op)
         if node.op in _PARTS:
-            return self.cast(call(name, self.instant(node.args[0])), INT64)
+            return self.part(name, node.args[0])
         if node.op == "SUBSTRING":
             text, *numbers = node.args
             return call(name, self.node(text, finite=True), *(self._untyped(n) for n in numbers))
@@ -251,9 +253,9 @@ class Lowering(SqlValues):
     def _untyped(self, node: Node) -> exp.Expression:
         return self.bare(node.value) if isinstance(node, Literal) else self.node(node, finite=True)
 
-    def instant(self, node: Node) -> exp.Expression:
-        """Return a timestamp or date in the form that date parts are taken from."""
-        return self.node(node, finite=True)
+    def part(self, name: str, node: Node) -> exp.Expression:
+        """Return a part of a timestamp or date, an int64."""
+        return self.cast(call(name, self.node(node, finite=True)), INT64)
 
     def _cast(self, node: Call) -> exp.Expression:
         arg, to = node.args[0], node.type
@@ -283,8 +285,8 @@ class Lowering(SqlValues):
         if source.precision - source.scale < _INTEGER_DIGITS[to.kind]:
             return self.cast(tree, to)
         beyond = 2 ** INTEGER_BITS[to.kind]
-        above = exp.GT(this=operand(tree), expression=number(f"{-beyond - 1}.0"))
-        below = exp.LT(this=operand(tree), expression=number(f"{beyond}.0"))
+        above = exp.GT(this=operand(tree), expression=self.bare(Decimal(f"{-beyond - 1}.0")))
+        below = exp.LT(this=operand(tree), expression=self.bare(Decimal(f"{beyond}.0")))
         return when(exp.And(this=above, expression=below), self.cast(tree, to))
 
     # -- what only an engine knows --------------------------------------------------------------
@@ -323,6 +325,10 @@ def _whole_digits(kind: DataType) -> int:
         # Rounding away digits can carry into one more.
         return kind.precision - kind.scale + (1 if kind.scale else 0)
     return _INTEGER_DIGITS[kind.kind]
+
+
+def _widest(kinds: Sequence[DataType]) -> DataType:
+    return INT64 if INT64 in kinds else kinds[0]
 
 
 def _holding(kinds: Sequence[DataType]) -> DataType:

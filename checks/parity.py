@@ -1,0 +1,61 @@
+"""Parity as an asset check: the online table of a view equals what its events say."""
+
+import dagster as dg
+
+from millrace.errors import PlatformError
+from millrace.plan import Plan, ViewPlan
+from resources.settings import settings_from_env
+
+SAMPLES = 100
+"""Entities that one run of the check asks about."""
+
+_SHOWN = 20
+
+
+def parity_checks(plan: Plan) -> list[dg.AssetChecksDefinition]:
+    """Return for each view with a stream the check ``parity`` on ``online/<view>``.
+
+    It passes if values were compared and every one is right; the rule for events still under way
+    is docs/parity.md. What cannot be audited (nothing served, no archive) fails the check, with
+    the reason as its description.
+    """
+    with_stream = (view for view in plan.views.values() if view.source.stream is not None)
+    return [parity_check(plan, view) for view in with_stream]
+
+
+def parity_check(plan: Plan, view: ViewPlan) -> dg.AssetChecksDefinition:
+    """Return the check of one view."""
+    name = view.name
+
+    @dg.asset_check(
+        asset=dg.AssetKey(["online", name]),
+        name="parity",
+        description="Served values equal their recomputation from the archived and batch events "
+        "at the same instants; zero differences pass.",
+    )
+    def parity(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        from checks.served_parity import check_parity
+
+        settings = settings_from_env()
+        try:
+            report = check_parity(settings, plan, name, context.log.info, samples=SAMPLES)
+        except PlatformError as error:
+            return dg.AssetCheckResult(passed=False, description=str(error))
+        found = report.as_json()
+        in_flight = report.in_flight
+        return dg.AssetCheckResult(
+            passed=report.is_equal,
+            description=f"{report.differing} of {report.values} values differ; answers lag by at "
+            f"most {in_flight.lag_ms} ms, {in_flight.allowed_ms} ms are allowed",
+            metadata={
+                "values": report.values,
+                "differing": report.differing,
+                "version": report.version,
+                "lag_ms": in_flight.lag_ms,
+                "in_flight_events": in_flight.events,
+                "samples": dg.MetadataValue.json(found["samples"]),
+                "differences": dg.MetadataValue.json(found["differences"][:_SHOWN]),
+            },
+        )
+
+    return parity

@@ -1,0 +1,141 @@
+"""Judging a batch of records, and laying out what came of it as columns of the lake's tables."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from millrace.plan import SourcePlan
+from streaming.archive.arrivals import Arrivals, id_key
+from streaming.archive.dead_letter_topic import Letter, Place, place_of
+from streaming.archive.intake import Record
+from streaming.archive.judge import Judge, Verdict
+from streaming.archive.tables import array_of, arrow_type, days_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass
+class Batch:
+    """Records judged and not yet committed, in order of arrival."""
+
+    events: list[tuple[Record, Verdict]] = field(default_factory=list)
+    duplicates: list[tuple[Record, Any]] = field(default_factory=list)
+    letters: list[Letter] = field(default_factory=list)
+    newest_ms: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.events) + len(self.duplicates) + len(self.letters)
+
+    def counts(self) -> dict[str, int]:
+        """Return how many records there are of each kind; letters by reason."""
+        reasons = Counter(letter.reason for letter in self.letters)
+        return {"events": len(self.events), "duplicates": len(self.duplicates), **reasons}
+
+
+class BatchJudge:
+    """Judges the records of one source, duplicates included.
+
+    Args:
+        source: the declaration.
+        arrivals: what is known of event ids; it grows with what is judged.
+        told: reasons that were given to records before a crash; they stand, though the
+            declaration may have changed since.
+    """
+
+    def __init__(self, source: SourcePlan, arrivals: Arrivals, told: Mapping[Place, str]) -> None:
+        self._judge = Judge(source).judge
+        self._arrivals = arrivals
+        self._told = told
+        names = [column.name for column in source.columns]
+        self._id_at = names.index(source.event_id) if source.event_id else None
+        kind = source.column(source.event_id).type.kind if source.event_id else "string"
+        self._key = id_key(kind)
+
+    def add(self, records: Sequence[Record], batch: Batch) -> None:
+        """Judge records, which follow those judged before, into a batch."""
+        judged = [(record, self._judge(record.value, record.arrived_ms)) for record in records]
+        if self._told:
+            judged = [(record, self._as_told(record, verdict)) for record, verdict in judged]
+        keys = [self._id_key(verdict) for _, verdict in judged]
+        self._arrivals.recall([key for key in keys if key is not None])
+        for (record, verdict), key in zip(judged, keys, strict=True):
+            if verdict.reason is not None:
+                letter = Letter(record, verdict.reason, verdict.detail, verdict.event_ms)
+                batch.letters.append(letter)
+            elif key is not None and self._arrivals.is_duplicate(key, record.arrived_ms):
+                batch.duplicates.append((record, verdict.values[self._id_at or 0]))
+            else:
+                batch.events.append((record, verdict))
+        if records:
+            newest_ms = max(record.arrived_ms for record in records)
+            batch.newest_ms = max(newest_ms, batch.newest_ms or newest_ms)
+
+    def _as_told(self, record: Record, verdict: Verdict) -> Verdict:
+        reason = self._told.get(place_of(record))
+        return verdict if reason is None else Verdict(reason, verdict.detail, verdict.event_ms, ())
+
+    def _id_key(self, verdict: Verdict) -> bytes | None:
+        if self._id_at is None or verdict.reason is not None:
+            return None
+        event_id = verdict.values[self._id_at]
+        return None if event_id is None else self._key(event_id)
+
+
+def event_columns(
+    source: SourcePlan, events: Sequence[tuple[Record, Verdict]]
+) -> "dict[str, pa.Array]":
+    """Return the columns of ``events/<source>``."""
+    import pyarrow as pa
+
+    values = list(zip(*(verdict.values for _, verdict in events), strict=True))
+    columns = {
+        column.name: array_of(values[i] if values else [], column.type)
+        for i, column in enumerate(source.columns)
+    }
+    event_ms = [verdict.event_ms for _, verdict in events]
+    return {
+        **columns,
+        "_event_ms": pa.array(event_ms, pa.int64()),
+        "_ingest_ms": pa.array([record.arrived_ms for record, _ in events], pa.int64()),
+        "_partition": pa.array([record.partition for record, _ in events], pa.int32()),
+        "_offset": pa.array([record.offset for record, _ in events], pa.int64()),
+        "event_date": days_of(event_ms),
+    }
+
+
+def letter_columns(topic: str, letters: Sequence[Letter]) -> "dict[str, pa.Array]":
+    """Return the columns of ``dead_letters/<source>``."""
+    import pyarrow as pa
+
+    records = [letter.record for letter in letters]
+    origins = [f"kafka:{topic}/{record.partition}/{record.offset}" for record in records]
+    return {
+        "reason": pa.array([letter.reason for letter in letters], pa.string()),
+        "payload": pa.array([record.value for record in records], pa.binary()),
+        "origin": pa.array(origins, pa.string()),
+        "event_day": days_of([letter.event_ms for letter in letters]),
+        "detail": pa.array([letter.detail for letter in letters], pa.string()),
+        **_place_columns(records),
+    }
+
+
+def duplicate_columns(
+    source: SourcePlan, duplicates: Sequence[tuple[Record, Any]]
+) -> "dict[str, pa.Array]":
+    """Return the columns of ``duplicates/<source>``."""
+    type_ = source.column(source.event_id or "").type
+    ids = array_of([event_id for _, event_id in duplicates], type_).cast(arrow_type(type_))
+    return {"event_id": ids, **_place_columns([record for record, _ in duplicates])}
+
+
+def _place_columns(records: Sequence[Record]) -> "dict[str, pa.Array]":
+    import pyarrow as pa
+
+    return {
+        "arrived_ms": pa.array([record.arrived_ms for record in records], pa.int64()),
+        "partition": pa.array([record.partition for record in records], pa.int32()),
+        "offset": pa.array([record.offset for record in records], pa.int64()),
+        "event_date": days_of([record.arrived_ms for record in records]),
+    }

@@ -1,0 +1,187 @@
+"""One JSON value of one column: whether it fits the declared type, and what it then is.
+
+The table in docs/stream-events.md, row by row. A value comes as Python's JSON types, except that a
+number comes as ``Number``: its text, since ``1.0`` is no integer and a decimal must stay exact.
+"""
+
+import base64
+import binascii
+import math
+import re
+from collections.abc import Callable
+from datetime import date
+from decimal import Context, Decimal, Inexact, InvalidOperation
+from functools import lru_cache
+
+from millrace.durations import DAY_MS
+from millrace.types import DataType
+
+Convert = Callable[[object], object]
+
+
+class Number(str):
+    """The text of a JSON number."""
+
+    __slots__ = ()
+
+
+class Misfit(ValueError):
+    """A value does not fit the type of its column."""
+
+
+_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)\Z")
+_DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?\Z")
+_ZERO = re.compile(r"-?[0.]+(?:[eE]|\Z)")
+_DAY = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})\Z")
+_INSTANT = re.compile(
+    r"([0-9]{4})-([0-9]{2})-([0-9]{2})"
+    r"(?:[T ]([01][0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9])(?:\.([0-9]{1,9}))?)?)?"
+    r"(?:Z|([+-])([01][0-9]|2[0-3]):?([0-5][0-9]))?\Z"
+)
+_BASE64_GROUP = 4
+_LONGEST_INT64 = len(str(-(2**63)))
+_EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
+
+
+def converter(type_: DataType) -> Convert:
+    """Return the function from a non-null JSON value to what the column holds.
+
+    Timestamps come out as epoch milliseconds, decimals as ``Decimal`` of the declared scale. The
+    function raises ``Misfit`` where the value does not fit.
+    """
+    if type_.kind == "decimal":
+        return decimal_converter(type_.precision, type_.scale)
+    return _CONVERTERS[type_.kind]
+
+
+FARTHEST_MS = (2**63 - 1) // 1000
+"""An instant further from 1970 fits no timestamp in microseconds, as tables have them."""
+
+
+def _is_integer(value: object) -> bool:
+    # Longer texts are out of every range, and need no counting.
+    is_short = isinstance(value, Number) and len(value) <= _LONGEST_INT64
+    return is_short and _INTEGER.match(str(value)) is not None
+
+
+def _integer(low: int, high: int) -> Convert:
+    def convert(value: object) -> int:
+        if not _is_integer(value):
+            raise Misfit
+        number = int(str(value))
+        if not low <= number <= high:
+            raise Misfit
+        return number
+
+    return convert
+
+
+def _double(value: object) -> float:
+    if not isinstance(value, Number):
+        raise Misfit
+    number = float(value)
+    if not math.isfinite(number):
+        raise Misfit
+    return number
+
+
+def _bool(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise Misfit
+    return value
+
+
+def _string(value: object) -> str:
+    if not isinstance(value, str) or isinstance(value, Number):
+        raise Misfit
+    return value
+
+
+def decimal_converter(precision: int, scale: int) -> Convert:
+    """Return the function to decimals of one type, from numbers and from strings that hold one."""
+    # Zeros may be cut off or added, digits may not: quantize traps both losses.
+    exact = Context(prec=precision, traps=[Inexact, InvalidOperation])
+    step = Decimal((0, (1,), -scale))
+
+    def convert(value: object) -> Decimal:
+        if not isinstance(value, str) or not _DECIMAL.match(value):
+            raise Misfit
+        try:
+            # The exponent of nothing says nothing, however large.
+            return Decimal(0 if _ZERO.match(value) else value).quantize(step, context=exact)
+        except (Inexact, InvalidOperation):
+            raise Misfit from None
+
+    return convert
+
+
+def _timestamp(value: object) -> int:
+    if not isinstance(value, Number):
+        return instant_ms(_string(value))
+    ms = int(value) if _is_integer(value) else None
+    if ms is None or not -FARTHEST_MS <= ms <= FARTHEST_MS:
+        raise Misfit
+    return ms
+
+
+def instant_ms(text: str) -> int:
+    """Return the epoch milliseconds of an ISO-8601 text, finer digits floored.
+
+    Raises:
+        Misfit: it is not of the form the table allows, or no such day exists.
+    """
+    match = _INSTANT.match(text)
+    if match is None:
+        raise Misfit
+    year, month, day, hour, minute, second, fraction, sign, ahead_hours, ahead_minutes = (
+        match.groups()
+    )
+    ms = _day_number(year, month, day) * DAY_MS
+    if hour is not None:
+        ms += int(hour) * 3_600_000 + int(minute) * 60_000
+    if second is not None:
+        ms += int(second) * 1000
+        if fraction is not None:
+            ms += int(fraction[:3].ljust(3, "0"))
+    if sign is not None:
+        ahead_ms = int(ahead_hours) * 3_600_000 + int(ahead_minutes) * 60_000
+        ms += ahead_ms if sign == "-" else -ahead_ms
+    return ms
+
+
+def _date(value: object) -> date:
+    match = _DAY.match(_string(value))
+    if match is None:
+        raise Misfit
+    return date.fromordinal(_day_number(*match.groups()) + _EPOCH_ORDINAL)
+
+
+@lru_cache(maxsize=4096)
+def _day_number(year: str, month: str, day: str) -> int:
+    try:
+        return date(int(year), int(month), int(day)).toordinal() - _EPOCH_ORDINAL
+    except ValueError:
+        raise Misfit from None
+
+
+def _bytes(value: object) -> bytes:
+    text = _string(value)
+    # What comes after a whole group is padding to the decoder, however little of it there is.
+    if len(text) % _BASE64_GROUP:
+        raise Misfit
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise Misfit from None
+
+
+_CONVERTERS: dict[str, Convert] = {
+    "int32": _integer(-(2**31), 2**31 - 1),
+    "int64": _integer(-(2**63), 2**63 - 1),
+    "float64": _double,
+    "bool": _bool,
+    "string": _string,
+    "timestamp": _timestamp,
+    "date": _date,
+    "bytes": _bytes,
+}

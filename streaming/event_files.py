@@ -1,0 +1,163 @@
+"""Rows of a file as events of a source, in event-time order, ready to be sent."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from millrace.errors import DataError, nearest
+from millrace.plan import SourcePlan
+from millrace.types import DataType
+from streaming.archive.judge import Judge, MalformedError
+from streaming.archive.tables import array_of, arrow_type
+from streaming.archive.values import Misfit
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_FORMATS = {
+    ".parquet": "parquet",
+    ".csv": "csv",
+    ".json": "json",
+    ".jsonl": "json",
+    ".ndjson": "json",
+}
+TIME = "_time_ms"
+"""The column that ``read_events`` adds: the event time, epoch milliseconds."""
+
+
+def read_events(path: Path, source: SourcePlan) -> "pa.Table":
+    """Return the file's rows: declared columns in the lake's types, and ``_time_ms``; ordered by it.
+
+    Rows of one time keep their order. Columns that are not declared are left out, columns that the
+    file lacks are null.
+
+    Raises:
+        DataError: the file is not readable, or a value does not convert; nothing was sent yet.
+    """
+    import pyarrow as pa
+
+    file_format = _FORMATS.get(path.suffix)
+    if file_format is None:
+        raise DataError(
+            f"{path.name} is of no known format", where=str(path), fix=f"{', '.join(_FORMATS)}"
+        )
+    try:
+        table = _READERS[file_format](path, source)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(
+            f"not readable as {file_format}: {str(error).splitlines()[0][:200]}", where=str(path)
+        ) from error
+    return _in_order(table, source, path)
+
+
+def _in_order(table: "pa.Table", source: SourcePlan, path: Path) -> "pa.Table":
+    import numpy as np
+
+    times = _epoch_ms(table[source.event_time], source.column(source.event_time).type)
+    if times.null_count:
+        raise DataError(
+            f"{times.null_count} row(s) have no event time",
+            where=f"{path}, column {source.event_time}",
+            fix="leave them out",
+        )
+    order = np.argsort(times.to_numpy(), kind="stable")
+    return table.append_column(TIME, times).take(order)
+
+
+def _epoch_ms(column: "pa.ChunkedArray", type_: DataType) -> "pa.ChunkedArray":
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if type_.kind == "timestamp":
+        return (
+            pc.floor_temporal(column, unit="millisecond").cast(pa.timestamp("ms")).cast(pa.int64())
+        )
+    if type_.kind == "date":
+        return pc.multiply(column.cast(pa.int32()).cast(pa.int64()), 86_400_000)
+    return column.cast(pa.int64())
+
+
+def _read_parquet(path: Path, source: SourcePlan) -> "pa.Table":
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        present = [c.name for c in source.columns if c.name in file.schema_arrow.names]
+        found = file.read(columns=present)
+        names = file.schema_arrow.names
+    return _as_declared(found, names, source, path)
+
+
+def _read_csv(path: Path, source: SourcePlan) -> "pa.Table":
+    from pyarrow import csv
+
+    types = {c.name: arrow_type(c.type) for c in source.columns}
+    options = csv.ConvertOptions(column_types=types, strings_can_be_null=True)
+    found = csv.read_csv(path, convert_options=options)
+    return _as_declared(found, found.column_names, source, path)
+
+
+def _as_declared(found: "pa.Table", names: list[str], source: SourcePlan, path: Path) -> "pa.Table":
+    import pyarrow as pa
+
+    if source.event_time not in names:
+        raise DataError(
+            f"the file has no column {source.event_time!r}, the event time",
+            where=str(path),
+            fix=nearest(source.event_time, names),
+        )
+    columns = {}
+    for column in source.columns:
+        wanted = arrow_type(column.type)
+        if column.name not in found.column_names:
+            columns[column.name] = pa.nulls(found.num_rows, wanted)
+            continue
+        try:
+            columns[column.name] = _cast(found[column.name], wanted)
+        except pa.ArrowException as error:
+            text = str(error).splitlines()[0][:200]
+            where = f"{path}, column {column.name}"
+            raise DataError(f"does not convert to {column.type}: {text}", where=where) from error
+    return pa.table(columns)
+
+
+def _cast(column: "pa.ChunkedArray", wanted: "pa.DataType") -> "pa.ChunkedArray":
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_floating(column.type):
+        # Not a number is no value, as in a backfill.
+        column = pc.if_else(pc.is_finite(column), column, None)
+    if pa.types.is_boolean(wanted) and pa.types.is_integer(column.type):
+        return column.cast(pa.bool_())
+    if pa.types.is_timestamp(wanted):
+        if pa.types.is_integer(column.type):
+            return pc.multiply(column.cast(pa.int64()), 1000).cast(wanted)
+        if pa.types.is_timestamp(column.type) and column.type.tz is None:
+            return column.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).cast(wanted)
+        return column.cast(wanted, safe=False)
+    return column.cast(wanted)
+
+
+def _read_json(path: Path, source: SourcePlan) -> "pa.Table":
+    """Read JSON lines as strictly as the archive reads a topic."""
+    import pyarrow as pa
+
+    judge = Judge(source)
+    rows: list[tuple[Any, ...]] = []
+    for number, line in _lines(path):
+        try:
+            rows.append(judge.values(line))
+        except (MalformedError, Misfit) as error:
+            raise DataError(str(error), where=f"{path}:{number}") from error
+    columns = list(zip(*rows, strict=True)) or [() for _ in source.columns]
+    return pa.table({c.name: array_of(columns[i], c.type) for i, c in enumerate(source.columns)})
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield number, line
+
+
+_READERS = {"parquet": _read_parquet, "csv": _read_csv, "json": _read_json}

@@ -1,0 +1,242 @@
+package millrace.flink;
+
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Properties;
+import java.util.TreeMap;
+import org.apache.flink.api.common.operators.ProcessingTimeService.ProcessingTimeCallback;
+import org.apache.flink.api.common.state.ListState;
+import org.apache.flink.api.common.state.ListStateDescriptor;
+import org.apache.flink.api.common.typeinfo.TypeInformation;
+import org.apache.flink.api.common.typeinfo.Types;
+import org.apache.flink.api.java.tuple.Tuple2;
+import org.apache.flink.kafka.shaded.org.apache.kafka.clients.admin.Admin;
+import org.apache.flink.kafka.shaded.org.apache.kafka.clients.admin.ListOffsetsOptions;
+import org.apache.flink.kafka.shaded.org.apache.kafka.clients.admin.ListOffsetsResult.ListOffsetsResultInfo;
+import org.apache.flink.kafka.shaded.org.apache.kafka.clients.admin.OffsetSpec;
+import org.apache.flink.kafka.shaded.org.apache.kafka.common.KafkaFuture;
+import org.apache.flink.kafka.shaded.org.apache.kafka.common.TopicPartition;
+import org.apache.flink.kafka.shaded.org.apache.kafka.common.TopicPartitionInfo;
+import org.apache.flink.runtime.state.StateInitializationContext;
+import org.apache.flink.runtime.state.StateSnapshotContext;
+import org.apache.flink.streaming.api.operators.AbstractStreamOperator;
+import org.apache.flink.streaming.api.operators.OneInputStreamOperator;
+import org.apache.flink.streaming.runtime.streamrecord.StreamRecord;
+import org.apache.flink.table.data.RowData;
+
+/**
+ * Brings the records of a topic's partitions into the order in which they arrived in Kafka.
+ *
+ * <p>A reader takes partitions in turns, and after a pause is thousands of records further in one
+ * than in another: of two copies of an event, the later could come first, and be the one that
+ * counts. So a record waits here until every other partition is known to bring nothing older: it
+ * brought something as young, or it was at its end when Kafka was asked after this record came in.
+ * On a live topic that takes some milliseconds.
+ *
+ * <p>The order is that of the records' timestamps, then of partitions. It is exact if the broker
+ * stamps the records. Waiting is bounded in time and number: a partition that cannot be read delays
+ * the others and never stops them.
+ */
+final class ArrivalOrder extends AbstractStreamOperator<RowData>
+        implements OneInputStreamOperator<RowData, RowData>, ProcessingTimeCallback {
+    private static final long serialVersionUID = 1L;
+
+    private static final long LOOK_AGAIN_MS = 5;
+    private static final ListOffsetsOptions TIMEOUT = new ListOffsetsOptions().timeoutMs(1_000);
+    private static final long PATIENCE_MS = 500;
+    private static final long LONGEST_WAIT_MS = 10_000;
+    private static final int MOST_HELD = 100_000;
+
+    private static final int INGEST_MS = 1;
+    private static final int PARTITION = 2;
+    private static final int OFFSET = 3;
+
+    private final String topic;
+    private final Properties client;
+    private final TypeInformation<RowData> type;
+
+    private transient ListState<RowData> heldState;
+    private transient ListState<Tuple2<Integer, Long>> offsetState;
+
+    /** By partition, so that the lower one is first among records of the same instant. */
+    private transient TreeMap<Integer, Lane> lanes;
+
+    private transient Admin admin;
+    private transient KafkaFuture<Map<TopicPartition, ListOffsetsResultInfo>> answer;
+    private transient long askedNumber;
+    private transient long cameIn;
+    private transient int heldCount;
+    private transient boolean isTicking;
+    private transient StreamRecord<RowData> reused;
+
+    ArrivalOrder(String topic, Properties client, TypeInformation<RowData> type) {
+        this.topic = topic;
+        this.client = client;
+        this.type = type;
+    }
+
+    @Override
+    public void initializeState(StateInitializationContext context) throws Exception {
+        super.initializeState(context);
+        lanes = new TreeMap<>();
+        heldState =
+                context.getOperatorStateStore()
+                        .getListState(new ListStateDescriptor<>("held", type));
+        offsetState =
+                context.getOperatorStateStore()
+                        .getListState(
+                                new ListStateDescriptor<>(
+                                        "offsets", Types.TUPLE(Types.INT, Types.LONG)));
+        for (RowData row : heldState.get()) {
+            hold(row, now());
+        }
+        for (Tuple2<Integer, Long> offset : offsetState.get()) {
+            lane(offset.f0, now()).nextOffset = offset.f1;
+        }
+    }
+
+    @Override
+    public void open() throws Exception {
+        super.open();
+        reused = new StreamRecord<>(null);
+        admin = Admin.create(client);
+        Map<TopicPartition, OffsetSpec> earliest = new HashMap<>();
+        for (TopicPartitionInfo partition :
+                admin.describeTopics(List.of(topic)).allTopicNames().get().get(topic).partitions()) {
+            earliest.put(new TopicPartition(topic, partition.partition()), OffsetSpec.earliest());
+        }
+        for (Map.Entry<TopicPartition, ListOffsetsResultInfo> start :
+                admin.listOffsets(earliest).all().get().entrySet()) {
+            Lane lane = lane(start.getKey().partition(), now());
+            lane.nextOffset = Math.max(lane.nextOffset, start.getValue().offset());
+        }
+        settle();
+    }
+
+    @Override
+    public void processElement(StreamRecord<RowData> element) throws Exception {
+        hold(element.getValue(), now());
+        settle();
+    }
+
+    @Override
+    public void onProcessingTime(long atMs) throws Exception {
+        isTicking = false;
+        settle();
+    }
+
+    @Override
+    public void snapshotState(StateSnapshotContext context) throws Exception {
+        super.snapshotState(context);
+        List<RowData> rows = new ArrayList<>(heldCount);
+        List<Tuple2<Integer, Long>> offsets = new ArrayList<>();
+        for (Lane lane : lanes.values()) {
+            lane.held.forEach(one -> rows.add(one.row()));
+            offsets.add(Tuple2.of(lane.partition, lane.nextOffset));
+        }
+        heldState.update(rows);
+        offsetState.update(offsets);
+    }
+
+    @Override
+    public void close() throws Exception {
+        if (admin != null) {
+            admin.close(Duration.ZERO);
+        }
+        super.close();
+    }
+
+    private void hold(RowData row, long nowMs) {
+        Lane lane = lane(row.getInt(PARTITION), nowMs);
+        lane.add(row, row.getLong(INGEST_MS), row.getLong(OFFSET), ++cameIn, nowMs);
+        heldCount++;
+    }
+
+    private Lane lane(int partition, long nowMs) {
+        return lanes.computeIfAbsent(partition, it -> new Lane(it, 0, nowMs));
+    }
+
+    /** Lets go what need not wait, and asks about the rest. */
+    private void settle() throws Exception {
+        long nowMs = now();
+        takeAnswer(nowMs);
+        release(nowMs);
+        if (heldCount == 0) {
+            return;
+        }
+        if (answer == null) {
+            ask();
+        }
+        if (!isTicking) {
+            isTicking = true;
+            getProcessingTimeService().registerTimer(nowMs + LOOK_AGAIN_MS, this);
+        }
+    }
+
+    private void release(long nowMs) {
+        while (heldCount > 0) {
+            Lane first = oldest();
+            if (!isDue(first, nowMs)) {
+                return;
+            }
+            heldCount--;
+            output.collect(reused.replace(first.held.poll().row()));
+        }
+    }
+
+    private Lane oldest() {
+        Lane first = null;
+        for (Lane lane : lanes.values()) {
+            Lane.Held head = lane.held.peek();
+            if (head != null && (first == null || head.ingestMs() < first.held.peek().ingestMs())) {
+                first = lane;
+            }
+        }
+        return first;
+    }
+
+    private boolean isDue(Lane first, long nowMs) {
+        Lane.Held head = first.held.peek();
+        if (heldCount > MOST_HELD || nowMs - head.sinceMs() >= LONGEST_WAIT_MS) {
+            return true;
+        }
+        for (Lane lane : lanes.values()) {
+            if (lane != first && lane.held.isEmpty() && !lane.isPast(head)) {
+                return false;
+            }
+        }
+        return true;
+    }
+
+    private void ask() {
+        Map<TopicPartition, OffsetSpec> latest = new HashMap<>();
+        for (Lane lane : lanes.values()) {
+            latest.put(new TopicPartition(topic, lane.partition), OffsetSpec.latest());
+        }
+        askedNumber = cameIn;
+        answer = admin.listOffsets(latest, TIMEOUT).all();
+    }
+
+    private void takeAnswer(long nowMs) throws Exception {
+        if (answer == null || !answer.isDone()) {
+            return;
+        }
+        KafkaFuture<Map<TopicPartition, ListOffsetsResultInfo>> given = answer;
+        answer = null;
+        if (given.isCompletedExceptionally()) {
+            // The broker is away: records wait until it is back, or as long as they may.
+            return;
+        }
+        for (Map.Entry<TopicPartition, ListOffsetsResultInfo> end : given.get().entrySet()) {
+            lane(end.getKey().partition(), nowMs)
+                    .sawEnd(end.getValue().offset(), askedNumber, nowMs, PATIENCE_MS);
+        }
+    }
+
+    private long now() {
+        return getProcessingTimeService().getCurrentProcessingTime();
+    }
+}

@@ -1,0 +1,200 @@
+package millrace.flink;
+
+import java.io.IOException;
+import java.nio.charset.StandardCharsets;
+import java.util.Arrays;
+import java.util.Base64;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.core.JsonFactory;
+import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.core.JsonParser;
+import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.core.JsonParser.NumberType;
+import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.core.JsonToken;
+import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.core.StreamReadConstraints;
+import org.apache.flink.table.data.StringData;
+import org.apache.flink.table.types.logical.DecimalType;
+import org.apache.flink.table.types.logical.LogicalType;
+import org.apache.flink.table.types.logical.LogicalTypeRoot;
+import org.apache.flink.table.types.logical.RowType;
+import org.apache.flink.table.types.logical.RowType.RowField;
+
+/**
+ * Reads events from JSON as strictly as the types of their columns.
+ *
+ * <p>{@link #read} gives a verdict and never throws; after the verdict {@code null} the values are
+ * in {@link #value}, in Flink's internal form. One reader is one thread's.
+ */
+final class JsonRowReader {
+    static final String MALFORMED = "malformed";
+    static final String SCHEMA = "schema";
+
+    private static final int MOST_LEVELS = 1000;
+
+    /** An instant further from 1970 fits no timestamp in microseconds, as tables have them. */
+    private static final long FARTHEST_MS = Long.MAX_VALUE / 1000;
+
+    /** Stands for a value that does not fit its column. */
+    private static final Object UNFIT = new Object();
+
+    /** A column, resolved once. */
+    private record Column(LogicalTypeRoot root, int precision, int scale, boolean isRequired) {
+        static Column of(LogicalType type) {
+            boolean isDecimal = type.getTypeRoot() == LogicalTypeRoot.DECIMAL;
+            int precision = isDecimal ? ((DecimalType) type).getPrecision() : 0;
+            int scale = isDecimal ? ((DecimalType) type).getScale() : 0;
+            return new Column(type.getTypeRoot(), precision, scale, !type.isNullable());
+        }
+    }
+
+    private final JsonFactory factory =
+            JsonFactory.builder()
+                    .disable(JsonFactory.Feature.INTERN_FIELD_NAMES)
+                    .disable(JsonFactory.Feature.FAIL_ON_SYMBOL_HASH_OVERFLOW)
+                    .streamReadConstraints(
+                            StreamReadConstraints.builder()
+                                    .maxNestingDepth(MOST_LEVELS)
+                                    .maxNumberLength(Integer.MAX_VALUE)
+                                    .maxStringLength(Integer.MAX_VALUE)
+                                    .maxNameLength(Integer.MAX_VALUE)
+                                    .build())
+                    .build();
+    private final Map<String, Integer> places = new HashMap<>();
+    private final Column[] columns;
+    private final Object[] values;
+
+    JsonRowReader(RowType type) {
+        List<RowField> fields = type.getFields();
+        columns = new Column[fields.size()];
+        values = new Object[fields.size()];
+        for (int i = 0; i < columns.length; i++) {
+            columns[i] = Column.of(fields.get(i).getType());
+            places.put(fields.get(i).getName(), i);
+        }
+    }
+
+    /** The value of a column, as the last event had it. */
+    Object value(int place) {
+        return values[place];
+    }
+
+    /** Why the event is refused; null if it is not. */
+    String read(byte[] event) {
+        if (event == null || !JsonText.isSound(event)) {
+            return MALFORMED;
+        }
+        Arrays.fill(values, null);
+        try (JsonParser parser = factory.createParser(event)) {
+            if (parser.nextToken() != JsonToken.START_OBJECT) {
+                return MALFORMED;
+            }
+            while (parser.nextToken() == JsonToken.FIELD_NAME) {
+                Integer place = places.get(parser.currentName());
+                parser.nextToken();
+                if (place != null) {
+                    values[place] = valueOf(parser, columns[place]);
+                }
+                parser.skipChildren();
+            }
+            if (parser.nextToken() != null) {
+                return MALFORMED;
+            }
+        } catch (IOException | RuntimeException e) {
+            // Also what the parser did not foresee: no event may stop a job.
+            return MALFORMED;
+        }
+        return hasFaults() ? SCHEMA : null;
+    }
+
+    private boolean hasFaults() {
+        for (int i = 0; i < values.length; i++) {
+            if (values[i] == UNFIT || values[i] == null && columns[i].isRequired) {
+                return true;
+            }
+        }
+        return false;
+    }
+
+    private static Object valueOf(JsonParser parser, Column column) throws IOException {
+        JsonToken token = parser.currentToken();
+        if (token == JsonToken.VALUE_NULL) {
+            return null;
+        }
+        Object value =
+                switch (column.root) {
+                    case INTEGER, BIGINT -> integer(parser, token, column.root);
+                    case DOUBLE -> finite(parser, token);
+                    case BOOLEAN -> token.isBoolean() ? token == JsonToken.VALUE_TRUE : null;
+                    case DECIMAL -> decimal(parser, token, column);
+                    case TIMESTAMP_WITH_LOCAL_TIME_ZONE -> instant(parser, token);
+                    default -> token == JsonToken.VALUE_STRING ? text(parser, column.root) : null;
+                };
+        return value == null ? UNFIT : value;
+    }
+
+    private static Object integer(JsonParser parser, JsonToken token, LogicalTypeRoot root)
+            throws IOException {
+        if (token != JsonToken.VALUE_NUMBER_INT
+                || parser.getNumberType() == NumberType.BIG_INTEGER) {
+            return null;
+        }
+        long value = parser.getLongValue();
+        if (root == LogicalTypeRoot.BIGINT) {
+            return value;
+        }
+        return value == (int) value ? (int) value : null;
+    }
+
+    private static Double finite(JsonParser parser, JsonToken token) throws IOException {
+        if (!token.isNumeric()) {
+            return null;
+        }
+        double value = parser.getDoubleValue();
+        return Double.isFinite(value) ? value : null;
+    }
+
+    private static Object decimal(JsonParser parser, JsonToken token, Column column)
+            throws IOException {
+        if (!token.isNumeric() && token != JsonToken.VALUE_STRING) {
+            return null;
+        }
+        return Decimals.read(
+                parser.getTextCharacters(),
+                parser.getTextOffset(),
+                parser.getTextLength(),
+                column.precision,
+                column.scale);
+    }
+
+    private static Long instant(JsonParser parser, JsonToken token) throws IOException {
+        if (token != JsonToken.VALUE_STRING) {
+            Long ms = (Long) integer(parser, token, LogicalTypeRoot.BIGINT);
+            return ms == null || ms < -FARTHEST_MS || ms > FARTHEST_MS ? null : ms;
+        }
+        return Instants.epochMs(
+                parser.getTextCharacters(), parser.getTextOffset(), parser.getTextLength());
+    }
+
+    private static Object text(JsonParser parser, LogicalTypeRoot root) throws IOException {
+        return switch (root) {
+            case DATE ->
+                    Instants.epochDay(
+                            parser.getTextCharacters(),
+                            parser.getTextOffset(),
+                            parser.getTextLength());
+            case VARBINARY -> bytes(parser.getText());
+            default -> StringData.fromBytes(parser.getText().getBytes(StandardCharsets.UTF_8));
+        };
+    }
+
+    private static byte[] bytes(String base64) {
+        if (base64.length() % 4 != 0) {
+            return null;
+        }
+        try {
+            return Base64.getDecoder().decode(base64);
+        } catch (IllegalArgumentException e) {
+            return null;
+        }
+    }
+}

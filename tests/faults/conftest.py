@@ -1,0 +1,22 @@
+"""One stack for all tests that strike or change a live one; it is theirs alone."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.live import views
+from tests.live.running_stack import RunningStack
+
+
+@pytest.fixture(scope="session")
+def struck_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    """A whole stack without Spark, its three views deployed."""
+    root = tmp_path_factory.mktemp("struck")
+    declarations = {"payments": views.PAYMENTS, "pulses": views.PULSES}
+    stack = RunningStack.declared(root, declarations)
+    try:
+        stack.up()
+        stack.run("stream", "deploy", *views.VIEWS)
+        yield stack
+    finally:
+        stack.down()

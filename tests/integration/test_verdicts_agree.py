@@ -1,0 +1,153 @@
+"""The archive's judge and the Flink jobs' function, on the same bytes: one verdict, one value.
+
+Bytes are good events, broken ones, and both of them with bytes changed at random, so the verdict
+is not known beforehand: the two must only agree.
+"""
+
+import base64
+import json
+import time
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from random import Random
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from millrace.compile.flink import FUNCTIONS, STATEMENT_END
+from millrace.compile.flink_ddl import sql_type
+from millrace.plan import Column
+from millrace.types import parse_type
+from resources.endpoints import flink_url
+from resources.flink import FlinkCluster
+from resources.settings import Settings
+from streaming.archive.judge import Judge
+from streaming.runner.build import ensure_runner_jar
+from tests.archive_cases import payments
+from tests.event_bytes import MALFORMED, any_event, good_event
+
+pytestmark = pytest.mark.services
+
+COLUMNS = {
+    "at": "timestamp",
+    "id": "string",
+    "who": "int64",
+    "n": "int32",
+    "x": "float64",
+    "amount": "decimal(12,2)",
+    "wide": "decimal(38,3)",
+    "whole": "decimal(38,0)",
+    "part": "decimal(2,2)",
+    "ok": "bool",
+    "day": "date",
+    "raw": "bytes",
+    "other": "timestamp",
+}
+FOREVER_MS = 2**62
+EVENTS = 8_000
+DEADLINE_S = 180
+JSON_BYTES = b'{}[]",:\\0123456789.eE+-truefalsn/uUdD8cC\x00\x1f \t\r\n\x7f\x80\xc3\xed\xf4\xff'
+
+
+def some_bytes(rng: Random) -> list[bytes | None]:
+    """Return values of every kind; each way of breaking an event occurs."""
+    found: list[bytes | None] = []
+    for kind in MALFORMED.values():
+        good = good_event(COLUMNS, "at", 10**12, rng).value or b""
+        found.append(kind(good.strip(), rng))
+    while len(found) < EVENTS:
+        value = any_event(COLUMNS, "at", rng.randint(0, 10**12), rng, bad=0.4).value
+        if value and rng.random() < 0.6:
+            value = _changed(value, rng)
+        found.append(value)
+    return found
+
+
+def _changed(value: bytes, rng: Random) -> bytes:
+    for _ in range(rng.randint(1, 3)):
+        place = rng.randrange(len(value) + 1)
+        piece = bytes(rng.choice(JSON_BYTES) for _ in range(rng.randint(0, 2)))
+        value = value[:place] + piece + value[place + rng.randint(0, 2) :]
+    return value
+
+
+def by_flink(settings: Settings, values: list[bytes | None], folder: Path) -> list[dict[str, Any]]:
+    """Return what ``parse_json_row`` makes of each value, in order."""
+    inlet, outlet = folder / "values.json", folder / "rows"
+    lines = [
+        json.dumps({"n": n, "hex": None if v is None else v.hex()}) for n, v in enumerate(values)
+    ]
+    inlet.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    cluster, job_id = FlinkCluster(flink_url(settings)), uuid4().hex
+    jar = cluster.ensure_jar(ensure_runner_jar(settings))
+    configuration = {"table.local-time-zone": "UTC", "restart-strategy.type": "none"}
+    cluster.run(jar, script(inlet, outlet), job_id, configuration, 1)
+    deadline = time.monotonic() + DEADLINE_S
+    while (job := cluster.job(job_id)) is None or job.state != "FINISHED":
+        assert job is None or job.state != "FAILED", cluster.exceptions(job_id)
+        assert time.monotonic() < deadline, job
+        time.sleep(0.2)
+    text = b"".join(path.read_bytes() for path in outlet.glob("[!.]*"))
+    rows = [json.loads(line, parse_float=Decimal) for line in text.split(b"\n") if line]
+    assert len(rows) == len(values)
+    return sorted(rows, key=lambda row: int(row["n_"]))
+
+
+def script(inlet: Path, outlet: Path) -> str:
+    types = {name: sql_type(parse_type(text)) for name, text in COLUMNS.items()}
+    columns = ", ".join(f"`{name}` {kind}" for name, kind in types.items())
+    names = ", ".join(f"`{name}`" for name in COLUMNS)
+    sink = ", ".join(
+        f"`{name}` {'BIGINT' if COLUMNS[name] == 'timestamp' else kind}"
+        for name, kind in types.items()
+    )
+    files = "WITH ('connector' = 'filesystem', 'format' = 'json', 'path' = 'file://"
+    plain_decimals = "', 'json.encode.decimal-as-plain-number' = 'true')"
+    parsed = f"LATERAL TABLE(parse_json_row(`v`, '{columns}')) AS `parsed`({names}, `reason`)"
+    bytes_ = "SELECT `n` AS `n_`, CAST(UNHEX(`hex`) AS BYTES) AS `v` FROM `texts`"
+    sink = f"`n_` INT, `reason` STRING, {sink}"
+    statements = [
+        f"CREATE TEMPORARY FUNCTION `parse_json_row` AS '{FUNCTIONS['parse_json_row']}'",
+        f"CREATE TEMPORARY TABLE `texts` (`n` INT, `hex` STRING) {files}{inlet}')",
+        f"CREATE TEMPORARY TABLE `rows` ({sink}) {files}{outlet}{plain_decimals}",
+        f"CREATE TEMPORARY VIEW `values` AS {bytes_}",
+        f"INSERT INTO `rows` SELECT `n_`, `reason`, {names} FROM `values` CROSS JOIN {parsed}",
+    ]
+    return STATEMENT_END.join(statements) + STATEMENT_END
+
+
+def plain(value: Any, type_: str) -> Any:
+    """Read a value of Flink's answer as the judge has it."""
+    if value is None:
+        return None
+    if type_.startswith("decimal"):
+        return Decimal(value)
+    if type_ == "float64":
+        return float(value)
+    if type_ == "date":
+        return date.fromisoformat(value)
+    if type_ == "bytes":
+        return base64.b64decode(value)
+    return value
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_both_judges_give_each_value_the_same_verdict(
+    live_stack: Settings, seed: int, tmp_path: Path
+) -> None:
+    values = some_bytes(Random(seed))
+    columns = tuple(Column(name, parse_type(text)) for name, text in COLUMNS.items())
+    plan = payments("s", columns=columns, allowed_lateness_ms=FOREVER_MS, clock_skew_ms=FOREVER_MS)
+    judge, tally = Judge(plan), dict.fromkeys(("malformed", "schema", None), 0)
+    for value, row in zip(values, by_flink(live_stack, values, tmp_path), strict=True):
+        verdict = judge.judge(value, 10**12)
+        # To the function alone a null event time is a null column; the job leaves it out.
+        reason = "schema" if row["reason"] is None and row["at"] is None else row["reason"]
+        assert verdict.reason == reason, (value, verdict.detail)
+        tally[reason] += 1
+        if reason is None:
+            told = {name: plain(row[name], text) for name, text in COLUMNS.items()}
+            assert dict(zip(COLUMNS, verdict.values, strict=True)) == told, value
+    assert min(tally.values()) > EVENTS / 20, tally
