@@ -73,21 +73,17 @@ def script(expressions: list[Expression], inlet: Path, outlet: Path) -> str:
     rows = ", ".join(column(name, kind) for name, kind in COLUMNS.items())
     sink = ", ".join(["`row` INT", "`types` STRING", *sinks])
     kept = ", ".join(["`row`", f"CONCAT_WS('|', {', '.join(types)})", *values])
+    files = "WITH ('connector' = 'filesystem', 'format' = 'json', 'path' = 'file://"
+    plain_decimals = "', 'json.encode.decimal-as-plain-number' = 'true')"
+    functions = [
+        f"CREATE TEMPORARY FUNCTION `{name}` AS '{FUNCTIONS[name]}'"
+        for name in ("epoch_ms", "utc_day")
+    ]
     statements = [
-        *(
-            f"CREATE TEMPORARY FUNCTION `{name}` AS '{FUNCTIONS[name]}'"
-            for name in ("epoch_ms", "utc_day")
-        ),
-        (
-            f"CREATE TEMPORARY TABLE `texts` (`row` INT, {texts}) WITH ('connector' = 'filesystem', "
-            f"'path' = 'file://{inlet}', 'format' = 'json')"
-        ),
+        *functions,
+        f"CREATE TEMPORARY TABLE `texts` (`row` INT, {texts}) {files}{inlet}')",
         f"CREATE TEMPORARY VIEW `rows` AS SELECT `row`, {rows} FROM `texts`",
-        (
-            f"CREATE TEMPORARY TABLE `answers` ({sink}) WITH ('connector' = 'filesystem', "
-            f"'path' = 'file://{outlet}', 'format' = 'json', "
-            "'json.encode.decimal-as-plain-number' = 'true')"
-        ),
+        f"CREATE TEMPORARY TABLE `answers` ({sink}) {files}{outlet}{plain_decimals}",
         f"INSERT INTO `answers` SELECT {kept} FROM `rows`",
     ]
     return STATEMENT_END.join(statements) + STATEMENT_END

@@ -81,11 +81,11 @@ class Expected:
 
 @dataclass
 class _Entity:
-    """The events of one entity in order of event time; ``inputs`` are made when first needed."""
+    """The events of one entity by event time; ``inputs``, by reader, are made when needed."""
 
     events: list[reference.Event] = field(default_factory=list)
     times: list[int] = field(default_factory=list)
-    inputs: dict[str, list[reference.Event]] = field(default_factory=dict)
+    inputs: dict[int, list[reference.Event]] = field(default_factory=dict)
 
 
 class TopicOracle:
@@ -109,14 +109,13 @@ class TopicOracle:
         """Return what each feature of an entity is at an instant."""
         found = self._index(view).get(key, _Entity())
         return {
-            name: self._one(found, name, feature, key, as_of_ms, view.start_ms)
+            name: self._one(found, feature, key, as_of_ms, view.start_ms)
             for name, feature in view.features.items()
         }
 
     def _one(
         self,
         entity: _Entity,
-        name: str,
         feature: OracleFeature,
         key: object,
         as_of_ms: int,
@@ -126,7 +125,7 @@ class TopicOracle:
         low = 0 if start is None else bisect_left(entity.times, start)
         high = bisect_left(entity.times, end)
         # Cutting by time only spares work: the reference judges every event it is given.
-        events = self._inputs(entity, name, feature)[low:high]
+        events = self._inputs(entity, feature)[low:high]
         value = reference.value(events, feature.reference, key, as_of_ms, start_ms=start_ms)
         known = [
             e.event_ms
@@ -136,14 +135,14 @@ class TopicOracle:
         return Expected(value, max(known, default=None))
 
     @staticmethod
-    def _inputs(entity: _Entity, name: str, feature: OracleFeature) -> list[reference.Event]:
+    def _inputs(entity: _Entity, feature: OracleFeature) -> list[reference.Event]:
         if feature.input is None:
             return entity.events
-        found = entity.inputs.get(name)
+        read = feature.input
+        found = entity.inputs.get(id(read))
         if found is None:
-            read = feature.input
             found = [replace(e, value=read(e.value)) for e in entity.events]  # type: ignore[arg-type]
-            entity.inputs[name] = found
+            entity.inputs[id(read)] = found
         return found
 
     def _index(self, view: OracleView) -> dict[object, _Entity]:

@@ -70,7 +70,7 @@ def compared(oracle: TopicOracle, view: OracleView, keys: Sequence[Any], answer:
 
 
 def prove_values(
-    stack: RunningStack, oracle: TopicOracle, names: Sequence[str], deadline_s: float = 90
+    stack: RunningStack, oracle: TopicOracle, names: Sequence[str], deadline_s: float = 180
 ) -> int:
     """Wait until every value of every entity is right, then look twice more; returns how many."""
     total = 0
@@ -97,7 +97,7 @@ def prove_values(
 
 
 def prove_books(
-    stack: RunningStack, topic: str, source: str, rules: SourceRules, deadline_s: float = 90
+    stack: RunningStack, topic: str, source: str, rules: SourceRules, deadline_s: float = 180
 ) -> TopicOracle:
     """Hold the archive's books, tables and dead-letter topic against the topic itself."""
     records = read_records(stack.bootstrap, topic)

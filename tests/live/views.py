@@ -5,9 +5,11 @@ YAML and the oracle's features are written apart on purpose: each is a reading o
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import cache
+from typing import Any
 
 from tests.live.oracle import OracleFeature, OracleView, Row, SourceRules
 from tests.reference import DAY_MS, Feature
@@ -104,7 +106,12 @@ def _count(length_ms: int, hop_ms: int, offset_ms: int = 0) -> OracleFeature:
 def _of(
     column: str, aggregate: str, length_ms: int | None, hop_ms: int, type_: str
 ) -> OracleFeature:
-    return OracleFeature(Feature(aggregate, length_ms, hop_ms, 0, type_), lambda row: row[column])
+    return OracleFeature(Feature(aggregate, length_ms, hop_ms, 0, type_), _reader(column))
+
+
+@cache
+def _reader(column: str) -> Callable[[Row], Any]:
+    return lambda row: row[column]
 
 
 def _gift(row: Row) -> int:
