@@ -64,6 +64,10 @@ def produce(
     page.print(
         f"{report.rows:,} rows in {report.topic}, {keyed}, {report.seconds:.1f} s", markup=False
     )
+    if report.timeless:
+        console.print(
+            f"{report.timeless:,} rows without an event time were left out", style="yellow"
+        )
     if report.late:
         console.print(
             f"{report.late:,} of them are older than the source allows and become dead letters "

@@ -1,6 +1,7 @@
 """Rows of a file as events of a source, in event-time order, ready to be sent."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +26,21 @@ TIME = "_time_ms"
 """The column that ``read_events`` adds: the event time, epoch milliseconds."""
 
 
-def read_events(path: Path, source: SourcePlan) -> "pa.Table":
-    """Return the file's rows: declared columns in the lake's types, and ``_time_ms``; ordered by it.
+@dataclass(frozen=True)
+class EventRows:
+    """The rows of a file.
+
+    Attributes:
+        table: declared columns in the lake's types, and ``_time_ms``; ordered by it.
+        timeless: rows without an event time, which are not in the table: they have no place in it.
+    """
+
+    table: "pa.Table"
+    timeless: int
+
+
+def read_events(path: Path, source: SourcePlan) -> EventRows:
+    """Return the file's rows as events of a source.
 
     Rows of one time keep their order. Columns that are not declared are left out, columns that the
     file lacks are null.
@@ -47,21 +61,16 @@ def read_events(path: Path, source: SourcePlan) -> "pa.Table":
         raise DataError(
             f"not readable as {file_format}: {str(error).splitlines()[0][:200]}", where=str(path)
         ) from error
-    return _in_order(table, source, path)
+    return _in_order(table, source)
 
 
-def _in_order(table: "pa.Table", source: SourcePlan, path: Path) -> "pa.Table":
+def _in_order(table: "pa.Table", source: SourcePlan) -> EventRows:
     import numpy as np
 
     times = _epoch_ms(table[source.event_time], source.column(source.event_time).type)
-    if times.null_count:
-        raise DataError(
-            f"{times.null_count} row(s) have no event time",
-            where=f"{path}, column {source.event_time}",
-            fix="leave them out",
-        )
-    order = np.argsort(times.to_numpy(), kind="stable")
-    return table.append_column(TIME, times).take(order)
+    timed = table.append_column(TIME, times).filter(times.is_valid())
+    order = np.argsort(timed[TIME].to_numpy(), kind="stable")
+    return EventRows(timed.take(order), times.null_count)
 
 
 def _epoch_ms(column: "pa.ChunkedArray", type_: DataType) -> "pa.ChunkedArray":

@@ -7,7 +7,7 @@ source's dedup horizon. A source without an event id counts each run.
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +42,7 @@ class ProduceReport:
         first_ms: event time of the first row sent, as sent; None if there was none.
         last_ms: event time of the last row sent, as sent.
         late: rows older than the source allows at the time they were sent: dead letters.
+        timeless: rows of the file without an event time; not sent.
     """
 
     source: str
@@ -51,6 +52,7 @@ class ProduceReport:
     first_ms: int | None
     last_ms: int | None
     late: int
+    timeless: int
     seconds: float
 
     def as_json(self) -> dict[str, Any]:
@@ -112,12 +114,14 @@ def produce(
     """
     source = _source(plan, source_name)
     topic = source.stream.topic if source.stream else ""
-    table = _between(read_events(path, source), start, end)
+    found = read_events(path, source)
+    table = _between(found.table, start, end)
     bootstrap = kafka_bootstrap(settings)
     config = {"message.timestamp.type": "LogAppendTime"}
     ensure_topics(bootstrap, [Topic(topic, SOURCE_PARTITIONS, config)])
     sender = _Sender(bootstrap, source, topic, _key_column(plan, source))
-    return sender.send(table, pace or Pace(), progress or (lambda *_: None))
+    report = sender.send(table, pace or Pace(), progress or (lambda *_: None))
+    return replace(report, timeless=found.timeless)
 
 
 def _source(plan: Plan, name: str) -> SourcePlan:
@@ -191,6 +195,7 @@ class _Sender:
             first_ms=self._first_ms,
             last_ms=self._last_ms,
             late=self._late,
+            timeless=0,
             seconds=round(time.monotonic() - began, 3),
         )
 

@@ -23,6 +23,9 @@ REASONS = ("malformed", "schema", "late", "future")
 DEEPEST = 1000
 """JSON nested deeper than this is malformed."""
 _SURELY_SHALLOW = 400
+# The parser must go as deep as is allowed, wherever in the stack it is called.
+sys.setrecursionlimit(max(sys.getrecursionlimit(), 4 * DEEPEST))
+
 _SHOWN = 80
 
 _OPENING, _CLOSING = ("[", "{"), ("]", "}")
@@ -61,8 +64,6 @@ class Judge:
     """
 
     def __init__(self, source: SourcePlan) -> None:
-        # The parser goes as deep as is allowed, wherever in the stack it is called.
-        sys.setrecursionlimit(max(sys.getrecursionlimit(), 4 * DEEPEST))
         self._columns = source.columns
         self._converters = [converter(column.type) for column in source.columns]
         self._decode = _typed_decoder(source.columns)

@@ -37,10 +37,6 @@ def source(**changes: object) -> SourcePlan:
     return archive_cases.payments("s", columns=columns, **changes)
 
 
-# A judge raises Python's recursion limit; Hypothesis wants that to happen before its examples.
-Judge(source())
-
-
 @given(seed=st.integers(0, 2**32))
 def test_the_verdict_on_generated_bytes_is_the_one_they_were_made_for(seed: int) -> None:
     rng = Random(seed)

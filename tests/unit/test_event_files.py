@@ -53,7 +53,7 @@ def table() -> pa.Table:
 def test_rows_come_in_event_time_order_with_the_declared_types(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     pq.write_table(table(), path)
-    found = read_events(path, SOURCE)
+    found = read_events(path, SOURCE).table
     assert found.column_names == [*(c.name for c in COLUMNS), TIME]
     assert found["id"].to_pylist() == ["b", "a", "late"]
     assert found[TIME].to_pylist() == [MS - 1, MS - 1, MS]
@@ -66,7 +66,7 @@ def test_rows_come_in_event_time_order_with_the_declared_types(tmp_path: Path) -
 def test_what_is_sent_is_what_the_archive_reads(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     pq.write_table(table(), path)
-    rows = read_events(path, SOURCE)
+    rows = read_events(path, SOURCE).table
     encode = msgspec.json.Encoder(decimal_format="number").encode
     columns = {c.name: _json_values(rows[c.name]) for c in COLUMNS}
     sent = [encode({name: v[i] for name, v in columns.items()}) for i in range(rows.num_rows)]
@@ -88,8 +88,16 @@ def test_csv_and_json_lines_give_the_same_rows(tmp_path: Path) -> None:
     lines.write_text(
         '{"amount":"1.10","id":"b","at":"2024-03-01T10:00:01Z"}\n\n{"id":"a","at":1709287200000}\n'
     )
-    assert read_events(csv, small).to_pylist() == read_events(lines, small).to_pylist()
-    assert read_events(csv, small)["amount"].to_pylist() == [None, Decimal("1.10")]
+    read = read_events(csv, small).table
+    assert read.to_pylist() == read_events(lines, small).table.to_pylist()
+    assert read["amount"].to_pylist() == [None, Decimal("1.10")]
+
+
+def test_rows_without_an_event_time_are_counted_and_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("id,at\na,\nb,2024-03-01T10:00:00Z\n")
+    found = read_events(path, SOURCE)
+    assert (found.table["id"].to_pylist(), found.timeless) == (["b"], 1)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +106,6 @@ def test_csv_and_json_lines_give_the_same_rows(tmp_path: Path) -> None:
         ("rows.txt", "", r"no known format[\s\S]*\.parquet"),
         ("rows.csv", "id,att\na,2024-03-01\n", r"no column 'at'[\s\S]*did you mean 'att'"),
         ("rows.csv", "id,at,who\na,2024-03-01T10:00:00Z,x\n", "not readable as csv.*'x'"),
-        ("rows.csv", "id,at\na,\n", r"1 row\(s\) have no event time"),
         ("rows.jsonl", '{"at":0}\n{"at":0,"who":"x"}\n', r"rows\.jsonl:2: column 'who'"),
         ("rows.parquet", "garbage", "not readable as parquet"),
     ],
