@@ -123,6 +123,12 @@ def _paragraphs(*parts: str) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+_ARCHIVED = (
+    ("_partition", "int", "partition of the topic; null for rows of files"),
+    ("_offset", "bigint", "offset in it; null for rows of files"),
+)
+
+
 def events_schema(source: SourcePlan) -> dg.TableSchema:
     """Return the columns of ``events/<source>``."""
     marks = {source.event_time: "event time", source.event_id: "event id"}
@@ -130,6 +136,7 @@ def events_schema(source: SourcePlan) -> dg.TableSchema:
         *((c.name, str(c.type), marks.get(c.name, "")) for c in source.columns),
         ("_event_ms", "bigint", "event time that counts, epoch milliseconds"),
         ("_ingest_ms", "bigint", "arrival, epoch milliseconds"),
+        *_ARCHIVED if source.stream is not None else (),
         ("event_date", "date", "UTC day of _event_ms; the partition"),
     )
 

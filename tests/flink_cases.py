@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from millrace.aggregates import Edge, Place
+from millrace.durations import DAY_MS
 from millrace.expressions import evaluate
 from millrace.plan import SourcePlan, ViewPlan
 from millrace.tiles import TILE_START, Tile, TileEvent, build_tile, tile_columns, tile_start_ms
@@ -130,7 +131,7 @@ def some_records(view: ViewPlan, count: int, seed: int) -> list[Record]:
             continue
         row = {c.name: a_value(c.type, chance) for c in source.columns}
         row |= {name: chance.choice(values) for name, values in keys.items()}
-        row[source.event_time] = _event_ms(view, now_ms, chance)
+        row[source.event_time] = _as_time(_event_ms(view, now_ms, chance), source)
         if source.event_id is not None and chance.random() < 0.97:
             ids += 1
             is_text = source.column(source.event_id).type.kind == "string"
@@ -166,7 +167,7 @@ def end_records(view: ViewPlan, records: Sequence[Record], mark: int) -> list[Re
     for partition in range(PARTITIONS):
         row = {c.name: a_value(c.type, chance) for c in view.source.columns}
         row |= dict(zip(view.join_keys, _sentinel(view, mark, partition), strict=True))
-        row |= {view.source.event_time: now_ms, "amount": Decimal("1.00")}
+        row |= {view.source.event_time: _as_time(now_ms, view.source), "amount": Decimal("1.00")}
         if view.source.event_id is not None:
             row[view.source.event_id] = None
         value = as_bytes(row, view.source, chance)
@@ -185,6 +186,17 @@ def _event_ms(view: ViewPlan, now_ms: int, chance: random.Random) -> int:
     )
 
 
+def _as_time(event_ms: int, source: SourcePlan) -> int | date:
+    is_day = source.column(source.event_time).type.kind == "date"
+    return (EPOCH + timedelta(milliseconds=event_ms)).date() if is_day else event_ms
+
+
+def _as_ms(event_time: int | date | None) -> int | None:
+    if isinstance(event_time, date):
+        return (event_time - EPOCH.date()).days * DAY_MS
+    return event_time
+
+
 def expected_tiles(view: ViewPlan, records: Sequence[Record]) -> dict[tuple[Any, ...], Tile]:
     """Return the tiles by join keys and start, of the events that the reference accepts."""
     source = view.source
@@ -192,7 +204,7 @@ def expected_tiles(view: ViewPlan, records: Sequence[Record]) -> dict[tuple[Any,
     events = [
         Event(
             key=None,
-            event_ms=r.row[source.event_time],
+            event_ms=_as_ms(r.row[source.event_time]),
             ingest_ms=r.timestamp_ms,
             value=r.row,
             event_id=r.row[source.event_id] if source.event_id else None,

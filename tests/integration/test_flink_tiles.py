@@ -12,6 +12,7 @@ import pytest
 from millrace.compile.flink import FlinkEndpoints, StreamJob, stream_job
 from millrace.plan import SourcePlan, ViewPlan
 from millrace.tiles import Tile, tile_columns
+from millrace.types import parse_type
 from resources.endpoints import flink_url, kafka_bootstrap
 from resources.flink import FlinkCluster
 from resources.kafka import Topic, consumer, end_offsets, ensure_topics, producer
@@ -154,6 +155,19 @@ def test_tiles_on_flink_equal_the_algebra(view: ViewPlan, live_stack: Settings) 
     want = expected(view, records)
     assert len(want) > 50
     assert_tiles(view, stream.read(), want)
+
+
+@pytest.mark.parametrize("kind", ["date", "int64"])
+def test_an_event_time_may_be_a_day_or_milliseconds(kind: str, live_stack: Settings) -> None:
+    view = PLAN.views["shopper_lifetime"]
+    columns = tuple(
+        replace(column, type=parse_type(kind)) if column.name == view.source.event_time else column
+        for column in view.source.columns
+    )
+    view = with_source(view, columns=columns, allowed_lateness_ms=10**9)
+    stream, records = Stream.of(live_stack, view), some_records(view, RECORDS // 4, seed=9)
+    stream.run_over(records)
+    assert_tiles(view, stream.read(), expected(view, records))
 
 
 def test_a_copy_that_comes_after_the_horizon_counts_again(live_stack: Settings) -> None:

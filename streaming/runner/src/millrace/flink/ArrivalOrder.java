@@ -37,8 +37,8 @@ import org.apache.flink.table.data.RowData;
  * On a live topic that takes some milliseconds.
  *
  * <p>The order is that of the records' timestamps, then of partitions. It is exact if the broker
- * stamps the records. Waiting is bounded in time and number: a partition that cannot be read delays
- * the others and never stops them.
+ * stamps the records. Waiting is bounded in time and memory: a partition that cannot be read, or
+ * that is very far behind, delays the others and never stops them.
  */
 final class ArrivalOrder extends AbstractStreamOperator<RowData>
         implements OneInputStreamOperator<RowData, RowData>, ProcessingTimeCallback {
@@ -46,10 +46,11 @@ final class ArrivalOrder extends AbstractStreamOperator<RowData>
 
     private static final long LOOK_AGAIN_MS = 5;
     private static final ListOffsetsOptions TIMEOUT = new ListOffsetsOptions().timeoutMs(1_000);
-    private static final long PATIENCE_MS = 500;
-    private static final long LONGEST_WAIT_MS = 10_000;
-    private static final int MOST_HELD = 100_000;
+    private static final long LONGEST_WAIT_MS = 30_000;
+    private static final long MOST_HELD_BYTES = 64L << 20;
+    private static final int ROW_BYTES = 256;
 
+    private static final int VALUE = 0;
     private static final int INGEST_MS = 1;
     private static final int PARTITION = 2;
     private static final int OFFSET = 3;
@@ -69,6 +70,7 @@ final class ArrivalOrder extends AbstractStreamOperator<RowData>
     private transient long askedNumber;
     private transient long cameIn;
     private transient int heldCount;
+    private transient long heldBytes;
     private transient boolean isTicking;
     private transient StreamRecord<RowData> reused;
 
@@ -153,6 +155,12 @@ final class ArrivalOrder extends AbstractStreamOperator<RowData>
         Lane lane = lane(row.getInt(PARTITION), nowMs);
         lane.add(row, row.getLong(INGEST_MS), row.getLong(OFFSET), ++cameIn, nowMs);
         heldCount++;
+        heldBytes += bytes(row);
+    }
+
+    /** About what a row takes. */
+    private static long bytes(RowData row) {
+        return ROW_BYTES + (row.isNullAt(VALUE) ? 0 : row.getBinary(VALUE).length);
     }
 
     private Lane lane(int partition, long nowMs) {
@@ -182,8 +190,10 @@ final class ArrivalOrder extends AbstractStreamOperator<RowData>
             if (!isDue(first, nowMs)) {
                 return;
             }
+            RowData row = first.held.poll().row();
             heldCount--;
-            output.collect(reused.replace(first.held.poll().row()));
+            heldBytes -= bytes(row);
+            output.collect(reused.replace(row));
         }
     }
 
@@ -200,7 +210,7 @@ final class ArrivalOrder extends AbstractStreamOperator<RowData>
 
     private boolean isDue(Lane first, long nowMs) {
         Lane.Held head = first.held.peek();
-        if (heldCount > MOST_HELD || nowMs - head.sinceMs() >= LONGEST_WAIT_MS) {
+        if (heldBytes > MOST_HELD_BYTES || nowMs - head.sinceMs() >= LONGEST_WAIT_MS) {
             return true;
         }
         for (Lane lane : lanes.values()) {
@@ -232,7 +242,7 @@ final class ArrivalOrder extends AbstractStreamOperator<RowData>
         }
         for (Map.Entry<TopicPartition, ListOffsetsResultInfo> end : given.get().entrySet()) {
             lane(end.getKey().partition(), nowMs)
-                    .sawEnd(end.getValue().offset(), askedNumber, nowMs, PATIENCE_MS);
+                    .sawEnd(end.getValue().offset(), askedNumber, nowMs);
         }
     }
 

@@ -8,6 +8,12 @@ final class Lane {
     /** A record that waits; {@code number} counts the records of all lanes as they come in. */
     record Held(RowData row, long ingestMs, long number, long sinceMs) {}
 
+    /** The last offset may be the mark of a transaction, which no reader is given. */
+    private static final long MARKER_MS = 1_000;
+
+    /** A partition that has more and brings nothing for so long cannot be read. */
+    private static final long STALLED_MS = 30_000;
+
     final int partition;
     final ArrayDeque<Held> held = new ArrayDeque<>();
 
@@ -41,13 +47,13 @@ final class Lane {
      * records had come in. If nothing is left before the end, whatever follows was appended after
      * the question.
      */
-    void sawEnd(long end, long number, long nowMs, long patienceMs) {
+    void sawEnd(long end, long number, long nowMs) {
         if (end != endOffset) {
             endOffset = end;
             quietSinceMs = nowMs;
         }
-        // The last offsets may hold what no reader is given, such as a transaction's marker.
-        if (nextOffset >= end || nowMs - quietSinceMs >= patienceMs) {
+        long left = end - nextOffset;
+        if (left <= 0 || nowMs - quietSinceMs >= (left == 1 ? MARKER_MS : STALLED_MS)) {
             clearedNumber = number;
         }
     }
