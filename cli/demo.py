@@ -244,8 +244,10 @@ def _end(settings: "Settings", sets: "Sequence[DemoSet]", *, down: bool) -> None
     from cli.demo_report import show_next
     from cli.stack import down as stop
     from resources.endpoints import dagster_url, server_url
+    from resources.spark import forget_session
 
     if down:
+        forget_session()
         stop()
         return
     show_next(settings, dagster_url(settings), server_url(settings), sets)

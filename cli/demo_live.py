@@ -286,7 +286,7 @@ def show_live(proof: LiveProof) -> None:
     shares = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
     shown = ", ".join(f"{name} {proof.percentile_ms(s)} ms" for name, s in shares.items())
     page.print(
-        f"  {proof.sent:,} events sent to {proof.source}; from sending to the answer that holds "
+        f"  {proof.sent:,} events sent to {proof.source}; from sending to the first answer with "
         f"the event: [bold]{shown}[/] ({len(proof.latencies_ms)} watched)",
         soft_wrap=True,
     )

@@ -132,6 +132,12 @@ def test_a_killed_store_comes_back_with_what_was_flushed(stack: Stack) -> None:
         assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
 
 
+def taskmanagers_and_slots(url: str) -> tuple[int, int]:
+    with urllib.request.urlopen(f"{url}/overview", timeout=30) as answer:  # noqa: S310
+        overview = json.load(answer)
+    return overview["taskmanagers"], overview["slots-total"]
+
+
 @pytest.mark.parametrize("program", ["taskmanager", "jobmanager"])
 def test_flink_comes_back_whole_when_one_of_its_two_is_killed(stack: Stack, program: str) -> None:
     other = {"taskmanager": "jobmanager", "jobmanager": "taskmanager"}[program]
@@ -140,9 +146,10 @@ def test_flink_comes_back_whole_when_one_of_its_two_is_killed(stack: Stack, prog
     stack.kill("flink", program)
     assert stack.record("flink")["programs"][other] == before[other]
     assert flink_url(stack.settings) == url
-    with urllib.request.urlopen(f"{url}/overview", timeout=30) as answer:  # noqa: S310
-        overview = json.load(answer)
-    assert (overview["taskmanagers"], overview["slots-total"]) == (1, 8)
+    deadline = time.monotonic() + 60
+    while (found := taskmanagers_and_slots(url)) != (1, 8):
+        assert time.monotonic() < deadline, found
+        time.sleep(0.2)
 
 
 def test_logs_of_flink_show_both_programs(stack: Stack) -> None:
