@@ -180,6 +180,10 @@ def _configuration(folder: Path, ports: Mapping[str, int], worker: str) -> dict[
         "heartbeat.timeout": 10000,
         "heartbeat.rpc-failure-threshold": 2,
         "cluster.registration.error-delay": 1000,
+        # A TaskManager that was just registering when the JobManager died goes on asking the dead
+        # one, which no successor answers. One that ends itself is started anew; after the time
+        # that counts as a young death, since waiting for a slow JobManager is none.
+        "taskmanager.registration.timeout": "30 s",
         "web.upload.dir": str(folder / "jars"),
         "security.delegation.tokens.enabled": False,
     }
