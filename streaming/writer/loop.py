@@ -27,6 +27,10 @@ logger = logging.getLogger(__name__)
 MOST_RECORDS = 10_000
 """Records of one round trip; also how much is read again after a failure."""
 
+# A batch costs the store a call for each hash tag it touches, however few the tiles: where many
+# come, they are gathered, and a few thousand share the 256 calls.
+_BUSY_RECORDS = 256
+_GATHER_S = 0.1
 _POLL_S = 0.1
 _SWEEP_S = 1.0
 _LOG_S = 10.0
@@ -79,6 +83,7 @@ class Writer:
         self._wait_s = _FIRST_WAIT_S
         self._trouble = ""
         self._sent: _Ends = {}
+        self._next_read = 0.0
         self._next_sweep = 0.0
         self._swept = 0
         self._rate = _Rate()
@@ -201,7 +206,10 @@ class Writer:
 
     def _step(self) -> None:
         """Read and pack a batch while the store still works on the one before."""
+        time.sleep(max(0.0, self._next_read - time.monotonic()))
         messages = self._read(0.0 if self._sent else _POLL_S)
+        is_busy = _BUSY_RECORDS <= len(messages) < MOST_RECORDS
+        self._next_read = time.monotonic() + (_GATHER_S if is_busy else 0.0)
         calls, ends = self._calls(messages)
         self._finish()
         if messages:

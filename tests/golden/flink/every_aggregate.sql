@@ -18,6 +18,8 @@ SET 'state.backend.type' = 'rocksdb'
 ;
 SET 'state.backend.rocksdb.use-bloom-filter' = 'true'
 ;
+SET 'state.backend.rocksdb.memory.partitioned-index-filters' = 'true'
+;
 SET 'state.backend.rocksdb.memory.fixed-per-slot' = '128mb'
 ;
 SET 'execution.checkpointing.incremental' = 'true'

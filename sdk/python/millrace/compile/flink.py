@@ -72,6 +72,7 @@ _STATE: Mapping[str, str] = MappingProxyType(
         # tells without a read.
         "state.backend.type": "rocksdb",
         "state.backend.rocksdb.use-bloom-filter": "true",
+        "state.backend.rocksdb.memory.partitioned-index-filters": "true",
         "state.backend.rocksdb.memory.fixed-per-slot": "128mb",
         "execution.checkpointing.incremental": "true",
     }
