@@ -152,7 +152,7 @@ def _announce(root: Path, cache: Path) -> None:
         _say(f"bringing .venv up to date; what is new is downloaded into {cache}")
         return
     _say(f"first setup, with Python {sys.version.split()[0]}")
-    _say(f"  downloads   about {DOWNLOAD_MB} MB: uv, 130 Python packages (Spark alone 450 MB,")
+    _say(f"  downloads   about {DOWNLOAD_MB} MB: uv, 175 Python packages (Spark alone 450 MB,")
     _say("              a Java runtime 34 MB), Flink (313 MB), 50 jars (69 MB: Kafka, Delta Lake)")
     _say(f"  disk        about {DISK_MB / 1000:.1f} GB of {free_mb / 1000:.1f} GB free")
     _say(f"  written to  {root / '.venv'} and {cache}, nowhere else")
