@@ -1,0 +1,249 @@
+"""Real servers that take alerts: HTTP ones that check shapes as the public APIs do, and an SMTP one.
+
+Each remembers what it took. It can be told to refuse, and it can be stopped and started again on
+the same port with what it has.
+"""
+
+import email
+import email.policy
+import json
+import socketserver
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from email.message import EmailMessage
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+ROUTING_KEY = "0123456789abcdef0123456789abcdef"
+
+Check = Callable[[Any], list[str]]
+"""Returns what is wrong with a body."""
+
+
+@dataclass
+class Taken:
+    """One request that a receiver took."""
+
+    headers: dict[str, str]
+    body: Any
+    raw: bytes
+
+
+@dataclass
+class HttpReceiver:
+    """An HTTP server of one API.
+
+    Attributes:
+        answers: statuses, with an optional Retry-After, for the next requests; then it takes them.
+    """
+
+    check: Check
+    success: tuple[int, str] = (200, "ok")
+    taken: list[Taken] = field(default_factory=list)
+    refused: list[list[str]] = field(default_factory=list)
+    answers: list[tuple[int, str | None]] = field(default_factory=list)
+    port: int = 0
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}/hook"
+
+    @property
+    def bodies(self) -> list[Any]:
+        """What it took, in order."""
+        return [one.body for one in self.taken]
+
+    def judge(self, headers: dict[str, str], raw: bytes) -> tuple[int, str, str | None]:
+        """Return status, text and Retry-After of one request, and remember it if it is fine."""
+        if self.answers:
+            status, retry_after = self.answers.pop(0)
+            return status, "not now", retry_after
+        body = json.loads(raw)
+        wrong = self.check(body)
+        if headers.get("content-type", "").split(";")[0] != "application/json":
+            wrong.append("Content-Type is not application/json")
+        if wrong:
+            self.refused.append(wrong)
+            return 400, json.dumps({"status": "invalid", "errors": wrong}), None
+        self.taken.append(Taken(headers, body, raw))
+        return *self.success, None
+
+
+@contextmanager
+def serving(receiver: HttpReceiver) -> Iterator[HttpReceiver]:
+    """Run a receiver while the block runs."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            status, text, retry_after = receiver.judge(headers, raw)
+            self.send_response(status)
+            if retry_after is not None:
+                self.send_header("Retry-After", retry_after)
+            if status in {301, 302, 307}:
+                self.send_header("Location", receiver.url)
+            self.send_header("Content-Length", str(len(text.encode())))
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    ThreadingHTTPServer.allow_reuse_address = True
+    server = ThreadingHTTPServer(("127.0.0.1", receiver.port), Handler)
+    receiver.port = server.server_port
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield receiver
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def slack() -> HttpReceiver:
+    """Return an incoming webhook: answers ``ok``, or 400 to what Slack would refuse."""
+    return HttpReceiver(_wrong_for_slack)
+
+
+def pagerduty() -> HttpReceiver:
+    """Return the Events API v2: answers 202, or 400 with what is wrong."""
+    answer = json.dumps({"status": "success", "message": "Event processed", "dedup_key": "k"})
+    return HttpReceiver(_wrong_for_pagerduty, (202, answer))
+
+
+def webhook() -> HttpReceiver:
+    """Return a receiver of our own documents."""
+    return HttpReceiver(_wrong_for_webhook)
+
+
+_TEXTS = {"header": ("plain_text", 150), "section": ("mrkdwn", 3000)}
+
+
+def _wrong_for_slack(body: Any) -> list[str]:
+    wrong = [] if body.get("text") else ["no_text"]
+    blocks = body.get("blocks", [])
+    if not 0 < len(blocks) <= 50:
+        wrong.append("invalid_blocks: their number")
+    for block in blocks:
+        if block["type"] in _TEXTS:
+            kind, longest = _TEXTS[block["type"]]
+            text = block["text"]
+            if text["type"] != kind or not 0 < len(text["text"]) <= longest:
+                wrong.append(f"invalid_blocks: {block}")
+        elif block["type"] == "context":
+            elements = block["elements"]
+            if not 0 < len(elements) <= 10 or any(len(e["text"]) > 3000 for e in elements):
+                wrong.append(f"invalid_blocks: {block}")
+        else:
+            wrong.append(f"invalid_blocks: type {block['type']}")
+    return wrong
+
+
+def _wrong_for_pagerduty(body: Any) -> list[str]:
+    action = body.get("event_action")
+    is_right = {
+        "routing_key": body.get("routing_key") == ROUTING_KEY,
+        "event_action": action in {"trigger", "acknowledge", "resolve"},
+        "dedup_key": 0 < len(body.get("dedup_key", "")) <= 255,
+        "links.href": all(one["href"].startswith("http") for one in body.get("links", [])),
+    }
+    if action == "trigger":
+        payload = body.get("payload", {})
+        datetime.fromisoformat(payload["timestamp"])
+        severities = {"critical", "error", "warning", "info"}
+        is_right |= {
+            "payload.summary": 0 < len(payload.get("summary", "")) <= 1024,
+            "payload.source": bool(payload.get("source")),
+            "payload.severity": payload.get("severity") in severities,
+            "payload.custom_details": isinstance(payload.get("custom_details"), dict),
+        }
+    return [name for name, is_so in is_right.items() if not is_so]
+
+
+def _wrong_for_webhook(body: Any) -> list[str]:
+    wrong = [name for name in ("key", "title", "messages") if not body.get(name)]
+    for message in body.get("messages", []):
+        wrong += [name for name in ("key", "incident", "status", "title") if not message.get(name)]
+    return wrong
+
+
+@dataclass
+class SmtpReceiver:
+    """An SMTP server.
+
+    Attributes:
+        mails: what it took, in order.
+        refusals: answers to the next ``RCPT TO``, such as ``550 no such user``.
+        password: if set, it wants ``AUTH PLAIN`` of the user ``alerts`` first.
+    """
+
+    mails: list[EmailMessage] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
+    password: str = ""
+    port: int = 0
+
+
+@contextmanager
+def serving_smtp(receiver: SmtpReceiver) -> Iterator[SmtpReceiver]:
+    """Run an SMTP server while the block runs."""
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            _talk(self, receiver)
+
+    class Server(socketserver.ThreadingTCPServer):
+        allow_reuse_address = True
+        daemon_threads = True
+
+    with Server(("127.0.0.1", receiver.port), Handler) as server:
+        receiver.port = server.server_address[1]
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        try:
+            yield receiver
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def _talk(handler: socketserver.StreamRequestHandler, receiver: SmtpReceiver) -> None:
+    def say(line: str) -> None:
+        handler.wfile.write(f"{line}\r\n".encode())
+
+    say("220 receiver ESMTP")
+    is_known = not receiver.password
+    while line := handler.rfile.readline().decode().rstrip("\r\n"):
+        verb = line.split(" ")[0].upper()
+        if verb == "EHLO":
+            say("250-receiver")
+            say("250 AUTH PLAIN")
+        elif verb == "AUTH":
+            from base64 import b64decode
+
+            given = b64decode(line.split(" ")[2]).decode().split("\0")
+            is_known = given[1:] == ["alerts", receiver.password]
+            say("235 welcome" if is_known else "535 5.7.8 wrong credentials")
+        elif verb == "RCPT" and not is_known:
+            say("530 5.7.0 authentication required")
+        elif verb == "RCPT" and receiver.refusals:
+            say(receiver.refusals.pop(0))
+        elif verb == "DATA":
+            say("354 go on")
+            lines = []
+            while (part := handler.rfile.readline()) not in {b".\r\n", b""}:
+                lines.append(part)
+            parsed = email.message_from_bytes(b"".join(lines), policy=email.policy.default)
+            receiver.mails.append(parsed)
+            say("250 taken")
+        elif verb == "QUIT":
+            say("221 bye")
+            return
+        else:
+            say("250 fine")
