@@ -5,14 +5,20 @@ Datasets are named relative to the lake (``events/<source>``); an emitter adds n
 column lineage has the shape and the transformation types of OpenLineage's facet 1-2-0.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from millrace.durations import format_duration
-from millrace.plan import FeaturePlan, ViewPlan
-from millrace.types import STRING, TIMESTAMP, DataType
+from millrace.plan import FeaturePlan, SourcePlan, ViewPlan
+from millrace.tiles import TILE_START, TileColumn, feature_columns, tile_columns
+from millrace.types import DATE, INT64, STRING, TIMESTAMP, DataType
 from millrace.windows import Window
 
 DOCUMENT = "millrace/lineage/v1"
+
+ColumnLineage = dict[str, Any]
+"""``fields``: column to the columns its values are made of; ``dataset``: those that decide which
+rows there are."""
 
 
 def lineage(view: ViewPlan) -> dict[str, Any]:
@@ -21,49 +27,171 @@ def lineage(view: ViewPlan) -> dict[str, Any]:
     ``datasets`` are in the order of the flow, each with its inputs. ``column_lineage`` is that of
     ``features/<view>``: per column the source columns its values are made of (DIRECT), and for
     the whole dataset the columns that decide which events count (INDIRECT). A count of rows is
-    made of no column.
+    made of no column. ``column_lineage_of`` is the same for each of the other tables.
     """
-    events = f"events/{view.source.name}"
-    keys = {
-        e.join_key: {"inputFields": [_field(events, e.join_key, "DIRECT", "IDENTITY")]}
-        for e in view.entities
-    }
-    time = _field(events, view.source.event_time, "DIRECT", "TRANSFORMATION")
     return {
         "document": DOCUMENT,
         "view": view.name,
         "fingerprint": view.fingerprint,
-        "datasets": _datasets(view, events),
-        "column_lineage": {
-            "fields": {
-                **keys,
-                "event_time": {"inputFields": [time]},
-                **{f.name: {"inputFields": _inputs(f, events)} for f in view.features},
-            },
-            "dataset": _deciding(view, events),
+        "datasets": _datasets(view),
+        "column_lineage": features_columns(view, _events(view.source)),
+        "column_lineage_of": {
+            _events(view.source): events_columns(view.source, origins(view.source)),
+            _tiles(view): tiles_columns(view, _events(view.source)),
+            f"online/{view.name}": online_columns(view, _tiles(view)),
         },
     }
 
 
-def _datasets(view: ViewPlan, events: str) -> list[dict[str, Any]]:
-    source, tiles = view.source, f"tiles/{view.name}"
+def origins(source: SourcePlan) -> tuple[str, ...]:
+    """Return what a source is read from: the path of its files, its topic, or both."""
+    batch = () if source.batch is None else (source.batch.path,)
+    return batch if source.stream is None else (*batch, source.stream.topic)
+
+
+def events_columns(source: SourcePlan, read_from: Sequence[str]) -> ColumnLineage:
+    """Return the column lineage of ``events/<source>`` from files, a topic, or both.
+
+    A declared column is a declared column; the system columns are made of the times.
+    """
+    made = {c.name: (c.name, "IDENTITY") for c in source.columns}
+    made |= dict.fromkeys(("_event_ms", "event_date"), (source.event_time, "TRANSFORMATION"))
+    made["_ingest_ms"] = (source.ingest_time or source.event_time, "TRANSFORMATION")
+    return {
+        "fields": {
+            name: {"inputFields": [_field(d, column, "DIRECT", how) for d in read_from]}
+            for name, (column, how) in made.items()
+        },
+        "dataset": [field for d in read_from for field in _accepting(source, d)],
+    }
+
+
+def _accepting(source: SourcePlan, dataset: str) -> list[dict[str, Any]]:
+    """Return the columns that decide whether an event is accepted."""
+    times = [source.event_time, *([source.ingest_time] if source.ingest_time else [])]
+    fields = [_field(dataset, c, "INDIRECT", "FILTER", "late or in the future") for c in times]
+    if source.event_id is not None:
+        fields.append(_field(dataset, source.event_id, "INDIRECT", "FILTER", "first copy of an id"))
+    return fields
+
+
+def tiles_columns(view: ViewPlan, events: str) -> ColumnLineage:
+    """Return the column lineage of ``tiles/<view>``; ``events`` is the dataset it is read from."""
+    time = view.source.event_time
+    fields = _keys(view, events)
+    for name in (TILE_START, "event_date"):
+        fields[name] = {"inputFields": [_field(events, time, "DIRECT", "TRANSFORMATION")]}
+    for column in tile_columns(view):
+        fields[column.name] = {"inputFields": _partial(column, time, events)}
+    return {"fields": fields, "dataset": _deciding(view, events)}
+
+
+def _partial(column: TileColumn, time: str, events: str) -> list[dict[str, Any]]:
+    if column.measure is None:
+        is_count = column.suffix == "rows"
+        return [] if is_count else [_field(events, time, "DIRECT", "AGGREGATION", f"max({time})")]
+    expression = column.measure.expression
+    said, masking = f"{column.suffix}({expression.text})", column.suffix == "count"
+    return [
+        _field(events, name, "DIRECT", "AGGREGATION", said, masking=masking)
+        for name in expression.columns
+    ]
+
+
+def features_columns(view: ViewPlan, events: str) -> ColumnLineage:
+    """Return the column lineage of a view's values as read from a dataset of its events.
+
+    That dataset is the table of events, or the topic for the values of the stream.
+    """
+    time = _field(events, view.source.event_time, "DIRECT", "TRANSFORMATION")
+    return {
+        "fields": {
+            **_keys(view, events),
+            "event_time": {"inputFields": [time]},
+            **{f.name: {"inputFields": _inputs(f, events)} for f in view.features},
+        },
+        "dataset": _deciding(view, events),
+    }
+
+
+def online_columns(view: ViewPlan, tiles: str) -> ColumnLineage:
+    """Return the column lineage of what is served of a view, as merged from its tiles."""
+    return {
+        "fields": {
+            **_keys(view, tiles),
+            **{
+                f.name: {
+                    "inputFields": [
+                        _field(tiles, column, "DIRECT", "AGGREGATION", _window_text(f.window))
+                        for column in feature_columns(f)
+                    ]
+                }
+                for f in view.features
+            },
+        },
+        "dataset": [_field(tiles, TILE_START, "INDIRECT", "WINDOW")],
+    }
+
+
+def _events(source: SourcePlan) -> str:
+    return f"events/{source.name}"
+
+
+def _tiles(view: ViewPlan) -> str:
+    return f"tiles/{view.name}"
+
+
+def _keys(view: ViewPlan, dataset: str) -> dict[str, Any]:
+    return {
+        e.join_key: {"inputFields": [_field(dataset, e.join_key, "DIRECT", "IDENTITY")]}
+        for e in view.entities
+    }
+
+
+def _datasets(view: ViewPlan) -> list[dict[str, Any]]:
+    source, events, tiles = view.source, _events(view.source), _tiles(view)
     raw: list[dict[str, Any]] = []
     if source.batch is not None:
         raw.append({"name": source.batch.path, "kind": source.batch.format, "inputs": []})
+    topic = []
     if source.stream is not None:
+        topic = [source.stream.topic]
         raw.append({"name": source.stream.topic, "kind": "kafka", "inputs": []})
-    columns = [(c.name, c.type) for c in source.columns]
-    features = [(e.join_key, e.type) for e in view.entities]
-    features += [("event_time", TIMESTAMP), *((f.name, f.type) for f in view.features)]
     return [
         *raw,
-        _dataset(events, "delta", [dataset["name"] for dataset in raw], columns),
-        {"name": tiles, "kind": "delta", "inputs": [events]},
-        _dataset(
-            f"features/{view.name}", "delta", [events], [*features, ("feature_version", STRING)]
-        ),
-        {"name": f"online/{view.name}", "kind": "redis", "inputs": [tiles]},
+        _dataset(events, "delta", [dataset["name"] for dataset in raw], event_fields(source)),
+        _dataset(tiles, "delta", [events], tile_fields(view)),
+        _dataset(f"features/{view.name}", "delta", [events], feature_fields(view)),
+        _dataset(f"online/{view.name}", "redis", [tiles, *topic], online_fields(view)),
     ]
+
+
+def event_fields(source: SourcePlan) -> list[tuple[str, DataType]]:
+    """Return the declared columns of a source, which its files, topic and table share."""
+    return [(c.name, c.type) for c in source.columns]
+
+
+def tile_fields(view: ViewPlan) -> list[tuple[str, DataType]]:
+    """Return the columns of ``tiles/<view>``; of a first or last the type of the value in it."""
+    return [
+        *((e.join_key, e.type) for e in view.entities),
+        (TILE_START, INT64),
+        *((c.name, c.type) for c in tile_columns(view)),
+        ("event_date", DATE),
+    ]
+
+
+def feature_fields(view: ViewPlan) -> list[tuple[str, DataType]]:
+    """Return the columns of ``features/<view>``."""
+    keys = [(e.join_key, e.type) for e in view.entities]
+    features = [(f.name, f.type) for f in view.features]
+    return [*keys, ("event_time", TIMESTAMP), *features, ("feature_version", STRING)]
+
+
+def online_fields(view: ViewPlan) -> list[tuple[str, DataType]]:
+    """Return what is served of an entity: its keys and the features."""
+    keys = [(e.join_key, e.type) for e in view.entities]
+    return [*keys, *((f.name, f.type) for f in view.features)]
 
 
 def _dataset(

@@ -1,0 +1,100 @@
+"""Runs and datasets as OpenLineage events: plain JSON, ready for the outbox.
+
+The envelope is what ``openlineage-python``'s ``RunEvent``, ``JobEvent`` and ``DatasetEvent`` write
+(spec 2-0-2); it is put together here so that an event can be made of an earlier one, as the ABORT
+of a run whose process is gone is made of its START.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from resources.lineage import facets
+from resources.lineage.datasets import Dataset
+from resources.lineage.naming import JOB_NAMESPACE
+from resources.lineage.runs import Work
+
+Event = dict[str, Any]
+
+_SCHEMA = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/"
+
+
+def run_event(
+    work: Work,
+    state: str,
+    at: datetime,
+    *,
+    run_facets: Mapping[str, Any] | None = None,
+    inputs: Sequence[Dataset] | None = None,
+    outputs: Sequence[Dataset] | None = None,
+) -> Event:
+    """Return an event of a run.
+
+    Args:
+        work: the run as it started; its facets stand in each of its events, so that a consumer
+            that missed one knows as much.
+        state: ``START``, ``RUNNING``, ``COMPLETE``, ``FAIL`` or ``ABORT``.
+        at: when.
+        run_facets: what is known by now and was not at the start.
+        inputs: as they are known by now; None: as at the start.
+        outputs: likewise.
+    """
+    parent = {"parent": work.enclosing.facet} if work.enclosing else {}
+    return {
+        "eventType": state,
+        "eventTime": facets.instant(at),
+        "producer": facets.PRODUCER,
+        "schemaURL": f"{_SCHEMA}RunEvent",
+        "run": {
+            "runId": work.run_id,
+            "facets": {**parent, **work.run_facets, **(run_facets or {})},
+        },
+        "job": _job(work.job, work.job_facets),
+        "inputs": [d.as_input() for d in (work.inputs if inputs is None else inputs)],
+        "outputs": [d.as_output() for d in (work.outputs if outputs is None else outputs)],
+    }
+
+
+def ending_of(start: Event, state: str, at: datetime, reason: str = "") -> Event:
+    """Return the end of a run of which no more is left than its START."""
+    run = start["run"]
+    error = {"errorMessage": facets.error(reason)} if reason else {}
+    return {
+        **start,
+        "eventType": state,
+        "eventTime": facets.instant(at),
+        "run": {**run, "facets": {**run["facets"], **error}},
+    }
+
+
+def job_event(
+    job: str,
+    at: datetime,
+    *,
+    job_facets: Mapping[str, Any],
+    inputs: Sequence[Dataset] = (),
+    outputs: Sequence[Dataset] = (),
+) -> Event:
+    """Return what is declared of a job, whether it ever runs or not."""
+    return {
+        "eventTime": facets.instant(at),
+        "producer": facets.PRODUCER,
+        "schemaURL": f"{_SCHEMA}JobEvent",
+        "job": _job(job, job_facets),
+        "inputs": [d.as_input() for d in inputs],
+        "outputs": [d.as_output() for d in outputs],
+    }
+
+
+def dataset_event(dataset: Dataset, at: datetime) -> Event:
+    """Return what is known of a dataset apart from any run."""
+    return {
+        "eventTime": facets.instant(at),
+        "producer": facets.PRODUCER,
+        "schemaURL": f"{_SCHEMA}DatasetEvent",
+        "dataset": dataset.as_static(),
+    }
+
+
+def _job(name: str, job_facets: Mapping[str, Any]) -> dict[str, Any]:
+    return {"namespace": JOB_NAMESPACE, "name": name, "facets": dict(job_facets)}
