@@ -289,7 +289,7 @@ class TestViews:
             ({"ttl": "0s"}, "ttl is 0s | ttl must be above 0"),
             ({"freshness": "now"}, "freshness: 'now' is not a duration"),
             ({"checks": (Check("null_rate", {"feature": "tx_1d"}),)}, "names 'tx_1d', which is no feature of 'spend' | did you mean 'tx_1h'"),
-            ({"checks": (Check("Null rate", {}),)}, "'Null rate' cannot name the type of a check"),
+            ({"checks": (Check("Null rate", {}),)}, "there is no check of the type 'Null rate' | did you mean 'null_rate'?"),
         ],
     )  # fmt: skip
     def test_each_rule_of_views(self, changes: dict[str, Any], said: str) -> None:

@@ -118,7 +118,13 @@ class NodeReader:
         return None
 
     def plain(self, node: Node, name: str) -> Any:
-        """Return a scalar as YAML means it (number, bool, null, else text), or a list of such."""
+        """Return a scalar as YAML means it (number, bool, null, else text), or a list of such.
+
+        A mapping is a mapping of such; what is nested in a list is left out. What is no number in
+        YAML's grammar is ``UNREADABLE``, with a fault.
+        """
+        if isinstance(node, MappingNode):
+            return dict(self._plain_pairs(node, name))
         if isinstance(node, SequenceNode):
             return [self.plain(item, name) for item in node.value if not _is_collection(item)]
         if isinstance(node, ScalarNode) and node.tag not in _PLAIN:
@@ -127,7 +133,14 @@ class NodeReader:
             return yaml.constructor.SafeConstructor().construct_object(node)
         except (ValueError, yaml.YAMLError):
             self.fault(node, f"{name} is {node.value!r}, which is no number", "quote it")
-            return None
+            return UNREADABLE
+
+    def _plain_pairs(self, node: Node, name: str) -> Iterator[tuple[str, Any]]:
+        for key, key_node, value in self.pairs(node, name):
+            if isinstance(value, MappingNode):
+                self.fault(key_node, f"{key} of {name} is a mapping", "write one value, or a list")
+            else:
+                yield key, self.plain(value, key)
 
     def items(self, node: Node, name: str) -> Sequence[Node]:
         """Return the nodes of a list."""

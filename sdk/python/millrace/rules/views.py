@@ -8,8 +8,8 @@ from millrace.expressions import Expression
 from millrace.faults import FaultList, is_read
 from millrace.fingerprint import with_view_fingerprint
 from millrace.plan import EntityPlan, FeaturePlan, SourcePlan, ViewPlan
+from millrace.rules.checks import Judged, check_checks
 from millrace.rules.features import Measures, feature_plan, read_expression
-from millrace.rules.names import check_name
 from millrace.rules.sources import Columns
 from millrace.rules.values import optional_duration_ms, start_date
 from millrace.rules.warnings import warnings_of
@@ -49,7 +49,7 @@ def view_plan(view: FeatureView, scope: Scope, faults: FaultList) -> ViewPlan | 
     freshness_ms = optional_duration_ms(view.freshness, "freshness", where.at("freshness"), faults)
     measures = Measures()
     features = _features(view, scope, columns, measures, faults)
-    _check_checks(view, faults)
+    check_checks(Judged(view, {f.name: f for f in features}, columns), faults)
     source = scope.source_plans.get(view.source)
     entities = tuple(e for name in view.entities if (e := scope.entity_plans.get(name)))
     if start is None or source is None or len(faults) > before:
@@ -191,17 +191,3 @@ def _features(
         if plan is not None:
             plans.append(plan)
     return tuple(plans)
-
-
-def _check_checks(view: FeatureView, faults: FaultList) -> None:
-    names = [f.name for f in view.features]
-    for check in view.checks:
-        check_name(check.type, "the type of a check", check.where.at("type"), faults)
-        feature = check.arguments.get("feature")
-        if feature is None or feature in names or not all(map(is_read, names)):
-            continue
-        faults.add(
-            check.where.at("feature"),
-            f"the check {check.type!r} names {feature!r}, which is no feature of {view.name!r}",
-            nearest(str(feature), names),
-        )

@@ -1,0 +1,56 @@
+"""The features of the example views over a whole table, computed in this process."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from benchmarks.checks.days import Dataset, read_plan, read_table, split_by_day
+from millrace.compile.checks import check_rules
+from millrace.kernel.arrow import KernelView, arrow_type, join_features
+from millrace.plan import ViewPlan
+from millrace.quality.partial import view_shape
+from resources.arrow_expressions import evaluate_column
+
+
+def feature_tables(data: Path, example: str) -> list[Dataset]:
+    """Return ``features/<view>/v1`` of each view of an example, with the view's default rules."""
+    return [_features(data, view) for view in read_plan(example).views.values()]
+
+
+def _features(data: Path, view: ViewPlan) -> Dataset:
+    source = view.source
+    table = read_table(data, source)
+    table = table.select([c.name for c in source.columns])
+    for place, column in enumerate(source.columns):
+        kind = arrow_type(column.type)
+        values = table[column.name]
+        if pa.types.is_decimal(kind) and pa.types.is_floating(values.type):
+            values = pc.round(values, kind.scale)
+        values = values.cast(kind, safe=False)
+        table = table.set_column(place, column.name, values)
+    if view.filter is not None:
+        table = table.filter(evaluate_column(view.filter, table))
+    for key in view.join_keys:
+        table = table.filter(pc.is_valid(table[key]))
+    times = table[source.event_time].cast(pa.timestamp("ms")).cast(pa.int64())
+    keys = {key: table[key] for key in view.join_keys}
+    events = pa.table(
+        {
+            **keys,
+            "_event_ms": times,
+            "_ingest_ms": times,
+            **{m.name: evaluate_column(m.expression, table) for m in view.measures},
+        }
+    )
+    kernel = replace(KernelView.of(view), has_event_id=False)
+    made = join_features(kernel, events, pa.table({**keys, "_query_ms": times}), threads=2)
+    rows = pa.table({**keys, **{n: made[n] for n in made.column_names}, "event_time": times})
+    named = rows.set_column(
+        rows.num_columns - 1, "event_time", times.cast(pa.timestamp("ms", "UTC"))
+    )
+    shape = view_shape(view, "v1")
+    return Dataset(
+        shape.table, "event_time", shape, check_rules(view), split_by_day(named, "event_time")
+    )

@@ -1,0 +1,137 @@
+"""Which earlier days a day is compared with, and what is usual among them."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from millrace.quality.profile import ColumnProfile, DayProfile
+
+BASELINE_DAYS = 28
+"""By default the baseline is this many of the latest days with rows."""
+
+FEWEST_DAYS = 7
+"""Fewer days than this say nothing of what is usual."""
+
+SAME_WEEKDAYS = 8
+"""Volumes and hours are compared with this many of the latest same weekdays."""
+
+FEWEST_WEEKDAYS = 4
+
+_NORMAL_MAD = 1.4826
+_TRIMMED_FROM = 14
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is usual, as an inclusive interval; None: no limit on that side."""
+
+    low: float | None
+    high: float | None
+
+    def hold(self, value: float) -> bool:
+        """Tell whether a value is usual."""
+        return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The days a day is compared with.
+
+    Attributes:
+        days: with rows, ascending.
+        weekdays: the latest same weekdays, empty ones too, ascending; older than ``days`` may be.
+    """
+
+    days: tuple[DayProfile, ...]
+    weekdays: tuple[DayProfile, ...]
+
+    @property
+    def is_enough(self) -> bool:
+        """False if there are too few days to say what is usual."""
+        return len(self.days) >= FEWEST_DAYS
+
+    @cached_property
+    def similar(self) -> tuple[DayProfile, ...]:
+        """The same weekdays with rows, where there are enough of them; else all days."""
+        same = tuple(d for d in self.weekdays if d.rows)
+        return same if len(same) >= FEWEST_WEEKDAYS else self.days
+
+    @property
+    def groups(self) -> tuple[tuple[DayProfile, ...], ...]:
+        """All days, and the same weekdays if there are enough: unusual is what is so in both."""
+        return (self.days,) if self.similar is self.days else (self.days, self.similar)
+
+    def columns(self, name: str) -> tuple[ColumnProfile, ...]:
+        """Return the column's profiles of the days that have a value in it."""
+        return _columns(self.days, name)
+
+    def column_groups(self, name: str) -> tuple[tuple[ColumnProfile, ...], ...]:
+        """Return ``columns`` of each of the ``groups`` that has any."""
+        return tuple(found for days in self.groups if (found := _columns(days, name)))
+
+
+def _columns(days: Iterable[DayProfile], name: str) -> tuple[ColumnProfile, ...]:
+    found = (day.columns.get(name) for day in days)
+    return tuple(c for c in found if c is not None and c.values)
+
+
+def baseline_of(day: date, history: Sequence[DayProfile], arguments: Mapping[str, Any]) -> Baseline:
+    """Choose the baseline of a day for a rule.
+
+    Args:
+        day: the day to judge; it and later days are used only if the rule names them.
+        history: profiles of days that were not held back, in any order.
+        arguments: of the rule. ``baseline: {start, end}`` (ISO days, the end exclusive) names the
+            days; ``settled`` (ISO day) leaves out days before it.
+    """
+    named = arguments.get("baseline")
+    settled = arguments.get("settled", "")
+    if named is not None:
+        candidates = [d for d in history if named["start"] <= d.day.isoformat() < named["end"]]
+    else:
+        candidates = [d for d in history if d.day < day and d.day.isoformat() >= settled]
+    candidates.sort(key=lambda d: d.day)
+    filled = [d for d in candidates if d.rows]
+    same = [d for d in candidates if d.day.weekday() == day.weekday()]
+    if named is None:
+        oldest = day - timedelta(weeks=SAME_WEEKDAYS + 1)
+        filled = [d for d in filled if d.day >= oldest][-BASELINE_DAYS:]
+        same = [d for d in same if d.day >= oldest][-SAME_WEEKDAYS:]
+    return Baseline(tuple(filled), tuple(same))
+
+
+def series(days: Iterable[Any], value_of: Callable[[Any], float | None]) -> tuple[float, ...]:
+    """Return a metric of each day that has it."""
+    return tuple(v for day in days if (v := value_of(day)) is not None)
+
+
+def usual(values: Sequence[float], tolerance: float, spreads: float) -> Limits:
+    """Return what is usual among past values.
+
+    The middle is the median. The limits lie ``tolerance`` or ``spreads`` robust standard
+    deviations from it, whichever is more, and include what was seen before: from fourteen values
+    on without the single highest and lowest, so that one odd day does not blind the rule.
+    """
+    array = np.sort(np.asarray(values, np.float64))
+    median = float(np.median(array))
+    spread = _NORMAL_MAD * float(np.median(np.abs(array - median)))
+    width = max(tolerance, spreads * spread)
+    trimmed = array[1:-1] if len(array) >= _TRIMMED_FROM else array
+    low = min(median - width, float(trimmed[0]) - tolerance)
+    high = max(median + width, float(trimmed[-1]) + tolerance)
+    return Limits(low, high)
+
+
+def wider(all_limits: Iterable[Limits]) -> Limits:
+    """Return limits that hold whatever one of the given ones holds."""
+    found = list(all_limits)
+    lows = [limits.low for limits in found if limits.low is not None]
+    highs = [limits.high for limits in found if limits.high is not None]
+    return Limits(
+        min(lows) if len(lows) == len(found) else None,
+        max(highs) if len(highs) == len(found) else None,
+    )

@@ -1,0 +1,150 @@
+"""The profile of one column while it is being added up."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from millrace.quality.profile import MOST_TAIL, MOST_TOP, ColumnProfile, Kind
+from millrace.quality.sketches import (
+    Numbers,
+    Registers,
+    hll_estimate,
+    hll_registers,
+    largest_of,
+    new_kll,
+    read_kll,
+    smallest_of,
+)
+from millrace.quality.values import Values
+
+_MOST_COUNTED = 8_192
+"""More different values than this are counted no further: the rare half is dropped."""
+
+
+class ColumnPartial:
+    """Everything known of one column of one day so far; two of them add up."""
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self.rows = 0
+        self.values = 0
+        self.mean = 0.0
+        self.m2 = 0.0
+        self.minimum = np.inf
+        self.maximum = -np.inf
+        self.smallest: Numbers = np.empty(0)
+        self.largest: Numbers = np.empty(0)
+        self.counts: Counter[str] = Counter()
+        self.is_counted = True
+        self.registers: Registers | None = None
+        self.kll: Any = None
+
+    def add(self, values: Values) -> None:
+        """Add the values of one batch."""
+        self.rows += values.rows
+        self._add_counts(values.counts, is_whole=values.is_counted_whole)
+        if len(values.hashes):
+            self._add_registers(hll_registers(values.hashes))
+        numbers = values.numbers
+        if not len(numbers):
+            self.values += len(values.hashes)
+            return
+        mean = float(numbers.mean())
+        self._add_moments(len(numbers), mean, float(np.square(numbers - mean).sum()))
+        self.minimum = min(self.minimum, float(numbers.min()))
+        self.maximum = max(self.maximum, float(numbers.max()))
+        if self.kind == "number":
+            self._add_tails(numbers, numbers)
+        if self.kind in {"number", "text"}:
+            if self.kll is None:
+                self.kll = new_kll()
+            # The sketch takes writable arrays only; those of Arrow are not.
+            self.kll.update(np.require(numbers, requirements=["C", "W"]))
+
+    def merge(self, other: "ColumnPartial") -> None:
+        """Add what another one knows of other rows of the same day."""
+        self.rows += other.rows
+        self._add_counts(other.counts, is_whole=other.is_counted)
+        if other.registers is not None:
+            self._add_registers(other.registers)
+        if other.values and np.isfinite(other.minimum):
+            self._add_moments(other.values, other.mean, other.m2)
+        else:
+            self.values += other.values
+        self.minimum = min(self.minimum, other.minimum)
+        self.maximum = max(self.maximum, other.maximum)
+        self._add_tails(other.smallest, other.largest)
+        if other.kll is not None:
+            if self.kll is None:
+                self.kll = new_kll()
+            self.kll.merge(other.kll)
+
+    def _add_counts(self, counts: Mapping[str, int] | None, *, is_whole: bool) -> None:
+        self.is_counted = self.is_counted and counts is not None and is_whole
+        self.counts.update(counts or {})
+        if len(self.counts) > _MOST_COUNTED:
+            self.counts = Counter(dict(self.counts.most_common(_MOST_COUNTED // 2)))
+            self.is_counted = False
+
+    def _add_registers(self, registers: Registers) -> None:
+        if self.registers is None:
+            self.registers = registers
+        else:
+            self.registers = np.maximum(self.registers, registers)
+
+    def _add_moments(self, values: int, mean: float, m2: float) -> None:
+        # Chan, Golub, LeVeque: pairwise update of mean and squared deviations.
+        total = self.values + values
+        step = mean - self.mean
+        self.m2 += m2 + step * step * self.values * values / total
+        self.mean += step * values / total
+        self.values = total
+
+    def _add_tails(self, low: Numbers, high: Numbers) -> None:
+        if len(self.largest) == MOST_TAIL:
+            low, high = low[low < self.smallest[-1]], high[high > self.largest[0]]
+        self.smallest = smallest_of(np.concatenate([self.smallest, low]), MOST_TAIL)
+        self.largest = largest_of(np.concatenate([self.largest, high]), MOST_TAIL)
+
+    def profile(self, column: str) -> ColumnProfile:
+        """Return the finished profile."""
+        has_numbers = self.values > 0 and bool(np.isfinite(self.minimum))
+        # Numbers are counted only while they are few; of texts the most frequent always tell.
+        is_listed = self.is_counted or self.kind == "text"
+        ranked = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))
+        top = ranked[:MOST_TOP] if is_listed else []
+        return ColumnProfile(
+            column=column,
+            kind=self.kind,
+            rows=self.rows,
+            nulls=self.rows - self.values,
+            distinct=0.0 if self.registers is None else hll_estimate(self.registers),
+            minimum=self.minimum if has_numbers else None,
+            maximum=self.maximum if has_numbers else None,
+            mean=self.mean if has_numbers else None,
+            m2=self.m2 if has_numbers else None,
+            smallest=tuple(self.smallest.tolist()),
+            largest=tuple(self.largest.tolist()),
+            top=tuple(top),
+            top_is_complete=self.is_counted and len(self.counts) <= MOST_TOP and bool(top),
+            kll=None if self.kll is None else bytes(self.kll.serialize()),
+            hll=None if self.registers is None else self.registers.tobytes(),
+        )
+
+    def document(self) -> dict[str, Any]:
+        """Return the state in plain values and arrays, for ``from_document``."""
+        state = dict(vars(self))
+        state["counts"] = dict(self.counts)
+        state["kll"] = None if self.kll is None else bytes(self.kll.serialize())
+        return state
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> "ColumnPartial":
+        """Return what ``document`` was made of."""
+        made = cls(document["kind"])
+        vars(made).update(document)
+        made.counts = Counter(document["counts"])
+        made.kll = None if document["kll"] is None else read_kll(document["kll"])
+        return made
