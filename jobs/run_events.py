@@ -14,6 +14,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from dagster import EventLogEntry, StringSource
@@ -84,6 +85,17 @@ class KeptSqliteEventLog(SqliteEventLogStorage):
         super().store_event(event)
         # The UI's live log watches this file, and a commit alone changes only the one beside it.
         os.utime(self.path_for_shard(event.run_id))
+
+    def delete_events(self, run_id: str) -> None:
+        """Delete a run's events, and the file that held them; Dagster's own leaves an empty one."""
+        super().delete_events(run_id)
+        with self._db_lock:
+            engine = self._engines.pop(run_id, None)
+            if engine is not None:
+                engine.dispose()
+            self._initialized_dbs.discard(run_id)
+            for suffix in ("", "-wal", "-shm"):
+                Path(self.path_for_shard(run_id) + suffix).unlink(missing_ok=True)
 
     def wipe(self) -> None:
         """Remove all events, and the files that hold them."""

@@ -1,0 +1,122 @@
+"""Where to look at what an asset stands for: the declaration, a page of the docs, a running part.
+
+Addresses are those of the parts that run when the code location is loaded; *Reload* takes up new
+ones. None holds a secret: a store's URL, which may, is never shown.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+
+from millrace.errors import EngineUnavailable
+from millrace.plan import EntityPlan, ViewPlan
+from millrace.spec import Location
+from millrace.types import DataType
+from resources.endpoints import flink_url, kafka_bootstrap, server_url
+from resources.settings import CHECKOUT, Settings
+
+_PAGES = {
+    "raw": "docs/formats.md",
+    "topic": "docs/stream-events.md",
+    "dead_letters": "docs/stream-events.md",
+    "events": "docs/formats.md",
+    "tiles": "docs/window-contract.md",
+    "features": "docs/window-contract.md",
+    "stream": "docs/streams.md",
+    "online": "docs/serving.md",
+}
+
+_EXAMPLES = {
+    "string": "A-101",
+    "bool": True,
+    "date": "2026-01-31",
+    "timestamp": "2026-01-31T12:00:00Z",
+    "bytes": "AAE=",
+}
+
+
+@dataclass(frozen=True)
+class Links:
+    """Base addresses of the parts that people look at; None for one that is not known."""
+
+    kafka: str | None = None
+    flink: str | None = None
+    server: str | None = None
+
+
+def links_of(settings: Settings) -> Links:
+    """Return the addresses in the settings, or of the local stack's parts that run now."""
+    return Links(
+        kafka=_known(kafka_bootstrap, settings),
+        flink=_known(flink_url, settings),
+        server=_known(server_url, settings),
+    )
+
+
+def _known(find: Any, settings: Settings) -> str | None:
+    try:
+        return str(find(settings))
+    except EngineUnavailable:
+        return None
+
+
+def about(path: tuple[str, str], where: Location) -> dict[str, Any]:
+    """Return the metadata that every asset carries: its page of the docs and its declaration."""
+    metadata: dict[str, Any] = {"docs": _PAGES[path[0]]}
+    if where.file and where.line:
+        reference = dg.LocalFileCodeReference(
+            file_path=str((CHECKOUT / where.file).resolve()), line_number=where.line
+        )
+        metadata["dagster/code_references"] = dg.CodeReferencesMetadataValue(
+            code_references=[reference]
+        )
+    return metadata
+
+
+def topic_links(links: Links, topic: str) -> dict[str, Any]:
+    """Return the address of a topic, if its broker is known."""
+    if links.kafka is None:
+        return {}
+    return {"dagster/uri": f"kafka://{links.kafka}/{topic}"}
+
+
+def stream_links(links: Links) -> dict[str, Any]:
+    """Return Flink's own web page, if it is known."""
+    if links.flink is None:
+        return {}
+    return {"flink_ui": dg.MetadataValue.url(f"{links.flink}/#/job/running")}
+
+
+def job_link(links: Links, job_id: str | None) -> dict[str, Any]:
+    """Return the page of one Flink job, if both are known."""
+    if links.flink is None or job_id is None:
+        return {}
+    return {"flink_job": dg.MetadataValue.url(f"{links.flink}/#/job/running/{job_id}/overview")}
+
+
+def online_links(links: Links, view: ViewPlan) -> dict[str, Any]:
+    """Return how to ask for a view's values: the API's page, and a command line to try."""
+    base = links.server or "$MILLRACE_SERVER"
+    body = json.dumps(
+        {
+            "entity_name": ",".join(entity.name for entity in view.entities),
+            "keys": [_example_key(view.entities)],
+            "features": [f"{view.name}:*"],
+        }
+    )
+    line = f"curl -s {base}/v1/features:lookup -H 'content-type: application/json' -d '{body}'"
+    known = {"api_docs": dg.MetadataValue.url(f"{links.server}/docs")} if links.server else {}
+    return {**known, "try_it": dg.MetadataValue.md(f"```\n{line}\n```")}
+
+
+def _example_key(entities: tuple[EntityPlan, ...]) -> Any:
+    values = {entity.join_key: _example(entity.type) for entity in entities}
+    return values if len(values) > 1 else next(iter(values.values()))
+
+
+def _example(type_: DataType) -> Any:
+    if type_.is_numeric:
+        return 101
+    return _EXAMPLES[type_.kind]

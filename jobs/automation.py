@@ -1,0 +1,95 @@
+"""What is built without a clock: days that late events came to, and what follows from other assets.
+
+Both only decide; runs build. Each is bounded, so that no surprise in the data fills the queue.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+
+import dagster as dg
+
+from feature_assets.keys import daily_job
+from feature_assets.timing import closes_after
+from jobs.backfills import SourceJob
+from jobs.schedules import complete_day
+from millrace.plan import SourcePlan, ViewPlan
+from resources.dagster_api import range_tags
+from resources.late_days import LateDays, late_days
+from resources.reports import Days
+from resources.settings import Settings
+from resources.writing import day_ranges
+
+FOLLOWING = "following"
+LATE_DATA_TAG = "millrace/late_data"
+
+_INTERVAL_S = 60
+_LATE_INTERVAL_S = 300
+_MOST_DAYS = 31
+_MOST_RUNS = 5
+_ENDED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
+_UNDER_WAY = [status for status in dg.DagsterRunStatus if status not in _ENDED]
+
+
+def following_sensor() -> dg.AutomationConditionSensorDefinition:
+    """Return the sensor that evaluates the assets' automation conditions; on by default."""
+    return dg.AutomationConditionSensorDefinition(
+        FOLLOWING,
+        target=dg.AssetSelection.all(),
+        minimum_interval_seconds=_INTERVAL_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Builds tiles and features of a recent day whose events were built alone.",
+    )
+
+
+def late_data_sensors(
+    sources: Sequence[tuple[SourcePlan, Sequence[ViewPlan], SourceJob]], settings: Settings
+) -> list[dg.SensorDefinition]:
+    """Return ``late_<source>`` for each source with a stream: events of files come as files do."""
+    return [
+        _late_sensor(source, min(view.start for view in views), job, settings)
+        for source, views, job in sources
+        if source.stream is not None
+    ]
+
+
+def _late_sensor(
+    source: SourcePlan, start: date, job: SourceJob, settings: Settings
+) -> dg.SensorDefinition:
+    @dg.sensor(
+        name=f"late_{source.name}",
+        job=job,
+        minimum_interval_seconds=_LATE_INTERVAL_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=f"Builds days of {source.name} again that events came to after they were "
+        f"built: at most {_MOST_DAYS} days at a time, the newest first.",
+    )
+    def late(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        under_way = dg.RunsFilter(job_name=daily_job(source.name), statuses=_UNDER_WAY)
+        if context.instance.get_runs_count(under_way):
+            return dg.SkipReason(f"{daily_job(source.name)} is under way")
+        now = datetime.now(tz=UTC)
+        newest = complete_day(now, int(closes_after(source).total_seconds() * 1000))
+        found = late_days(settings, source, newest)
+        requests = late_requests(source.name, found, start, now)
+        if not requests:
+            return dg.SkipReason(f"no event came to a built day of {source.name}")
+        return dg.SensorResult(run_requests=requests)
+
+    return late
+
+
+def late_requests(source: str, found: LateDays, start: date, now: datetime) -> list[dg.RunRequest]:
+    """Return a run for each range of late days, newest first, within the bounds of one look.
+
+    The key names the range and what was found, so the same finding is asked for once, and once
+    more on the next day if nothing came of it.
+    """
+    days = [day for day in found.days if day >= start][:_MOST_DAYS]
+    ranges = sorted(day_ranges(days), reverse=True)[:_MOST_RUNS]
+    return [
+        dg.RunRequest(
+            run_key=f"{source}|{first}|{end}|{found.version}|{now.date()}",
+            tags={**range_tags(Days(first, end)), LATE_DATA_TAG: source},
+        )
+        for first, end in ranges
+    ]
