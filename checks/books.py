@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from feature_assets.lineage import enclosing
 from millrace.errors import EngineError
 from millrace.plan import Plan, SourcePlan
 from resources.archived_days import (
@@ -40,10 +41,32 @@ def _books_check(source: SourcePlan) -> dg.AssetChecksDefinition:
         description="Offsets read = events + duplicates + dead letters + gaps + lost, and the "
         "tables hold exactly the rows that the books count.",
     )
-    def books() -> dg.AssetCheckResult:
-        return examine(settings_from_env(), source)
+    def books(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        settings = settings_from_env()
+        result = examine(settings, source)
+        _tell(context, settings, source, result)
+        return result
 
     return books
+
+
+def _tell(
+    context: dg.AssetCheckExecutionContext,
+    settings: Settings,
+    source: SourcePlan,
+    result: dg.AssetCheckResult,
+) -> None:
+    from resources.lineage.assertions import Assertion, emit_assertions
+
+    verdict = Assertion(
+        "books",
+        passed=result.passed,
+        severity="warn" if result.severity is dg.AssetCheckSeverity.WARN else "error",
+        expected="every offset is an event, a duplicate, a dead letter or a gap",
+        actual=result.description or "",
+    )
+    table = events_table(source.name)
+    emit_assertions(settings, table, [verdict], part_of=enclosing(context), name="books")
 
 
 def examine(settings: Settings, source: SourcePlan) -> dg.AssetCheckResult:

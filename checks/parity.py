@@ -1,10 +1,16 @@
 """Parity as an asset check: the online table of a view equals what its events say."""
 
+from typing import TYPE_CHECKING
+
 import dagster as dg
 
+from feature_assets.lineage import enclosing
 from millrace.errors import PlatformError
 from millrace.plan import Plan, ViewPlan
-from resources.settings import settings_from_env
+from resources.settings import Settings, settings_from_env
+
+if TYPE_CHECKING:
+    from checks.served_parity import ParityReport
 
 SAMPLES = 100
 """Entities that one run of the check asks about."""
@@ -43,6 +49,7 @@ def parity_check(plan: Plan, view: ViewPlan) -> dg.AssetChecksDefinition:
             return dg.AssetCheckResult(passed=False, description=str(error))
         found = report.as_json()
         in_flight = report.in_flight
+        _tell(context, settings, report)
         return dg.AssetCheckResult(
             passed=report.is_equal,
             description=f"{report.differing} of {report.values} values differ; answers lag by at "
@@ -59,3 +66,20 @@ def parity_check(plan: Plan, view: ViewPlan) -> dg.AssetChecksDefinition:
         )
 
     return parity
+
+
+def _tell(
+    context: dg.AssetCheckExecutionContext, settings: Settings, report: "ParityReport"
+) -> None:
+    from resources.lineage.assertions import Assertion, emit_online_assertions
+
+    verdict = Assertion(
+        "parity",
+        passed=report.is_equal,
+        severity="error",
+        expected="0 values differ",
+        actual=f"{report.differing} of {report.values} values differ",
+    )
+    emit_online_assertions(
+        settings, report.view.name, report.version, [verdict], part_of=enclosing(context)
+    )

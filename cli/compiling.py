@@ -11,7 +11,7 @@ from cli.output import JsonFlag, show_json
 if TYPE_CHECKING:
     from millrace.plan import ViewPlan
 
-Target = Literal["spark", "flink", "serving", "lineage", "checks"]
+Target = Literal["spark", "flink", "serving", "lineage", "checks", "expectations"]
 
 EVENTS = "events"
 """The table that the printed Spark queries read; a run registers its own."""
@@ -76,6 +76,14 @@ def _checks(view: "ViewPlan") -> str:
     return _document([rule.document() for rule in check_rules(view)])
 
 
+def _expectations(view: "ViewPlan") -> str:
+    from checks.suites import row_suite, suite
+    from millrace.compile.checks import check_rules
+
+    table, rules = f"features/{view.name}", check_rules(view)
+    return _document({"metrics": suite(table, rules), "rows": row_suite(table, rules)})
+
+
 def _document(value: object) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
@@ -91,4 +99,5 @@ _ARTIFACTS: Mapping[Target, Callable[["ViewPlan"], str]] = {
     "serving": _serving,
     "lineage": _lineage,
     "checks": _checks,
+    "expectations": _expectations,
 }

@@ -22,6 +22,8 @@ _MODULES = (
     "training",
     "lookup",
     "parity",
+    "lineage",
+    "alerts",
     "demo",
 )
 """Modules with a ``register(app)``, in the order in which ``--help`` lists their commands.

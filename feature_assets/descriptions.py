@@ -26,6 +26,11 @@ def owners(owner: str | None) -> list[str]:
     return []
 
 
+def owners_of(views: Iterable[ViewPlan]) -> list[str]:
+    """Return the owners of what is read from one source: a fault in it is theirs too."""
+    return list(dict.fromkeys(owner for view in views for owner in owners(view.owner)))
+
+
 def tags(declared: Mapping[str, str]) -> dict[str, str]:
     """Return tags that Dagster takes: other characters become ``_``, at most 63 of them."""
     return {_tag(key): _tag(value) for key, value in declared.items() if _tag(key)}

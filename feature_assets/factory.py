@@ -11,6 +11,16 @@ from typing import Any
 
 import dagster as dg
 
+from feature_assets.judging import (
+    PUBLISH,
+    STEP_CONFIG,
+    Gate,
+    Judged,
+    report_checks,
+    source_check_specs,
+    view_check_specs,
+)
+from feature_assets.lineage import telling
 from feature_assets.offline import OfflineTables, Progress
 from feature_assets.reporting import FailedDays, report_days
 from feature_assets.specs import daily_partitions, events_spec, raw_spec, view_specs
@@ -24,10 +34,16 @@ RETRY_AFTER_S = 20
 
 @dataclass(frozen=True)
 class _Stage:
-    """One asset of a step; ``view`` is None for the events of the source."""
+    """One asset of a step with its checks; ``view`` is None for the events of the source."""
 
     spec: dg.AssetSpec
+    checks: Sequence[dg.AssetCheckSpec]
     view: ViewPlan | None = None
+
+    @property
+    def is_judged(self) -> bool:
+        """False for tiles: they are a regrouping of events that were judged."""
+        return bool(self.checks)
 
 
 def plan_assets(plan: Plan, lake: str) -> list[dg.AssetSpec | dg.AssetsDefinition]:
@@ -51,12 +67,13 @@ def source_assets(
         lake: root of the Delta tables, for the assets' metadata.
     """
     days = daily_partitions(views)
-    stages = [_Stage(events_spec(source, days, lake))]
-    stages += [_Stage(spec, view) for view in views for spec in view_specs(view, days, lake)]
+    stages = _stages(source, views, days, lake)
 
     @dg.multi_asset(
         name=f"build_{source.name}",
         specs=[stage.spec for stage in stages],
+        check_specs=[check for stage in stages for check in stage.checks],
+        config_schema=STEP_CONFIG,
         can_subset=True,
         backfill_policy=dg.BackfillPolicy.single_run(),
         pool=f"lake_{source.name}",
@@ -66,13 +83,34 @@ def source_assets(
         context: dg.AssetExecutionContext, offline: dg.ResourceParam[OfflineTables]
     ) -> Iterator[dg.MaterializeResult[Any]]:
         chosen = [s for s in stages if s.spec.key in context.selected_asset_keys]
+        if not chosen:
+            raise dg.Failure(
+                "a check judges days as they are built: materialize the days of its asset instead",
+                allow_retries=False,
+            )
         served = {s.view.name: s.view for s in chosen if s.view}
-        builder = _Builder(offline, source, tuple(served.values()), context.log.info)
-        yield from _run(context, builder, chosen)
+        progress = context.log.info
+        builder = _Builder(offline, source, tuple(served.values()), progress)
+        publish = context.op_execution_context.op_config[PUBLISH]
+        with offline.judging() as judge:
+            gate = Gate(judge, source, views, publish=publish, progress=progress)
+            yield from _run(context, builder, gate, chosen)
 
     if source.batch is None:
         return [build]
-    return [raw_spec(source, source.batch), build]
+    return [raw_spec(source, source.batch, views), build]
+
+
+def _stages(
+    source: SourcePlan, views: Sequence[ViewPlan], days: dg.DailyPartitionsDefinition, lake: str
+) -> list[_Stage]:
+    events = events_spec(source, views, days, lake)
+    stages = [_Stage(events, source_check_specs(source, views, events.key, days))]
+    for view in views:
+        tiles, features = view_specs(view, days, lake)
+        stages.append(_Stage(tiles, (), view))
+        stages.append(_Stage(features, view_check_specs(view, features.key, days), view))
+    return stages
 
 
 @dataclass(frozen=True)
@@ -92,11 +130,20 @@ class _Builder:
             return BuildReport("/".join(stage.spec.key.path), None, 0, _empty(days))
         is_tiles = stage.spec.key.path[0] == "tiles"
         build = self.offline.build_tiles if is_tiles else self.offline.build_features
-        report = build(view, Days(max(days.start, view.start), days.end), progress=self.progress)
-        if view.start <= days.start:
-            return report
-        early = _empty(Days(days.start, view.start))
-        return replace(report, outcomes=(*early, *report.outcomes))
+        return build(view, Days(max(days.start, view.start), days.end), progress=self.progress)
+
+
+def _is_early(stage: _Stage, report: BuildReport) -> bool:
+    """Tell whether nothing was built, all days lying before the view's start."""
+    return stage.view is not None and report.version is None
+
+
+def _with_early_days(stage: _Stage, days: Days, report: BuildReport) -> BuildReport:
+    """Add the days before the view's own start: empty partitions of it, which nobody judges."""
+    if stage.view is None or not days.start < stage.view.start < days.end:
+        return report
+    early = _empty(Days(days.start, stage.view.start))
+    return replace(report, outcomes=(*early, *report.outcomes))
 
 
 def _empty(days: Days) -> tuple[PartitionOutcome, ...]:
@@ -104,7 +151,7 @@ def _empty(days: Days) -> tuple[PartitionOutcome, ...]:
 
 
 def _run(
-    context: dg.AssetExecutionContext, builder: _Builder, stages: Sequence[_Stage]
+    context: dg.AssetExecutionContext, builder: _Builder, gate: Gate, stages: Sequence[_Stage]
 ) -> Iterator[dg.MaterializeResult[Any]]:
     window = context.partition_time_window
     days = Days(window.start.date(), window.end.date())
@@ -115,11 +162,17 @@ def _run(
         if not good:
             continue
         try:
-            report = builder.build(stage, Days.covering(good))
+            with telling(context, builder.source, stage.view, stage.spec.key, good) as told:
+                judged = Judged(builder.build(stage, Days.covering(good)))
+                if stage.is_judged and not _is_early(stage, judged.report):
+                    judged = gate.judged(stage.view, judged.report)
+                told.built(judged.report)
         except EngineUnavailable as error:
             raise dg.RetryRequested(max_retries=1, seconds_to_wait=RETRY_AFTER_S) from error
         except PlatformError as error:
             failed.add(stage.spec.key, dict.fromkeys(good, str(error)))
             continue
+        report = _with_early_days(stage, Days.covering(good), judged.report)
         yield from report_days(context, stage.spec, report, days, failed)
+        report_checks(context, stage.spec.key, judged)
     failed.raise_if_any()

@@ -1,15 +1,48 @@
 """The door from assets to the offline tables, narrow enough for a fake."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Protocol
 
 import dagster as dg
 
+from checks.judgement import Judgement
 from millrace.plan import SourcePlan, ViewPlan
 from resources.reports import BuildReport, Days
-from resources.settings import settings_from_env
+from resources.settings import Settings, settings_from_env
+
+if TYPE_CHECKING:
+    from checks.expectations import ExpectationJudge
 
 Progress = Callable[[str], None]
+
+
+class Judge(Protocol):
+    """Judges the days of a build, and publishes or holds back each of them.
+
+    With ``publish`` every day is published, whatever was found. An exception means that nothing
+    was judged, and that all the days are held back.
+    """
+
+    def judge_events(
+        self,
+        source: SourcePlan,
+        views: Sequence[ViewPlan],
+        report: BuildReport,
+        *,
+        publish: bool,
+        progress: Progress,
+    ) -> Judgement:
+        """Judge built days of events; ``views`` are all that read the source."""
+        ...
+
+    def judge_features(
+        self, view: ViewPlan, report: BuildReport, *, publish: bool, progress: Progress
+    ) -> Judgement:
+        """Judge built days of a view's values."""
+        ...
 
 
 class OfflineTables(Protocol):
@@ -38,6 +71,10 @@ class OfflineTables(Protocol):
         """Build the values of a view as of each of its events."""
         ...
 
+    def judging(self) -> AbstractContextManager[Judge]:
+        """Get ready to judge what this step builds; entered before the first build."""
+        ...
+
 
 class OfflineLake(dg.ConfigurableResource[Any]):
     """The tables under ``MILLRACE_LAKE``, computed by Spark; an ``OfflineTables``.
@@ -55,18 +92,80 @@ class OfflineLake(dg.ConfigurableResource[Any]):
         progress: Progress,
     ) -> BuildReport:
         """Build events; see ``OfflineStore.build_events``."""
-        return _store().build_events(source, views, days, progress=progress)
+        report: BuildReport = _store().build_events(source, views, days, progress=progress)
+        return report
 
     def build_tiles(self, view: ViewPlan, days: Days, *, progress: Progress) -> BuildReport:
         """Build tiles; see ``OfflineStore.build_tiles``."""
-        return _store().build_tiles(view, days, progress=progress)
+        report: BuildReport = _store().build_tiles(view, days, progress=progress)
+        return report
 
     def build_features(self, view: ViewPlan, days: Days, *, progress: Progress) -> BuildReport:
         """Build features; see ``OfflineStore.build_features``."""
-        return _store().build_features(view, days, progress=progress)
+        report: BuildReport = _store().build_features(view, days, progress=progress)
+        return report
+
+    @contextmanager
+    def judging(self) -> Iterator[Judge]:
+        """Start the process of Great Expectations beside the build, and end it with the step."""
+        from checks.expectations import expectation_judge
+
+        with expectation_judge() as expectations:
+            yield LakeJudge(settings_from_env(), expectations)
 
 
-def _store() -> OfflineTables:
+@dataclass(frozen=True)
+class LakeJudge:
+    """Judges days of the lake; a ``Judge``."""
+
+    settings: Settings
+    expectations: "ExpectationJudge | None" = None
+
+    def judge_events(
+        self,
+        source: SourcePlan,
+        views: Sequence[ViewPlan],
+        report: BuildReport,
+        *,
+        publish: bool,
+        progress: Progress,
+    ) -> Judgement:
+        """Judge events; see ``checks.quality.judge_build``."""
+        from checks.quality import JudgedTable, judge_build
+
+        return judge_build(
+            self.settings,
+            JudgedTable.of_source(source, views),
+            report,
+            progress,
+            now_ms=_now_ms(),
+            publish=publish,
+            expectations=self.expectations,
+        )
+
+    def judge_features(
+        self, view: ViewPlan, report: BuildReport, *, publish: bool, progress: Progress
+    ) -> Judgement:
+        """Judge features; see ``checks.quality.judge_build``."""
+        from checks.quality import JudgedTable, judge_build
+
+        version = report.table.rpartition("/")[2]
+        return judge_build(
+            self.settings,
+            JudgedTable.of_view(view, version),
+            report,
+            progress,
+            now_ms=_now_ms(),
+            publish=publish,
+            expectations=self.expectations,
+        )
+
+
+def _now_ms() -> int:
+    return int(datetime.now(tz=UTC).timestamp() * 1000)
+
+
+def _store() -> Any:
     from resources.offline import OfflineStore
 
-    return OfflineStore(settings_from_env())
+    return OfflineStore(settings_from_env(), gated=True)

@@ -1,10 +1,11 @@
 """Plans as Dagster asset specs: keys, partitions, owners, tags, columns and lineage."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import dagster as dg
 
-from feature_assets import descriptions
+from feature_assets import descriptions, links, timing
 from feature_assets.keys import (
     dead_letters_path,
     events_path,
@@ -19,6 +20,7 @@ from millrace.plan import BatchPlan, Plan, SourcePlan, ViewPlan
 
 _SAME_DAY = dg.TimeWindowPartitionMapping()
 _KINDS = {"spark", "delta"}
+_ARCHIVED_KINDS = {"kafka", "delta"}
 
 
 def daily_partitions(views: Sequence[ViewPlan]) -> dg.DailyPartitionsDefinition:
@@ -30,19 +32,22 @@ def daily_partitions(views: Sequence[ViewPlan]) -> dg.DailyPartitionsDefinition:
     return dg.DailyPartitionsDefinition(min(view.start for view in views).isoformat())
 
 
-def raw_spec(source: SourcePlan, batch: BatchPlan) -> dg.AssetSpec:
+def raw_spec(source: SourcePlan, batch: BatchPlan, views: Sequence[ViewPlan]) -> dg.AssetSpec:
     """Return the external asset that stands for a source's files."""
     return dg.AssetSpec(
         raw_path(source),
         description=source.description or f"Raw files of {source.name}.",
         group_name=source.name,
         kinds={batch.format},
-        metadata={"path": batch.path},
+        owners=descriptions.owners_of(views),
+        metadata={**links.about(raw_path(source), source.where), "path": batch.path},
     )
 
 
-def events_spec(source: SourcePlan, days: dg.DailyPartitionsDefinition, lake: str) -> dg.AssetSpec:
-    """Return the asset of a source's accepted events."""
+def events_spec(
+    source: SourcePlan, views: Sequence[ViewPlan], days: dg.DailyPartitionsDefinition, lake: str
+) -> dg.AssetSpec:
+    """Return the asset of a source's accepted events; ``views`` are those that read it."""
     return dg.AssetSpec(
         events_path(source),
         deps=[
@@ -52,11 +57,13 @@ def events_spec(source: SourcePlan, days: dg.DailyPartitionsDefinition, lake: st
         description=descriptions.source_text(source),
         metadata={
             **_place(lake, events_path(source)),
+            **links.about(events_path(source), source.where),
             "dagster/column_schema": descriptions.events_schema(source),
         },
         group_name=source.name,
         code_version=source.fingerprint,
-        kinds=_KINDS,
+        kinds=_ARCHIVED_KINDS if source.batch is None else _KINDS,
+        owners=descriptions.owners_of(views),
         partitions_def=days,
     )
 
@@ -68,61 +75,69 @@ def view_specs(
 
     Both read events: the point-in-time kernel of features needs no tiles.
     """
-    about = {"owner": view.owner or "", "start": view.start.isoformat()}
     tiles = dg.AssetSpec(
         tiles_path(view),
         deps=[dg.AssetDep(dg.AssetKey(events_path(view.source)), partition_mapping=_SAME_DAY)],
         description=descriptions.tiles_text(view),
-        metadata={**_place(lake, tiles_path(view)), **about},
+        metadata={**_place(lake, tiles_path(view)), **_about(view, tiles_path(view))},
         group_name=view.source.name,
         code_version=view.fingerprint,
         kinds=_KINDS,
         owners=descriptions.owners(view.owner),
         tags=descriptions.tags(view.tags),
         partitions_def=days,
+        automation_condition=timing.after_events(),
     )
     features = tiles.replace_attributes(
         key=dg.AssetKey(features_path(view)),
         description=descriptions.features_text(view),
         metadata={
             **_place(lake, features_path(view)),
-            **about,
+            **_about(view, features_path(view)),
             "dagster/column_schema": descriptions.features_schema(view),
             "dagster/column_lineage": descriptions.features_lineage(view),
         },
+        freshness_policy=timing.features_freshness(view),
     )
     return tiles, features
 
 
-def live_specs(plan: Plan, lake: str) -> list[dg.AssetSpec]:
+def live_specs(plan: Plan, lake: str, addresses: links.Links | None = None) -> list[dg.AssetSpec]:
     """Return the external assets of the live half, in declared order.
 
     ``topic/<source>`` and ``dead_letters/<source>`` for each source with a stream that a view
-    reads; ``stream/<view>`` for its job; ``online/<view>`` for what is served, which has the view's history upstream too. Nothing
-    here is ever run: a sensor reports what it sees of them.
+    reads; ``stream/<view>`` for its job; ``online/<view>`` for what is served, which has the view's
+    history upstream too. Nothing here is ever run: a sensor reports what it sees of them.
     """
+    addresses = addresses or links.Links()
     specs = []
     for source in plan.sources.values():
         views = plan.views_of(source.name)
         if views and source.stream is not None:
-            specs += [_topic_spec(source), _dead_letters_spec(source, lake)]
+            specs.append(_topic_spec(source, views, addresses))
+            specs.append(_dead_letters_spec(source, views, lake))
         for view in views:
             deps = [features_path(view)]
             if source.stream is not None:
-                specs.append(_stream_spec(view))
+                specs.append(_stream_spec(view, addresses))
                 deps.append(stream_path(view))
-            specs.append(_online_spec(view, deps))
+            specs.append(_online_spec(view, deps, addresses))
     return specs
 
 
-def _topic_spec(source: SourcePlan) -> dg.AssetSpec:
+def _topic_spec(
+    source: SourcePlan, views: Sequence[ViewPlan], addresses: links.Links
+) -> dg.AssetSpec:
     topic = source.stream.topic if source.stream else ""
     return dg.AssetSpec(
         topic_path(source),
         description=source.description or f"Events of {source.name} as they arrive.",
         group_name=source.name,
         kinds={"kafka"},
+        owners=descriptions.owners_of(views),
         metadata={
+            **links.about(topic_path(source), source.where),
+            **links.topic_links(addresses, topic),
             "topic": topic,
             "dead_letter_topic": f"{topic}.dlq",
             "format": source.stream.format if source.stream else "",
@@ -131,7 +146,7 @@ def _topic_spec(source: SourcePlan) -> dg.AssetSpec:
     )
 
 
-def _dead_letters_spec(source: SourcePlan, lake: str) -> dg.AssetSpec:
+def _dead_letters_spec(source: SourcePlan, views: Sequence[ViewPlan], lake: str) -> dg.AssetSpec:
     path = dead_letters_path(source)
     return dg.AssetSpec(
         path,
@@ -139,37 +154,42 @@ def _dead_letters_spec(source: SourcePlan, lake: str) -> dg.AssetSpec:
         description=f"What the archive refused of {source.name}: reason, original bytes, place in "
         "the topic. The check `books` holds what was read against what became of it.",
         group_name=source.name,
-        kinds={"delta", "kafka"},
-        metadata=_place(lake, path),
+        kinds=_ARCHIVED_KINDS,
+        owners=descriptions.owners_of(views),
+        metadata={**_place(lake, path), **links.about(path, source.where)},
     )
 
 
-def _stream_spec(view: ViewPlan) -> dg.AssetSpec:
+def _stream_spec(view: ViewPlan, addresses: links.Links) -> dg.AssetSpec:
+    path = stream_path(view)
     return _live_spec(view).replace_attributes(
-        key=dg.AssetKey(stream_path(view)),
+        key=dg.AssetKey(path),
         deps=[dg.AssetKey(topic_path(view.source))],
         description=descriptions.stream_text(view),
         kinds={"flink", "kafka"},
+        metadata={**_about(view, path), **links.stream_links(addresses)},
     )
 
 
-def _online_spec(view: ViewPlan, deps: Sequence[tuple[str, str]]) -> dg.AssetSpec:
-    spec = _live_spec(view)
-    return spec.replace_attributes(
+def _online_spec(
+    view: ViewPlan, deps: Sequence[tuple[str, str]], addresses: links.Links
+) -> dg.AssetSpec:
+    return _live_spec(view).replace_attributes(
         deps=[dg.AssetKey(path) for path in deps],
         description=descriptions.online_text(view),
         metadata={
-            **spec.metadata,
+            **_about(view, online_path(view)),
+            **links.online_links(addresses, view),
             "dagster/column_schema": descriptions.features_schema(view),
         },
         kinds={"redis"},
+        freshness_policy=timing.online_freshness(view),
     )
 
 
 def _live_spec(view: ViewPlan) -> dg.AssetSpec:
     return dg.AssetSpec(
         online_path(view),
-        metadata={"owner": view.owner or "", "start": view.start.isoformat()},
         group_name=view.source.name,
         code_version=view.fingerprint,
         owners=descriptions.owners(view.owner),
@@ -177,5 +197,14 @@ def _live_spec(view: ViewPlan) -> dg.AssetSpec:
     )
 
 
+def _about(view: ViewPlan, path: tuple[str, str]) -> dict[str, Any]:
+    said = {"owner": view.owner or "", "start": view.start.isoformat()}
+    return {**said, **links.about(path, view.where)}
+
+
 def _place(lake: str, path: tuple[str, str]) -> dict[str, str]:
-    return {"dagster/table_name": ".".join(path), "dagster/uri": "/".join((lake, *path))}
+    return {
+        "dagster/table_name": ".".join(path),
+        "dagster/storage_kind": "delta",
+        "dagster/uri": "/".join((lake, *path)),
+    }

@@ -1,7 +1,7 @@
 """Jobs over the assets: one per view, and one per source that reads its raw files once."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import dagster as dg
 
@@ -14,8 +14,11 @@ if TYPE_CHECKING:
         UnresolvedAssetJobDefinition,
     )
 
+SourceJob: TypeAlias = "UnresolvedAssetJobDefinition"
+"""A job over assets, before Dagster resolves it."""
 
-def backfill_jobs(plan: Plan) -> "list[UnresolvedAssetJobDefinition]":
+
+def backfill_jobs(plan: Plan) -> "list[SourceJob]":
     """Return ``backfill_<view>`` for each view: its events, tiles and features."""
     return [
         _job(
@@ -27,15 +30,13 @@ def backfill_jobs(plan: Plan) -> "list[UnresolvedAssetJobDefinition]":
     ]
 
 
-def source_job(source: SourcePlan, views: Iterable[ViewPlan]) -> "UnresolvedAssetJobDefinition":
+def source_job(source: SourcePlan, views: Iterable[ViewPlan]) -> SourceJob:
     """Return ``daily_<source>``: all views of the source, its raw files read once."""
     paths = dict.fromkeys(path for view in views for path in view_paths(view))
     return _job(daily_job(source.name), paths, f"Everything built from {source.name}, in one run.")
 
 
-def _job(
-    name: str, paths: Iterable[tuple[str, str]], description: str
-) -> "UnresolvedAssetJobDefinition":
+def _job(name: str, paths: Iterable[tuple[str, str]], description: str) -> SourceJob:
     return dg.define_asset_job(
         name,
         selection=dg.AssetSelection.assets(*(dg.AssetKey(path) for path in paths)),

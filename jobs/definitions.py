@@ -1,18 +1,25 @@
 """The composition root: what Dagster loads. Nothing heavy is imported and nothing is opened."""
 
 import logging
+import warnings
 
 import dagster as dg
 
 from checks.books import books_checks
 from checks.parity import parity_checks
 from feature_assets.factory import plan_assets
+from feature_assets.links import links_of
 from feature_assets.offline import OfflineLake
 from feature_assets.specs import live_specs
-from jobs.backfills import backfill_jobs
+from jobs.alerting import alert_sensor, deliver_job
+from jobs.automation import following_sensor, late_data_sensors
+from jobs.backfills import backfill_jobs, source_job
+from jobs.lineage import lineage_job, lineage_sensor
+from jobs.retention import retention_job, retention_schedule
 from jobs.schedules import daily_schedule
 from jobs.stream_sensor import stream_sensor
 from jobs.streams import stream_jobs
+from jobs.uploads import upload_job, upload_sensor
 from millrace.errors import SpecError
 from millrace.plan import Plan
 from resources.declarations import load_valid_plan
@@ -20,6 +27,11 @@ from resources.settings import Settings, settings_from_env
 from streaming.engines import Engines
 
 _log = logging.getLogger(__name__)
+
+# Backfills of a range, checks by partition and references to code are beta or preview in Dagster.
+# Tests hold them to the release in use, and a warning for each asset would bury the log.
+for _category in (dg.BetaWarning, dg.PreviewWarning):
+    warnings.simplefilter("ignore", _category)
 
 
 @dg.definitions
@@ -55,15 +67,34 @@ def build_definitions(
         engines: the doors to Flink, Kafka and the store; None for those of the settings.
         metadata: shown with the code location.
     """
-    with_views = [(s, plan.views_of(s.name)) for s in plan.sources.values()]
+    sources = [
+        (source, views, source_job(source, views))
+        for source in plan.sources.values()
+        if (views := plan.views_of(source.name))
+    ]
     engines = engines or Engines(settings)
     actions, *by_hand = stream_jobs(engines)
+    pruning, uploading = retention_job(), upload_job(engines)
+    alerts, lineage = deliver_job(engines), lineage_job(settings)
     return dg.Definitions(
-        assets=[*plan_assets(plan, settings.lake), *live_specs(plan, settings.lake)],
+        assets=[
+            *plan_assets(plan, settings.lake),
+            *live_specs(plan, settings.lake, links_of(settings)),
+        ],
         asset_checks=[*books_checks(plan), *parity_checks(plan)],
-        jobs=[*backfill_jobs(plan), actions, *by_hand],
-        schedules=[daily_schedule(s, views, settings) for s, views in with_views if views],
-        sensors=[stream_sensor(engines, actions)],
+        jobs=[*backfill_jobs(plan), actions, *by_hand, alerts, lineage, pruning, uploading],
+        schedules=[
+            *(daily_schedule(source, views, job, settings) for source, views, job in sources),
+            retention_schedule(pruning),
+        ],
+        sensors=[
+            stream_sensor(engines, actions),
+            upload_sensor(engines, uploading),
+            following_sensor(),
+            *late_data_sensors(sources, settings),
+            alert_sensor(engines, alerts),
+            lineage_sensor(settings, lineage),
+        ],
         resources={"offline": OfflineLake() if offline is None else offline},
         # One process per run: a process per step would connect to Spark anew for each.
         executor=dg.in_process_executor,

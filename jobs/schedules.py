@@ -6,29 +6,27 @@ from pathlib import Path
 
 import dagster as dg
 
-from feature_assets.keys import daily_job
-from jobs.backfills import source_job
-from millrace.durations import DAY_MS, MINUTE_MS
+from feature_assets.keys import daily_job, events_path
+from feature_assets.timing import daily_cron
+from jobs.backfills import SourceJob
 from millrace.errors import SetupError
 from millrace.plan import SourcePlan, ViewPlan
 from resources.settings import Settings
 
-_MINUTES_A_DAY = DAY_MS // MINUTE_MS
-_MINUTES_AN_HOUR = 60
-
 
 def daily_schedule(
-    source: SourcePlan, views: Sequence[ViewPlan], settings: Settings
+    source: SourcePlan, views: Sequence[ViewPlan], job: SourceJob, settings: Settings
 ) -> dg.ScheduleDefinition:
     """Return the schedule of a source; on by default.
 
     It ticks once a day, UTC, ``allowed_lateness`` after midnight, and asks for the newest day
-    that is then complete. The run key is that day, so a second tick starts nothing.
+    that is then complete. The run key is that day, so a second tick starts nothing. Ticks that a
+    daemon slept through are made up for, five of them at most (Dagster's own bound).
     """
 
     @dg.schedule(
         name=daily_job(source.name),
-        job=source_job(source, views),
+        job=job,
         cron_schedule=daily_cron(source.allowed_lateness_ms),
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
@@ -47,25 +45,18 @@ def daily_schedule(
     return newest_day
 
 
-def daily_cron(lateness_ms: int) -> str:
-    """Return the minute of the day, UTC, at which a day's last late event has come.
-
-    >>> daily_cron(5_400_000)
-    '30 1 * * *'
-    """
-    minutes = -(-lateness_ms // MINUTE_MS) % _MINUTES_A_DAY
-    return f"{minutes % _MINUTES_AN_HOUR} {minutes // _MINUTES_AN_HOUR} * * *"
-
-
 def complete_day(now: datetime, lateness_ms: int) -> date:
     """Return the newest UTC day whose events can no longer arrive at ``now`` (aware, UTC)."""
     return (now - timedelta(milliseconds=lateness_ms)).date() - timedelta(days=1)
 
 
 def absence(source: SourcePlan, settings: Settings) -> str | None:
-    """Say why a source has no files to read; None if it has, or if they are not local."""
+    """Say why a source has nothing to build from; None if it has, or if that is not local."""
     if source.batch is None:
-        return f"source {source.name} names no batch files"
+        events = "/".join((settings.lake, *events_path(source)))
+        if "://" in events or Path(events).exists():
+            return None
+        return f"nothing of {source.name} is archived yet: {events}"
     try:
         path = settings.expand(source.batch.path, where=f"source {source.name}")
     except SetupError as error:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from feature_assets.links import job_link, links_of
+from feature_assets.timing import REPORT_EVERY_MS
 from millrace.errors import PlatformError
 from streaming.engines import Engines
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from streaming.survey import Survey
 
 SENSOR = "stream_reconciler"
-OBSERVE_EVERY_MS = 300_000
+OBSERVE_EVERY_MS = REPORT_EVERY_MS
 """A stream whose state does not change is reported this often, not at each tick."""
 
 _ENDED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
@@ -64,6 +66,7 @@ def tick(
         cursor: what earlier ticks reported.
     """
     from resources.declarations import load_valid_plan
+    from streaming.lineage import observe
     from streaming.reconcile import decide
     from streaming.records import RecordFiles
     from streaming.survey import declared_of, survey
@@ -82,6 +85,7 @@ def tick(
     requests = _requests(instance, actions, now_ms)
     reported: Reported = json.loads(cursor) if cursor else {}
     due = [view for view in records if _is_due(reported.get(view), seen.health[view].state, now_ms)]
+    observe(engines, plan, records, seen, due)
     told = {view: (seen.health[view].state, now_ms) for view in due}
     return dg.SensorResult(
         run_requests=requests,
@@ -161,7 +165,7 @@ def _is_due(reported: tuple[str, int] | None, state: str, now_ms: int) -> bool:
 
 def _observations(
     engines: Engines, record: "StreamRecord", seen: "Survey"
-) -> Iterator[dg.AssetObservation]:
+) -> Iterator[dg.AssetObservation | dg.AssetMaterialization]:
     health, facts = seen.health[record.view], seen.facts[record.view]
     about = {"state": health.state, "version": record.version}
     yield dg.AssetObservation(
@@ -172,18 +176,23 @@ def _observations(
             checkpoint_age_s=health.checkpoint_age_s,
             job_id=health.job_id,
             detail=health.detail or None,
+            **job_link(links_of(engines.settings), health.job_id),
         ),
     )
     progress = seen.progress.get((record.view, record.fingerprint), {})
-    yield dg.AssetObservation(
-        asset_key=dg.AssetKey(("online", record.view)),
-        metadata=_told(
-            **about,
-            published=facts.published is not None if facts.is_store_known else None,
-            tile_lag=progress.get("tile_lag"),
-            cut_over_ms=record.cut_over_ms,
-        ),
+    online = dg.AssetKey(("online", record.view))
+    metadata = _told(
+        **about,
+        published=facts.published is not None if facts.is_store_known else None,
+        tile_lag=progress.get("tile_lag"),
+        cut_over_ms=record.cut_over_ms,
     )
+    if health.state == "running" and facts.published is not None and progress:
+        # Only a materialisation counts for Dagster's freshness, and the table is being written.
+        tags = {"dagster/code_version": record.fingerprint}
+        yield dg.AssetMaterialization(online, metadata=metadata, tags=tags)
+    else:
+        yield dg.AssetObservation(online, metadata=metadata)
 
 
 def _told(**metadata: Any) -> dict[str, Any]:

@@ -11,7 +11,9 @@ from types import MappingProxyType
 
 import dagster as dg
 
+from feature_assets.lineage import enclosing
 from millrace.errors import PlatformError
+from resources.lineage.runs import within
 from resources.settings import Settings
 from streaming.engines import Engines
 
@@ -149,9 +151,11 @@ def _each(context: dg.OpExecutionContext, acts: Mapping[str, Callable[[], str]])
             decides anew.
     """
     errors = []
+    outer = enclosing(context)
     for view, act in acts.items():
         try:
-            done = act()
+            with within(outer):
+                done = act()
         except PlatformError as error:
             errors.append(f"{view}: {error}")
         else:

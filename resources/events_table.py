@@ -25,7 +25,13 @@ from resources.archived_days import (
 )
 from resources.file_verdicts import VERDICT, judge_beside_archived, judge_rows, pad_ms
 from resources.lake import partition_stats, table_path, table_version
-from resources.partition_log import PartitionState, append_partition_log, built_days
+from resources.partition_log import (
+    AWAITS_CHECKS,
+    PartitionState,
+    append_partition_log,
+    built_days,
+    published_days,
+)
 from resources.partition_log import read_partition_log as read_log
 from resources.raw_files import RawFile, blamed_days, diagnose, find_raw_files
 from resources.raw_rows import FILE, PAYLOAD, read_rows
@@ -68,12 +74,15 @@ def build_events(
     views: Sequence[ViewPlan],
     days: Days,
     progress: Progress,
+    *,
+    gated: bool = False,
 ) -> BuildReport:
     """Replace the days of ``events/<source>``, and add earlier ones its views reach back to.
 
     Idempotent: the same files give the same rows. An earlier day that the windows of ``views``
     need and that was never built is built too and reported like the others. Rows that the archive
     appended from the source's topic stay; days for which there are only such rows are counted.
+    With ``gated`` the days are held back until their checks release them.
 
     Raises:
         DataError: there is no file at all.
@@ -86,11 +95,16 @@ def build_events(
     attempt = _Attempt(_files(source, settings), wanted)
     attempt.blame([f for f in attempt.files if f.error], source)
     counts = _write_good_days(spark, settings, source, attempt, progress)
-    return _reported(settings, source, attempt, counts, days, began)
+    return _reported(settings, source, attempt, counts, days, began, gated=gated)
 
 
 def count_archived_events(
-    settings: Settings, source: SourcePlan, views: Sequence[ViewPlan], days: Days
+    settings: Settings,
+    source: SourcePlan,
+    views: Sequence[ViewPlan],
+    days: Days,
+    *,
+    gated: bool = False,
 ) -> BuildReport:
     """Take the archived days of a source without files as they stand, and log them as built.
 
@@ -100,7 +114,7 @@ def count_archived_events(
     began = time.monotonic()
     log = read_log(settings, events_table(source.name))
     wanted = _wanted_days(source, views, days, built_days(log, source.fingerprint))
-    return _reported(settings, source, _Attempt((), wanted), {}, days, began)
+    return _reported(settings, source, _Attempt((), wanted), {}, days, began, gated=gated)
 
 
 def _reported(
@@ -110,6 +124,8 @@ def _reported(
     counts: dict[date, PartitionOutcome],
     days: Days,
     began: float,
+    *,
+    gated: bool,
 ) -> BuildReport:
     table = events_table(source.name)
     if source.stream is not None:
@@ -121,7 +137,8 @@ def _reported(
         outcomes=_outcomes(settings, table, attempt, counts, days),
         seconds=time.monotonic() - began,
     )
-    append_partition_log(settings, report, source.fingerprint)
+    held = {o.day: AWAITS_CHECKS for o in report.built} if gated else None
+    append_partition_log(settings, report, source.fingerprint, held=held)
     return report
 
 
@@ -363,7 +380,7 @@ def _outcomes(
 def absent_days(
     log: dict[date, PartitionState], fingerprint: str, start: date, end: date
 ) -> tuple[date, ...]:
-    """Return the days of ``[start, end)`` without a standing events partition."""
-    built = built_days(log, fingerprint)
+    """Return the days of ``[start, end)`` whose events are not there to be read."""
+    published = published_days(log, fingerprint)
     span = [start + timedelta(days=i) for i in range((end - start).days)]
-    return tuple(d for d in span if d not in built)
+    return tuple(d for d in span if d not in published)

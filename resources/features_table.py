@@ -24,7 +24,7 @@ from resources.history_days import (
     report_build,
 )
 from resources.lake import table_path
-from resources.partition_log import built_days, read_partition_log
+from resources.partition_log import published_days, read_partition_log
 from resources.reports import BuildReport, Days
 from resources.settings import Settings
 from resources.spark import engine_errors, kernel_partitions
@@ -42,12 +42,20 @@ def features_table(view: str, version: str) -> str:
 
 
 def build_features(
-    spark: "SparkSession", settings: Settings, view: ViewPlan, days: Days, progress: Progress
+    spark: "SparkSession",
+    settings: Settings,
+    view: ViewPlan,
+    days: Days,
+    progress: Progress,
+    *,
+    gated: bool = False,
 ) -> BuildReport:
     """Replace the values of these days, and of later days that had missed their events.
 
     A day whose own events are absent fails by name. A day whose windows reach into an absent day
-    is built and says so (``missing_days``); building the absent day later restates it.
+    is built and says so (``missing_days``); building the absent day later restates it. Days of
+    events that are held back count as absent. With ``gated`` the built days are held back until
+    their checks release them.
 
     Raises:
         EngineError: Spark failed.
@@ -62,14 +70,14 @@ def build_features(
         if restated:
             progress(f"{table}: {len(restated)} later day(s) had missed events, restated")
         with engine_errors(table):
-            _write(spark, settings, view, version, ledger.good, progress)
+            _write(spark, settings, view, version, ledger, progress)
             null_keys = null_keys_by_day(spark, settings, view, ledger.good)
-    return report_build(settings, view, table, version, ledger, null_keys, began)
+    return report_build(settings, view, table, version, ledger, null_keys, began, gated=gated)
 
 
 def _days_to_restate(settings: Settings, view: ViewPlan, table: str) -> tuple[date, ...]:
     events = read_partition_log(settings, events_table(view.source.name))
-    standing = built_days(events, view.source.fingerprint)
+    standing = published_days(events, view.source.fingerprint)
     log = read_partition_log(settings, table)
     return tuple(
         sorted(d for d, s in log.items() if s.error is None and standing & set(s.missing_days))
@@ -81,15 +89,17 @@ def _write(
     settings: Settings,
     view: ViewPlan,
     version: str,
-    days: tuple[date, ...],
+    ledger: DayLedger,
     progress: Progress,
 ) -> None:
+    days = ledger.good
     span = Days.covering(days)
     read = Days(history_start(view, span.start), span.end)
     rows = events_rows(settings, view, read)
     table = features_table(view.name, version)
     progress(f"{table}: {len(days)} day(s) from {rows} events since {read.start}")
-    measured = spark.sql(measure_query(view, read_events(spark, settings, view, tuple(read))))
+    seen = tuple(day for day in read if day not in ledger.held)
+    measured = spark.sql(measure_query(view, read_events(spark, settings, view, seen)))
     schema = ", ".join(f"`{c.name}` {sql_type(c.type)}" for c in feature_columns(view))
     values = measured.repartition(kernel_partitions(rows), *view.join_keys).mapInArrow(
         _as_of_events(KernelView.of(view), version, day_ranges(days)), schema

@@ -3,7 +3,7 @@
 Everything here comes from Delta's transaction log and the partition log; no event is read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from millrace.errors import DataError
 from millrace.plan import ViewPlan
 from millrace.windows import Window
 from resources.lake import open_table, partition_stats, table_path
-from resources.partition_log import PartitionState, read_partition_log
+from resources.partition_log import PartitionState, held_days, read_partition_log
 from resources.reports import Days
 from resources.settings import Settings
 from resources.writing import day_ranges
@@ -34,8 +34,8 @@ class TrainingWarning:
     """Something about a training set that its user should know; the set was built all the same.
 
     Attributes:
-        code: ``days_never_built``, ``days_failed``, ``days_outdated``, ``before_start`` or
-            ``null_keys``.
+        code: ``days_never_built``, ``days_failed``, ``days_outdated``, ``days_held``,
+            ``before_start`` or ``null_keys``.
         view: the view whose features it touches.
         what: the whole of it in words.
         fix: how to mend it; empty where nothing needs mending.
@@ -68,7 +68,8 @@ class History:
         view: the view, cut down to the features asked for.
         table: name of the events table under the lake.
         version: its Delta version; the same one is read whatever is committed meanwhile.
-        days: the days that the windows reach into, ascending, from the view's start on.
+        days: the days that the windows reach into, ascending, from the view's start on; those
+            that are held back by their checks are left out.
         rows: events in these days, of any key, before the view's filter.
         has_null_keys: False where the log rules a null join key out.
         warnings: what is wrong with these days.
@@ -97,10 +98,12 @@ def find_history(settings: Settings, view: ViewPlan, query_ms: "pa.Array") -> Hi
             where=table_path(settings, table),
             fix=f"millrace backfill {view.name} --start {view.start} --end {_tomorrow(query_ms)}",
         )
-    days = reached_days(view, query_ms)
+    reached = reached_days(view, query_ms)
+    log = read_partition_log(settings, table)
+    held = held_days(log)
+    days = tuple(day for day in reached if day not in held)
     stats = partition_stats(settings, table)
     present = [stats[day] for day in days if day in stats]
-    log = read_partition_log(settings, table)
     return History(
         view=view,
         table=table,
@@ -109,7 +112,11 @@ def find_history(settings: Settings, view: ViewPlan, query_ms: "pa.Array") -> Hi
         rows=sum(s.rows for s in present),
         # A column beyond those that Delta keeps statistics of has no count: nulls are possible.
         has_null_keys=any(s.null_counts.get(k, 1) > 0 for s in present for k in view.join_keys),
-        warnings=(*_gaps(view, days, log), *_too_early(view, query_ms)),
+        warnings=(
+            *_gaps(view, days, log),
+            *_held(view, reached, held),
+            *_too_early(view, query_ms),
+        ),
     )
 
 
@@ -188,7 +195,23 @@ def _gaps(
     return warnings
 
 
-def _gap(code: str, view: ViewPlan, days: tuple[date, ...], state: str) -> TrainingWarning:
+def _held(
+    view: ViewPlan, reached: Sequence[date], held: Mapping[date, str]
+) -> list[TrainingWarning]:
+    days = tuple(day for day in reached if day in held)
+    if not days:
+        return []
+    text = f"are held back ({held[days[0]]})"
+    return [_gap("days_held", view, days, text, "features do not see them")]
+
+
+def _gap(
+    code: str,
+    view: ViewPlan,
+    days: tuple[date, ...],
+    state: str,
+    effect: str = "features see what is there",
+) -> TrainingWarning:
     ranges = [str(Days(a, b)) for a, b in day_ranges(days)]
     more = len(ranges) - _SHOWN_RANGES
     shown = ", ".join(ranges[:_SHOWN_RANGES]) + (f" and {more} more ranges" if more > 0 else "")
@@ -197,7 +220,7 @@ def _gap(code: str, view: ViewPlan, days: tuple[date, ...], state: str) -> Train
         code=code,
         view=view.name,
         what=f"{len(days)} day(s) of events/{view.source.name} that the spine reaches into "
-        f"{state}: {shown}; features see what is there",
+        f"{state}: {shown}; {effect}",
         fix=f"millrace backfill {view.name} --start {span.start} --end {span.end}",
         days=days,
     )

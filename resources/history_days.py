@@ -14,9 +14,11 @@ from resources.archived_days import events_table
 from resources.events_table import absent_days, history_start
 from resources.lake import PartitionStats, partition_stats, table_path, table_version
 from resources.partition_log import (
+    AWAITS_CHECKS,
     PartitionState,
     append_partition_log,
-    built_days,
+    held_days,
+    published_days,
     read_partition_log,
 )
 from resources.reports import BuildReport, Days, PartitionOutcome
@@ -35,12 +37,14 @@ class DayLedger:
         good: days whose events stand, ascending.
         failed: day to reason.
         missing: day to the earlier days its windows reach into that have no events.
+        held: days whose events are held back, and so may not be read.
         events_version: Delta version of ``events/<source>`` that is read.
     """
 
     good: tuple[date, ...]
     failed: Mapping[date, str]
     missing: Mapping[date, tuple[date, ...]]
+    held: frozenset[date]
     events_version: int
 
     @classmethod
@@ -49,15 +53,16 @@ class DayLedger:
         table = events_table(view.source.name)
         log = read_partition_log(settings, table)
         fingerprint = view.source.fingerprint
-        built = built_days(log, fingerprint)
-        good = tuple(sorted(d for d in set(days) if d in built))
+        published = published_days(log, fingerprint)
+        good = tuple(sorted(d for d in set(days) if d in published))
         absent: tuple[date, ...] = ()
         if good:
             absent = absent_days(log, fingerprint, history_start(view, good[0]), good[-1])
         return cls(
             good=good,
-            failed={d: _reason(log.get(d), table, d) for d in days if d not in built},
+            failed={d: _reason(log.get(d), table, d) for d in days if d not in published},
             missing={d: tuple(a for a in absent if history_start(view, d) <= a < d) for d in good},
+            held=frozenset(held_days(log)),
             events_version=table_version(settings, table),
         )
 
@@ -65,6 +70,8 @@ class DayLedger:
 def _reason(state: PartitionState | None, table: str, day: date) -> str:
     if state is not None and state.error is not None:
         return f"{table} {day} failed: {state.error}"
+    if state is not None and state.held is not None:
+        return f"{table} {day} is held back: {state.held}"
     return f"{table} has no partition {day}; materialize it first"
 
 
@@ -134,10 +141,13 @@ def report_build(
     ledger: DayLedger,
     null_keys: Mapping[date, int],
     began: float,
+    *,
+    gated: bool = False,
 ) -> BuildReport:
     """Say how each day of a view's table ended, and write it into the partition log.
 
     ``table`` is its name under the lake, ``began`` the ``time.monotonic()`` of the build's start.
+    With ``gated`` the days are held back until their checks release them.
     """
     report = BuildReport(
         table=table,
@@ -147,7 +157,8 @@ def report_build(
         input_versions={events_table(view.source.name): ledger.events_version},
         seconds=time.monotonic() - began,
     )
-    append_partition_log(settings, report, view.fingerprint)
+    held = {o.day: AWAITS_CHECKS for o in report.built} if gated else None
+    append_partition_log(settings, report, view.fingerprint, held=held)
     return report
 
 

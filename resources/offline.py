@@ -1,7 +1,9 @@
 """The offline store: one method for each table that a feature view has in the lake."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from millrace.plan import SourcePlan, ViewPlan
 from resources.events_table import Progress, build_events, count_archived_events
@@ -9,27 +11,58 @@ from resources.features_table import build_features
 from resources.reports import BuildReport, Days
 from resources.settings import Settings
 from resources.spark import connect
+from resources.spark_progress import SparkWatch, report_text
 from resources.tiles_table import build_tiles
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 
 @dataclass(frozen=True)
 class OfflineStore:
-    """Builds ranges of days with the Spark that the settings name; every method is idempotent."""
+    """Builds ranges of days with the Spark that the settings name; every method is idempotent.
+
+    ``progress`` is told what Spark is at and what came of it. A build that is broken off takes its
+    Spark job with it and leaves each day as it was, or wholly as it should be.
+
+    Attributes:
+        settings: the lake and its Spark.
+        gated: True if built days of events and features are held back from readers until their
+            checks release them (``checks.quality.judge_build``).
+    """
 
     settings: Settings
+    gated: bool = False
 
     def build_events(
         self, source: SourcePlan, views: Sequence[ViewPlan], days: Days, *, progress: Progress
     ) -> BuildReport:
         """Build ``events/<source>``; see ``resources.events_table.build_events``."""
         if source.batch is None and source.stream is not None:
-            return count_archived_events(self.settings, source, views, days)
-        return build_events(connect(self.settings), self.settings, source, views, days, progress)
+            return count_archived_events(self.settings, source, views, days, gated=self.gated)
+        with self._spark(f"events/{source.name}", progress) as spark:
+            report = build_events(
+                spark, self.settings, source, views, days, progress, gated=self.gated
+            )
+        progress(report_text(report))
+        return report
 
     def build_tiles(self, view: ViewPlan, days: Days, *, progress: Progress) -> BuildReport:
         """Build ``tiles/<view>``; see ``resources.tiles_table.build_tiles``."""
-        return build_tiles(connect(self.settings), self.settings, view, days, progress)
+        with self._spark(f"tiles/{view.name}", progress) as spark:
+            report = build_tiles(spark, self.settings, view, days, progress)
+        progress(report_text(report))
+        return report
 
     def build_features(self, view: ViewPlan, days: Days, *, progress: Progress) -> BuildReport:
         """Build ``features/<view>``; see ``resources.features_table.build_features``."""
-        return build_features(connect(self.settings), self.settings, view, days, progress)
+        with self._spark(f"features/{view.name}", progress) as spark:
+            report = build_features(spark, self.settings, view, days, progress, gated=self.gated)
+        progress(report_text(report))
+        return report
+
+    @contextmanager
+    def _spark(self, what: str, progress: Progress) -> "Iterator[SparkSession]":
+        session = connect(self.settings)
+        with SparkWatch(session, what, progress):
+            yield session

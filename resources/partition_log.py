@@ -6,7 +6,7 @@ reach back need the difference.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
@@ -17,6 +17,9 @@ from resources.settings import Settings
 
 TABLE = "partition_log"
 
+AWAITS_CHECKS = "its checks have not run; build it again"
+"""Why a day is held back between its commit and the end of its checks."""
+
 
 @dataclass(frozen=True)
 class PartitionState:
@@ -26,6 +29,7 @@ class PartitionState:
         fingerprint: of the source or view it was built by; another one needs a rebuild.
         error: why the last build of this day failed; None if it stands.
         missing_days: earlier days whose events were absent when it was built.
+        held: why readers do not see the day although it was built; None if they do.
     """
 
     day: date
@@ -33,6 +37,7 @@ class PartitionState:
     error: str | None
     rows: int
     missing_days: tuple[date, ...]
+    held: str | None = None
 
 
 def read_partition_log(settings: Settings, table: str) -> dict[date, PartitionState]:
@@ -45,10 +50,22 @@ def read_partition_log(settings: Settings, table: str) -> dict[date, PartitionSt
     return {row["day"]: _state(row) for row in rows}
 
 
-def append_partition_log(settings: Settings, report: BuildReport, fingerprint: str) -> None:
+def append_partition_log(
+    settings: Settings,
+    report: BuildReport,
+    fingerprint: str,
+    *,
+    held: Mapping[date, str] | None = None,
+) -> None:
     """Record a build, after its data is committed.
 
     A crash between the two leaves the days looking unbuilt; building them again changes nothing.
+
+    Args:
+        settings: the lake.
+        report: the build.
+        fingerprint: of the source or view it was built by.
+        held: days that readers may not see, with the reason; the others are published.
     """
     import pyarrow as pa
     from deltalake import write_deltalake
@@ -56,6 +73,7 @@ def append_partition_log(settings: Settings, report: BuildReport, fingerprint: s
     if not report.outcomes:
         return
     now_us = int(datetime.now(tz=UTC).timestamp() * 1_000_000)
+    reasons = held or {}
     write_deltalake(
         rs_path(settings, TABLE),
         pa.table(
@@ -67,18 +85,31 @@ def append_partition_log(settings: Settings, report: BuildReport, fingerprint: s
                 "rows": pa.array([o.rows for o in report.outcomes], pa.int64()),
                 "missing_days": pa.array(_missing(report.outcomes), pa.string()),
                 "built_at_us": pa.array([now_us] * len(report.outcomes), pa.int64()),
+                "held": pa.array([reasons.get(o.day) for o in report.outcomes], pa.string()),
             }
         ),
         mode="append",
         partition_by=["table"],
+        # A log from before there were checks has no column ``held``.
+        schema_mode="merge",
     )
 
 
-def built_days(states: dict[date, PartitionState], fingerprint: str) -> frozenset[date]:
-    """Return the days that stand as built by this fingerprint."""
+def built_days(states: Mapping[date, PartitionState], fingerprint: str) -> frozenset[date]:
+    """Return the days that stand as built by this fingerprint, those held back among them."""
     return frozenset(
         day for day, s in states.items() if s.error is None and s.fingerprint == fingerprint
     )
+
+
+def published_days(states: Mapping[date, PartitionState], fingerprint: str) -> frozenset[date]:
+    """Return the days built by this fingerprint that readers may see."""
+    return built_days(states, fingerprint) - held_days(states).keys()
+
+
+def held_days(states: Mapping[date, PartitionState]) -> dict[date, str]:
+    """Return the days that are held back, whatever they were built by, with the reason."""
+    return {day: s.held for day, s in states.items() if s.held is not None}
 
 
 def _missing(outcomes: Sequence[PartitionOutcome]) -> list[str]:
@@ -92,4 +123,5 @@ def _state(row: dict[str, Any]) -> PartitionState:
         error=row["error"],
         rows=row["rows"],
         missing_days=tuple(date.fromisoformat(d) for d in json.loads(row["missing_days"])),
+        held=row.get("held"),
     )

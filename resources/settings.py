@@ -25,6 +25,8 @@ class Settings:
         data: folder of raw data that ``${MILLRACE_DATA}`` stands for; None if there is none.
         lake: root of the Delta tables: an absolute path or a URL such as ``s3a://bucket/lake``.
         spark_remote: Spark Connect URL of the user's own server; None for the local one.
+        lineage: receivers of OpenLineage events, see ``resources.lineage.receivers``; None for a
+            file under ``home``.
     """
 
     home: Path
@@ -36,6 +38,7 @@ class Settings:
     kafka: str | None
     flink_url: str | None
     store_url: str | None
+    lineage: str | None = None
 
     def expand(self, path: str, *, where: str = "") -> str:
         """Replace ``${MILLRACE_DATA}``, ``${MILLRACE_HOME}`` and other variables in a raw path.
@@ -93,6 +96,7 @@ def settings_from_env(env: Mapping[str, str] | None = None) -> Settings:
         kafka=env.get("MILLRACE_KAFKA") or None,
         flink_url=env.get("MILLRACE_FLINK_URL") or None,
         store_url=env.get("MILLRACE_STORE_URL") or None,
+        lineage=env.get("MILLRACE_LINEAGE") or None,
     )
 
 

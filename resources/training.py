@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from millrace.plan import Plan
 from resources.dataset_file import check_ending, write_table_file
 from resources.history import History, TrainingWarning, find_history
+from resources.lineage.training import telling
 from resources.local_join import join_locally
 from resources.requested_features import RequestedFeatures, RequestedView, request_features
 from resources.settings import Settings
@@ -157,12 +158,17 @@ def build_training_set(
     chosen = engine or choose_engine(settings, request, histories, len(spine))
     shares: list[ViewShare] = []
     columns: dict[str, pa.ChunkedArray] = {}
-    for asked, history, keys in zip(request.views, histories, spines, strict=True):
-        share, values = _join(settings, asked, history, keys, chosen, hindsight, progress)
-        shares.append(share)
-        columns |= dict(zip(asked.columns, values.columns, strict=True))
-    progress(f"writing {out.name}")
-    write_table_file(_assembled(spine, out, columns, request.columns), out)
+    read = (spine_path, spine.table)
+    told = {"engine": chosen, "hindsight": hindsight}
+    with telling(settings, out, read, request, histories, **told) as written:
+        for asked, history, keys in zip(request.views, histories, spines, strict=True):
+            share, values = _join(settings, asked, history, keys, chosen, hindsight, progress)
+            shares.append(share)
+            columns |= dict(zip(asked.columns, values.columns, strict=True))
+        progress(f"writing {out.name}")
+        table = _assembled(spine, out, columns, request.columns)
+        write_table_file(table, out)
+        written(table)
     return TrainingReport(
         out=out,
         engine=chosen,

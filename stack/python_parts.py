@@ -40,7 +40,7 @@ def archive_part() -> Part:
     return Part(
         name="archive",
         describe=lambda context: _loop(context, "archive", _kafka),
-        variables=(*_DECLARED, "MILLRACE_LAKE", "MILLRACE_DATA"),
+        variables=(*_DECLARED, "MILLRACE_LAKE", "MILLRACE_DATA", "MILLRACE_LINEAGE"),
         needs=("kafka",),
         # A commit to the lake that has begun is worth waiting for.
         stop_timeout_s=30,

@@ -17,6 +17,7 @@ VARIABLES = (
     "MILLRACE_KAFKA",
     "MILLRACE_FLINK_URL",
     "MILLRACE_STORE_URL",
+    "MILLRACE_LINEAGE",
     "JAVA_HOME",
 )
 """All that an order carries; one that is absent there is absent for the part."""
@@ -35,6 +36,7 @@ def environment_of(settings: Settings, environ: Mapping[str, str]) -> dict[str, 
         "MILLRACE_KAFKA": settings.kafka,
         "MILLRACE_FLINK_URL": settings.flink_url,
         "MILLRACE_STORE_URL": settings.store_url,
+        "MILLRACE_LINEAGE": settings.lineage,
         "JAVA_HOME": environ.get("JAVA_HOME"),
     }
     return {name: value for name, value in values.items() if value}

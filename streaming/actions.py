@@ -11,7 +11,7 @@ from types import MappingProxyType
 from millrace.errors import EngineError
 from millrace.plan import Plan
 from resources.settings import Settings
-from streaming import publishing
+from streaming import lineage, publishing
 from streaming.deployments import (
     cancel,
     deploy,
@@ -102,6 +102,7 @@ def _resubmit(engines: Engines, record: StreamRecord, save: Save, progress: Prog
     if report is not None and report.state == "FAILED":
         cause = engines.flink.exceptions(record.job_id) or "Flink gives no cause"
         progress(f"job {record.job_id} failed: {cause}")
+        lineage.jobs_ended(engines.settings, [record.job_id], "FAIL", cause)
         record = save(failed(record, cause, engines.now_ms()))
     if record.is_circuit_open:
         raise EngineError(
@@ -159,6 +160,7 @@ def _retire(context: _Context) -> None:
     due = [old for old in record.retired if old.retired_at_ms <= due_ms]
     kept = tuple(old for old in record.retired if old not in due)
     drop_versions(engines, record.view, due, context.progress)
+    lineage.versions_dropped(engines, due)
     record = context.files.write(replace(record, retired=kept))
     with engines.store() as client:
         publishing.publish(client, record, engines.now_ms())

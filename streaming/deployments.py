@@ -9,7 +9,7 @@ from dataclasses import replace
 from millrace.errors import EngineRejected, EngineUnavailable, NotDeclared, nearest
 from millrace.plan import Plan, ViewPlan
 from resources.settings import Settings
-from streaming import publishing
+from streaming import lineage, publishing
 from streaming.engines import Engines
 from streaming.reconcile import ENDED
 from streaming.records import RecordFiles, Retired, Savepoint, StreamRecord
@@ -97,6 +97,7 @@ def _begin(
         # A meaning that comes back is not to be dropped any more.
         retired = tuple(old for old in older.retired if old.fingerprint != record.fingerprint)
         record = replace(record, previous=replace(older, retired=()), retired=retired)
+    lineage.stream_declared(engines, view, record)
     return submit(engines, record, files.write, progress)
 
 
@@ -232,6 +233,7 @@ def _with_savepoint(engines: Engines, record: StreamRecord, progress: Progress) 
         cancel(engines, (record.job_id,))
         return record
     progress(f"{record.view} {record.version}: stopped, state in {path}")
+    lineage.jobs_ended(engines.settings, [record.job_id], "COMPLETE")
     return replace(record, savepoint=Savepoint(record.job_id, path, engines.now_ms()))
 
 
@@ -240,6 +242,7 @@ def cancel(engines: Engines, jobs: tuple[str, ...]) -> None:
     for job in jobs:
         if is_alive(engines, job):
             engines.flink.cancel(job)
+            lineage.jobs_ended(engines.settings, [job], "ABORT", "the job was canceled")
 
 
 def is_alive(engines: Engines, job: str) -> bool:

@@ -20,6 +20,7 @@ from millrace.compile.serving import serving_plan
 from millrace.durations import DAY_MS, MINUTE_MS
 from millrace.errors import EngineError, EngineUnavailable
 from millrace.plan import StreamPlan, ViewPlan
+from streaming import lineage
 from streaming.engines import Engines
 from streaming.records import JobDefinition, StreamRecord, backoff_ms
 
@@ -152,6 +153,7 @@ def submit(engines: Engines, record: StreamRecord, save: Save, progress: Progres
     restore_from = restore_point(engines, record, _identity(jar))
     record = save(_next(engines, record, jar, restore_from, now_ms))
     progress(f"{record.view} {record.version}: job {record.job_id}, {_origin(restore_from)}")
+    lineage.stream_started(engines, record)
     try:
         engines.flink.run(
             engines.flink.ensure_jar(jar),
@@ -165,6 +167,7 @@ def submit(engines: Engines, record: StreamRecord, save: Save, progress: Progres
         raise
     except EngineError as error:
         save(failed(record, error.what, now_ms))
+        lineage.jobs_ended(engines.settings, [record.job_id], "FAIL", error.what)
         raise
     return record
 

@@ -25,6 +25,7 @@ from streaming.batch_tiles import BatchTiles, EntityTiles
 from streaming.records import RecordFiles
 from streaming.submission import tile_topic
 from streaming.tile_scripts import CLEAR, UPLOAD, expiry_ms, horizon_ms, marker_key
+from streaming.upload_lineage import telling_upload
 from streaming.upload_plan import Held, UploadPlan, plan_upload
 
 if TYPE_CHECKING:
@@ -119,21 +120,34 @@ def upload(
         what = plan_upload(settings, view, held, now_ms, until=until)
         _tell(progress, what)
         target = _Target(client, what, now_ms, is_dry_run=is_dry_run)
-        if is_replacing and not is_dry_run:
-            progress(f"{target.clear()} tiles deleted")
-        batch = BatchTiles(view, what.table, what.days, what.coarsening)
-        for entity in batch.entities(settings):
-            target.add(entity)
-            advance(entity.rows)
-        if not is_dry_run:
-            target.finish()
-            _publish(client, what)
-            RecordFiles.of(settings.home).note_upload(
-                view.name, view.fingerprint, what.cut_over_ms, what.sealed_before_ms
-            )
+        if is_dry_run:
+            target.read(settings, advance)
+        else:
+            with telling_upload(settings, what) as told:
+                _store(settings, target, progress, advance, is_replacing=is_replacing)
+                told.tiles, told.bytes = target.stored
         return target.report(time.monotonic() - began)
     finally:
         client.close()
+
+
+def _store(
+    settings: Settings,
+    target: "_Target",
+    progress: Progress,
+    advance: Advance,
+    *,
+    is_replacing: bool,
+) -> None:
+    what = target.what
+    if is_replacing:
+        progress(f"{target.clear()} tiles deleted")
+    target.read(settings, advance)
+    target.finish()
+    _publish(target.client, what)
+    RecordFiles.of(settings.home).note_upload(
+        what.view.name, what.view.fingerprint, what.cut_over_ms, what.sealed_before_ms
+    )
 
 
 def _held(client: "Redis", view: ViewPlan, *, is_needed: bool) -> Held:
@@ -218,6 +232,19 @@ class _Target:
                     for key in keys
                 )
         return cleared
+
+    def read(self, settings: Settings, advance: Advance) -> None:
+        """Read the tiles of all days, and store them some time before ``finish`` ends."""
+        what = self.what
+        batch = BatchTiles(what.view, what.table, what.days, what.coarsening)
+        for entity in batch.entities(settings):
+            self.add(entity)
+            advance(entity.rows)
+
+    @property
+    def stored(self) -> tuple[int, int]:
+        """How many tiles were stored, and their bytes."""
+        return self._tiles, self._bytes
 
     def add(self, entity: EntityTiles) -> None:
         """Store an entity's tiles, some time before ``finish`` ends."""

@@ -27,6 +27,9 @@ hypothesis_settings.register_profile(
 )
 hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
+# Tests tell nobody what they build, but for those that are about telling.
+os.environ.setdefault("MILLRACE_LINEAGE", "none")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave out the tests over the shared data where there is none; no other test is skipped."""

@@ -2,14 +2,19 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 
-from feature_assets.offline import Progress
+from checks.judgement import JudgedDay, Judgement, held_reason
+from feature_assets.offline import Judge, Progress
+from millrace.compile.checks import Rule, check_rules, source_rules
 from millrace.errors import PlatformError
 from millrace.plan import Plan, SourcePlan, ViewPlan
+from millrace.quality.finding import Finding
+from millrace.quality.profile import DayProfile
 from resources.declarations import plan_of
 from resources.reports import BuildReport, Days, PartitionOutcome, parse_day
 
@@ -60,11 +65,15 @@ class FakeOffline:
 
     Attributes:
         bad: table name to day to reason, such as ``{"events/payments": {day: "broken"}}``.
-        crashes: table name to the errors that its next builds raise, first one first.
+        spoilt: table name to day to reason: days that are built and that the rule on rows, made
+            a blocking one, then finds bad.
+        crashes: table name to the errors that its next builds raise, first one first; of a table
+            ``judge <name>``, its next judgements.
         beyond: days that a build of events adds to those asked for.
     """
 
     bad: Mapping[str, Mapping[date, str]] = field(default_factory=dict)
+    spoilt: Mapping[str, Mapping[date, str]] = field(default_factory=dict)
     crashes: dict[str, list[PlatformError]] = field(default_factory=dict)
     beyond: tuple[date, ...] = ()
     calls: list[tuple[str, Days, tuple[str, ...]]] = field(default_factory=list)
@@ -85,6 +94,47 @@ class FakeOffline:
     def build_features(self, view: ViewPlan, days: Days, *, progress: Progress) -> BuildReport:
         """Report one row per day."""
         return self._build(f"features/{view.name}", "v1", tuple(days), days, (), progress)
+
+    @contextmanager
+    def judging(self) -> Iterator[Judge]:
+        """Judge without any process."""
+        yield self
+
+    def judge_events(
+        self,
+        source: SourcePlan,
+        views: Sequence[ViewPlan],
+        report: BuildReport,
+        *,
+        publish: bool,
+        progress: Progress,
+    ) -> Judgement:
+        """Find every rule met, but on spoilt days."""
+        progress(f"judging {report.table}")
+        return self._judged(
+            f"events/{source.name}", source_rules(source, views), report, publish=publish
+        )
+
+    def judge_features(
+        self, view: ViewPlan, report: BuildReport, *, publish: bool, progress: Progress
+    ) -> Judgement:
+        """Find every rule met, but on spoilt days."""
+        progress(f"judging {report.table}")
+        return self._judged(f"features/{view.name}", check_rules(view), report, publish=publish)
+
+    def _judged(
+        self, table: str, rules: Sequence[Rule], report: BuildReport, *, publish: bool
+    ) -> Judgement:
+        if self.crashes.get(f"judge {table}"):
+            raise self.crashes[f"judge {table}"].pop(0)
+        spoilt = self.spoilt.get(table, {})
+        days = []
+        for outcome in report.built:
+            findings = tuple(_finding(rule, outcome, spoilt.get(outcome.day)) for rule in rules)
+            held = None if publish else held_reason(findings)
+            profile = DayProfile(report.table, outcome.day, outcome.rows)
+            days.append(JudgedDay(profile, findings, held))
+        return Judgement(report.table, tuple(days), seconds=0.1)
 
     def _build(
         self,
@@ -123,8 +173,26 @@ def _outcome(day: date, error: str | None) -> PartitionOutcome:
     )
 
 
+def _finding(rule: Rule, outcome: PartitionOutcome, reason: str | None) -> Finding:
+    is_spoilt = reason is not None and rule.type == "rows"
+    return Finding(
+        rule=replace(rule, severity="error") if is_spoilt else rule,
+        verdict="failed" if is_spoilt else "passed",
+        value=float(outcome.rows),
+        low=1.0,
+        high=None,
+        n=outcome.rows,
+        expected="expected at least 1",
+        actual=str(outcome.rows),
+        reason=reason or "" if is_spoilt else "",
+    )
+
+
 class FileOffline(FakeOffline):
-    """The same in another process: the bad days are read from a JSON file at each build."""
+    """The same in another process: the bad days are read from a JSON file at each build.
+
+    The days of a table ``judge <name>`` are the spoilt ones.
+    """
 
     def _build(
         self,
@@ -137,4 +205,7 @@ class FileOffline(FakeOffline):
     ) -> BuildReport:
         raw = json.loads(Path(os.environ["MILLRACE_TEST_BAD_DAYS"]).read_text(encoding="utf-8"))
         self.bad = {t: {parse_day(d): why for d, why in days_.items()} for t, days_ in raw.items()}
+        self.spoilt = {
+            t.removeprefix("judge "): d for t, d in self.bad.items() if t.startswith("judge ")
+        }
         return super()._build(table, version, built, days, views, progress)

@@ -8,6 +8,7 @@ from millrace.plan import SourcePlan
 from resources.endpoints import kafka_bootstrap
 from resources.settings import Settings
 from streaming.archive.compaction import Compaction
+from streaming.archive.lineage import telling_archive
 from streaming.archive.source import SourceArchive
 
 log = logging.getLogger(__name__)
@@ -59,14 +60,16 @@ class SourceWorker(threading.Thread):
         archive = SourceArchive(self._settings, self.source, bootstrap, self._goes_on)
         compaction = Compaction(self._settings, archive.tables.all())
         try:
-            while self._goes_on():
-                records = archive.cycle()
-                self.cycles += 1
-                self.failures = 0
-                if records < _CALM_RECORDS and not archive.is_behind:
-                    compaction.maybe_run()
-                if self.cycles % _CHECK_EVERY == 0:
-                    archive.check_partitions(bootstrap)
+            with telling_archive(self._settings, self.source, bootstrap, archive.books) as told:
+                while self._goes_on():
+                    records = archive.cycle()
+                    told.cycle(archive.books)
+                    self.cycles += 1
+                    self.failures = 0
+                    if records < _CALM_RECORDS and not archive.is_behind:
+                        compaction.maybe_run()
+                    if self.cycles % _CHECK_EVERY == 0:
+                        archive.check_partitions(bootstrap)
         finally:
             archive.close()
 

@@ -1,65 +1,76 @@
 """A real webserver, daemon and code server over fake tables, driven by GraphQL as the UI does."""
 
 import json
-import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 
-from millrace.errors import EngineError, EngineRejected
+from millrace.errors import EngineRejected
+from millrace.plan import Plan
 from resources.dagster_api import DagsterApi, Failed, Materialized, RunProgress
-from resources.reports import Days
-from resources.settings import CHECKOUT
+from resources.declarations import plan_of
+from resources.partition_log import append_partition_log
+from resources.reports import BuildReport, Days, PartitionOutcome
+from resources.settings import Settings, settings_from_env
+from tests.dagster_stack import finished, running_dagster, wait_for
 from tests.fake_offline import DECLARATIONS
 
 pytestmark = pytest.mark.services
 
 EVENTS, TILES, FEATURES = ("events", "payments"), ("tiles", "spend"), ("features", "spend")
 SPEND = (EVENTS, TILES, FEATURES)
-DEADLINE_S = 180
-
-T = TypeVar("T")
 
 
-def wait_for(what: str, look: Callable[[], T | None]) -> T:
-    """Ask until there is an answer; an engine that is not up yet gives none."""
-    deadline = time.monotonic() + DEADLINE_S
-    while time.monotonic() < deadline:
-        try:
-            found = look()
-        except EngineError:
-            found = None
-        if found is not None:
-            return found
-        time.sleep(0.2)
-    pytest.fail(f"no {what} within {DEADLINE_S} s")
+TAPS = """
+version: millrace/v1
+sources:
+  - name: taps
+    columns: {id: int64, at: timestamp, card: int64}
+    event_time: at
+    event_id: id
+    stream: {topic: gate.taps, format: json}
+entities: [{name: card, join_key: card, type: int64}]
+feature_views:
+  - name: rides
+    entity: card
+    source: taps
+    start: 2020-01-01
+    features: [{name: taps_1h, aggregate: count, window: 1h}]
+"""
+LATE = Days(date(2020, 1, 5), date(2020, 1, 7))
+
+
+def events_came_late(settings: Settings, plan: Plan) -> None:
+    """Archive two rows for each of some days that were built with one."""
+    days = [day for day in (date(2020, 1, 4), *LATE) for _ in range(2)]
+    rows = {"id": pa.array(range(len(days)), pa.int64()), "event_date": days}
+    path = f"{settings.lake}/events/taps"
+    write_deltalake(path, pa.table(rows), partition_by=["event_date"])
+    built = [PartitionOutcome(day, rows=1) for day in LATE]
+    outcomes = (PartitionOutcome(date(2020, 1, 4), rows=2), *built)
+    report = BuildReport("events/taps", None, 0, outcomes)
+    append_partition_log(settings, report, plan.sources["taps"].fingerprint)
 
 
 @dataclass
 class Stack:
-    """Dagster's three processes, and the file that says which days of which table are bad."""
+    """Dagster's three processes, its declarations, and a file with the bad days of each table."""
 
     api: DagsterApi
+    declarations: Path
     bad_days: Path
 
     def break_days(self, bad: dict[str, dict[str, str]]) -> None:
         self.bad_days.write_text(json.dumps(bad), encoding="utf-8")
 
     def finish(self, run: str) -> RunProgress:
-        def ended() -> RunProgress | None:
-            progress = self.api.progress(run)
-            return progress if progress.is_finished else None
-
-        return wait_for(f"end of run {run}", ended)
+        return finished(self.api, run)
 
     def statuses(self, path: tuple[str, ...], days: Days) -> dict[str, list[int]]:
         state = self.api.asset(path)
@@ -70,63 +81,22 @@ class Stack:
         return found
 
 
-def free_port() -> int:
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        if port < 55_536:
-            return port
-
-
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     root = tmp_path_factory.mktemp("dagster")
-    home, views, bad_days = root / "home", root / "views", root / "bad_days.json"
-    home.mkdir()
-    views.mkdir()
-    shutil.copy(CHECKOUT / "dagster_home" / "dagster.yaml", home)
-    (views / "payments.yaml").write_text(DECLARATIONS, encoding="utf-8")
+    declarations, bad_days = root / "views" / "payments.yaml", root / "bad_days.json"
+    declarations.parent.mkdir()
+    declarations.write_text(DECLARATIONS, encoding="utf-8")
+    (declarations.parent / "taps.yaml").write_text(TAPS, encoding="utf-8")
     bad_days.write_text("{}", encoding="utf-8")
     env = {
-        **os.environ,
-        "DAGSTER_HOME": str(home),
         "MILLRACE_HOME": str(root / "millrace"),
-        "MILLRACE_VIEWS": str(views),
+        "MILLRACE_VIEWS": str(declarations.parent),
         "MILLRACE_TEST_BAD_DAYS": str(bad_days),
-        "PYTHONPATH": os.pathsep.join((str(CHECKOUT), str(CHECKOUT / "tests"))),
     }
-    code, web = free_port(), free_port()
-    workspace = home / "workspace.yaml"
-    workspace.write_text(
-        f"load_from: [{{grpc_server: {{host: 127.0.0.1, port: {code}, location_name: millrace}}}}]"
-    )
-    prepare = "import dagster as dg; dg.DagsterInstance.get().get_runs_count()"
-    subprocess.run([sys.executable, "-c", prepare], env=env, check=True, cwd=home)
-    module = "integration.dagster_project.definitions"
-    server = ["dagster", "code-server", "start", "-h", "127.0.0.1", "-p", str(code)]
-    commands = [
-        [*server, "-m", module, "-a", "defs", "-d", str(CHECKOUT)],
-        ["dagster_webserver", "-h", "127.0.0.1", "-p", str(web), "-w", str(workspace)],
-        ["dagster._daemon", "run", "-w", str(workspace)],
-    ]
-    api = DagsterApi(f"http://127.0.0.1:{web}")
-    processes: list[subprocess.Popen[bytes]] = []
-    try:
-        with (root / "log").open("wb") as log:
-            for command in commands:
-                argv = [sys.executable, "-m", *command]
-                processes.append(subprocess.Popen(argv, env=env, cwd=home, stdout=log, stderr=log))
-            wait_for("code location", lambda: api.reload() is None or None)
-            yield Stack(api, bad_days)
-    finally:
-        for process in reversed(processes):
-            process.terminate()
-        for process in processes:
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
+    events_came_late(settings_from_env(env), plan_of([declarations.parent]))
+    with running_dagster(root, "integration.dagster_project.definitions", env) as api:
+        yield Stack(api, declarations, bad_days)
 
 
 BAD = {"events/payments": {"2020-01-04": "part-4 is cut off", "2020-01-07": "amount is missing"}}
@@ -247,6 +217,18 @@ def test_a_backfill_of_the_daemon_is_one_run_and_its_retry_takes_only_the_bad_da
         assert stack.statuses(path, march) == {"MATERIALIZED": list(range(1, 11))}
 
 
+def test_days_that_events_came_to_late_are_built_again_by_themselves(stack: Stack) -> None:
+    everything = (("events", "taps"), ("tiles", "rides"), ("features", "rides"))
+
+    def built() -> bool | None:
+        found = [stack.statuses(path, LATE) for path in everything]
+        return found == [{"MATERIALIZED": [5, 6]}] * 3 or None
+
+    wait_for("days that were late", built)
+    around = Days(date(2020, 1, 3), date(2020, 1, 9))
+    assert stack.statuses(everything[0], around)["MISSING"] == [3, 4, 7, 8]
+
+
 def test_an_unknown_run_is_refused_by_name(stack: Stack) -> None:
     with pytest.raises(EngineRejected, match="run nonsense"):
         stack.api.progress("nonsense")
@@ -255,3 +237,72 @@ def test_an_unknown_run_is_refused_by_name(stack: Stack) -> None:
 def test_an_asset_that_is_not_there_has_no_state(stack: Stack) -> None:
     assert stack.api.asset(("features", "nothing")) is None
     assert stack.api.asset(("raw", "payments")) is None
+
+
+STALE = """
+query Stale($assets: [AssetKeyInput!], $days: [String!]) {
+  assetNodes(assetKeys: $assets) {
+    assetKey { path }
+    staleStatusByPartition(partitions: $days)
+    staleCauses(partition: "2020-04-02") { category key { path } }
+  }
+}
+"""
+
+
+HABITS = (("tiles", "habits"), ("features", "habits"))
+
+
+def stale(stack: Stack, days: list[str]) -> dict[str, dict[str, Any]]:
+    """Reload the declarations; return what Dagster then says of each asset's days."""
+    assert stack.api.reload() is None
+    keys = [{"path": list(path)} for path in (*SPEND, *HABITS)]
+    nodes = stack.api.query(STALE, {"assets": keys, "days": days})["assetNodes"]
+    return {"/".join(node["assetKey"]["path"]): node for node in nodes}
+
+
+def what_needs_a_backfill(stack: Stack) -> dict[str, set[tuple[str, str]]]:
+    """Return the assets that are not fresh, none of their days, with the causes for one of them."""
+    found = {}
+    for asset, node in stale(stack, [f"2020-04-0{day}" for day in range(1, 5)]).items():
+        statuses = set(node["staleStatusByPartition"])
+        if statuses != {"FRESH"}:
+            assert statuses == {"STALE"}, node
+            causes = {(c["category"], "/".join(c["key"]["path"])) for c in node["staleCauses"]}
+            found[asset] = causes
+    return found
+
+
+def test_what_needs_a_backfill_is_what_a_change_of_the_declaration_touches(stack: Stack) -> None:
+    stack.break_days({})
+    april = Days.parse("2020-04-01", "2020-04-05")
+    stack.finish(stack.api.launch((*SPEND, *HABITS), april))
+    assert what_needs_a_backfill(stack) == {}
+
+    said = DECLARATIONS.replace("What a customer spends.", "Other words, for the same.")
+    said = said.replace("payments@example.com", "others@example.com") + "# And a comment.\n"
+    said = said.replace("domain: payments", "domain: cards").replace("amount > 0", " amount  >  0 ")
+    stack.declarations.write_text(said, encoding="utf-8")
+    assert what_needs_a_backfill(stack) == {}
+
+    longer = DECLARATIONS.replace("column: amount, window: 7d", "column: amount, window: 14d")
+    stack.declarations.write_text(longer, encoding="utf-8")
+    assert what_needs_a_backfill(stack) == {
+        "tiles/spend": {("CODE", "tiles/spend")},
+        "features/spend": {("CODE", "features/spend")},
+    }
+
+    stricter = DECLARATIONS.replace("allowed_lateness: 90m", "allowed_lateness: 30m")
+    stack.declarations.write_text(stricter, encoding="utf-8")
+    changed = what_needs_a_backfill(stack)
+    assert sorted(changed) == [
+        "events/payments",
+        "features/habits",
+        "features/spend",
+        "tiles/habits",
+        "tiles/spend",
+    ]
+    assert ("CODE", "events/payments") in changed["events/payments"]
+
+    stack.declarations.write_text(DECLARATIONS, encoding="utf-8")
+    assert what_needs_a_backfill(stack) == {}

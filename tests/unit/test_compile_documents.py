@@ -104,8 +104,31 @@ def test_datasets_follow_the_flow() -> None:
         ("events/payments", ["${MILLRACE_DATA}/payments.parquet", "payments"]),
         ("tiles/every_aggregate", ["events/payments"]),
         ("features/every_aggregate", ["events/payments"]),
-        ("online/every_aggregate", ["tiles/every_aggregate"]),
+        ("online/every_aggregate", ["tiles/every_aggregate", "payments"]),
     ]
+
+
+def test_every_table_has_column_lineage_of_the_columns_it_has() -> None:
+    document = lineage(VIEW)
+    fields = {
+        d["name"]: [f["name"] for f in d["fields"]] for d in document["datasets"] if "fields" in d
+    }
+    found = {
+        "features/every_aggregate": document["column_lineage"],
+        **document["column_lineage_of"],
+    }
+    assert set(found["events/payments"]["fields"]) - set(fields["events/payments"]) == {
+        "_event_ms",
+        "_ingest_ms",
+        "event_date",
+    }
+    assert list(found["online/every_aggregate"]["fields"]) == fields["online/every_aggregate"]
+    assert set(found["tiles/every_aggregate"]["fields"]) == set(fields["tiles/every_aggregate"])
+    read = {f["name"] for c in found["online/every_aggregate"]["fields"].values()
+            for f in c["inputFields"]}  # fmt: skip
+    assert read == {"tiles/every_aggregate"}
+    merged = found["online/every_aggregate"]["fields"]["amount_avg_7d"]["inputFields"]
+    assert [f["field"] for f in merged] == ["m1_count", "m1_sum"]
 
 
 def with_checks(*checks: Check) -> list[str]:
@@ -117,12 +140,20 @@ def test_every_view_has_default_rules() -> None:
     names = [rule.name for rule in check_rules(VIEWS["pair_filtered"])]
     assert names == [
         "rows",
+        "volume",
+        "completeness",
         "null_keys",
         "dead_letters",
+        "uniqueness",
+        "null_rate__big_1d",
+        "frozen__big_1d",
         "drift__big_1d",
+        "null_rate__frauds_7d_ago",
+        "frozen__frauds_7d_ago",
         "drift__frauds_7d_ago",
         "null_rate__payments_10s",
         "range__payments_10s",
+        "frozen__payments_10s",
         "drift__payments_10s",
     ]
 
@@ -171,6 +202,7 @@ def app(monkeypatch: pytest.MonkeyPatch) -> typer.Typer:
         ("serving", "json"),
         ("lineage", "json"),
         ("checks", "json"),
+        ("expectations", "json"),
     ],
 )
 def test_the_command_prints_the_artifact(app: typer.Typer, target: str, suffix: str) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from feature_assets.timing import daily_cron
 from jobs.definitions import build_definitions, defs
-from jobs.schedules import complete_day, daily_cron
+from jobs.schedules import complete_day
 from millrace.durations import HOUR_MS
 from resources.settings import CHECKOUT, settings_from_env
 from tests.fake_offline import FakeOffline, plan_in
@@ -27,6 +28,7 @@ HEAVY = (
     "pandas",
     "pyarrow",
     "duckdb",
+    "openlineage",
 )
 LOAD_LIMIT_S = 3.0
 LOAD = f"""
@@ -75,6 +77,10 @@ def test_keys_jobs_and_schedules_are_these(location: dg.Definitions) -> None:
             "tiles/habits",
             "tiles/spend",
         ],
+        "deliver_alerts": [],
+        "retention": [],
+        "upload": [],
+        "ship_lineage": [],
         "stream_actions": [],
         "stream_deploy": [],
         "stream_restart": [],
@@ -82,7 +88,8 @@ def test_keys_jobs_and_schedules_are_these(location: dg.Definitions) -> None:
     }
     repository = location.get_repository_def()
     assert {s.name: (s.cron_schedule, s.default_status) for s in repository.schedule_defs} == {
-        "daily_payments": ("30 1 * * *", dg.DefaultScheduleStatus.RUNNING)
+        "daily_payments": ("30 1 * * *", dg.DefaultScheduleStatus.RUNNING),
+        "retention": ("20 3 * * *", dg.DefaultScheduleStatus.RUNNING),
     }
 
 

@@ -1,0 +1,247 @@
+"""Profile the days that a build wrote, judge them, and let readers see the good ones.
+
+Days are judged in order, each against the days before it, those of the same build among them; a
+day that is held back is nobody's baseline. What was profiled and found is kept in
+``profiles/<table>``; the partition log says which days are held back
+(``docs/decisions/publish-gate.md``).
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from typing import TYPE_CHECKING
+
+from checks.judgement import JudgedDay, Judgement, held_reason
+from millrace.compile.checks import Rule, check_rules, source_rules
+from millrace.durations import DAY_MS
+from millrace.plan import SourcePlan, ViewPlan
+from millrace.quality.finding import Finding
+from resources.partition_log import append_partition_log, held_days, read_partition_log
+from resources.profiles_table import StoredDay, day_files, read_profiles, write_profiles
+from resources.profiling import LOCAL_ROWS, profile_days
+from resources.reports import BuildReport, PartitionOutcome
+from resources.settings import Settings
+
+if TYPE_CHECKING:
+    from checks.expectations import ExpectationJudge
+    from millrace.quality.partial import TableShape
+    from millrace.quality.profile import DayProfile
+
+Progress = Callable[[str], None]
+
+_EPOCH = date(1970, 1, 1)
+_NO_FILES = ""
+
+
+@dataclass(frozen=True)
+class JudgedTable:
+    """A table whose days are judged.
+
+    Attributes:
+        shape: its name and columns.
+        rules: what it is judged by.
+        fingerprint: of the source or view, for the partition log.
+        closes_after_ms: how long after a day's end its last events may arrive.
+        counted: which counts of a build's outcome belong to the day's profile.
+    """
+
+    shape: "TableShape"
+    rules: tuple[Rule, ...]
+    fingerprint: str
+    closes_after_ms: int
+    counted: str
+
+    @classmethod
+    def of_source(cls, source: SourcePlan, views: Sequence[ViewPlan]) -> "JudgedTable":
+        """Return ``events/<source>``; ``views`` are all that read it."""
+        from millrace.quality.partial import source_shape
+
+        return cls(
+            source_shape(source),
+            source_rules(source, views),
+            source.fingerprint,
+            source.allowed_lateness_ms,
+            "dead_letters",
+        )
+
+    @classmethod
+    def of_view(cls, view: ViewPlan, version: str) -> "JudgedTable":
+        """Return ``features/<view>/<version>``."""
+        from millrace.quality.partial import view_shape
+
+        return cls(
+            view_shape(view, version),
+            check_rules(view),
+            view.fingerprint,
+            view.source.allowed_lateness_ms,
+            "null_keys",
+        )
+
+    @property
+    def name(self) -> str:
+        """The table's name under the lake."""
+        return self.shape.table
+
+    def is_closed(self, day: date, now_ms: int) -> bool:
+        """Tell whether no event of a day is still to come."""
+        return ((day - _EPOCH).days + 1) * DAY_MS + self.closes_after_ms <= now_ms
+
+    def counts(self, outcome: PartitionOutcome) -> dict[str, int]:
+        """Return what the build counted beside the rows."""
+        if self.counted == "null_keys":
+            return {"null_keys": outcome.null_keys}
+        return {"dead_letters": sum(outcome.dead_letters.values())}
+
+
+def judge_build(
+    settings: Settings,
+    table: JudgedTable,
+    report: BuildReport,
+    progress: Progress,
+    *,
+    now_ms: int,
+    publish: bool = False,
+    expectations: "ExpectationJudge | None" = None,
+    local_rows: int = LOCAL_ROWS,
+) -> Judgement:
+    """Judge the days of a build that are over, and publish those that no blocking rule fails.
+
+    Idempotent. A day whose files are those that were profiled before is not read again.
+
+    Args:
+        settings: the lake, and the Spark for large builds.
+        table: what was built, and its rules.
+        report: the build; its failed days are left alone.
+        progress: told what is done.
+        now_ms: the present instant.
+        publish: release every day, whatever its rules found.
+        expectations: the process of Great Expectations; None to do without.
+        local_rows: up to so many rows are profiled in this process.
+
+    Raises:
+        EngineError: the profile pass failed; the days stay held back.
+    """
+    began = time.monotonic()
+    outcomes = {o.day: o for o in report.built}
+    closed = sorted(day for day in outcomes if table.is_closed(day, now_ms))
+    files = day_files(settings, table.name)
+    stored = read_profiles(settings, table.name, _earlier(closed, table.rules))
+    profiles = _profiles(settings, table, closed, outcomes, files, stored, progress, local_rows)
+    held = held_days(read_partition_log(settings, table.name))
+    history = [s.profile for d, s in stored.items() if d not in held and d not in profiles]
+    judged = _judged(table, profiles, history, publish=publish)
+    if expectations is not None:
+        from checks.expectations import expected
+
+        asked = expected(expectations, settings, table.name, table.rules, judged)
+        judged = [_gated(day, day.findings, publish=publish) for day in asked]
+    write_profiles(
+        settings,
+        table.name,
+        [
+            StoredDay(
+                d.profile, files.get(d.day, _NO_FILES), tuple(map(Finding.document, d.findings))
+            )
+            for d in judged
+        ],
+    )
+    judgement = Judgement(
+        table=table.name,
+        days=tuple(judged),
+        open_days=tuple(day for day in outcomes if day not in profiles),
+        earlier=_measured_before(stored, profiles),
+        seconds=time.monotonic() - began,
+    )
+    built = replace(report, outcomes=report.built)
+    append_partition_log(settings, built, table.fingerprint, held=judgement.held)
+    progress(_summary(judgement))
+    return judgement
+
+
+def _earlier(days: Sequence[date], rules: Sequence[Rule]) -> set[date]:
+    """Return the days that may serve as baseline of ``days``, and these themselves."""
+    from millrace.quality.judge import HISTORY_DAYS
+
+    if not days:
+        return set()
+    spans = [(days[0] - timedelta(days=HISTORY_DAYS), days[-1] + timedelta(days=1))]
+    for rule in rules:
+        named = rule.arguments.get("baseline")
+        if named is not None:
+            spans.append((date.fromisoformat(named["start"]), date.fromisoformat(named["end"])))
+    return {a + timedelta(days=i) for a, b in spans for i in range((b - a).days)}
+
+
+def _profiles(
+    settings: Settings,
+    table: JudgedTable,
+    days: Sequence[date],
+    outcomes: Mapping[date, PartitionOutcome],
+    files: Mapping[date, str],
+    stored: Mapping[date, StoredDay],
+    progress: Progress,
+    local_rows: int,
+) -> "dict[date, DayProfile]":
+    """Return the profiles of the days, read from the table where their files have changed."""
+    counts = {day: table.counts(outcomes[day]) for day in days}
+    known = {
+        day: replace(stored[day].profile, counts=counts[day])
+        for day in days
+        if day in stored and stored[day].files == files.get(day, _NO_FILES)
+    }
+    wanted = [day for day in days if day not in known]
+    if not wanted:
+        return known
+    progress(f"{table.name}: profiling {len(wanted)} day(s)")
+    made = profile_days(settings, table.shape, wanted, counts, local_rows=local_rows)
+    return {**known, **{profile.day: profile for profile in made}}
+
+
+def _judged(
+    table: JudgedTable,
+    profiles: "Mapping[date, DayProfile]",
+    history: "Sequence[DayProfile]",
+    *,
+    publish: bool,
+) -> list[JudgedDay]:
+    from millrace.quality.judge import judge_day
+
+    baseline, judged = list(history), []
+    for _, profile in sorted(profiles.items()):
+        findings = judge_day(profile, baseline, table.rules)
+        day = _gated(JudgedDay(profile, findings), findings, publish=publish)
+        if day.held is None:
+            baseline.append(profile)
+        judged.append(day)
+    return judged
+
+
+def _gated(judged: JudgedDay, findings: tuple[Finding, ...], *, publish: bool) -> JudgedDay:
+    reason = held_reason(findings)
+    return replace(
+        judged,
+        findings=findings,
+        held=None if publish else reason,
+        was_forced=publish and reason is not None,
+    )
+
+
+def _measured_before(
+    stored: Mapping[date, StoredDay], judged: "Mapping[date, DayProfile]"
+) -> dict[str, tuple[tuple[date, float], ...]]:
+    points: dict[str, list[tuple[date, float]]] = {}
+    for day, kept in sorted(stored.items()):
+        for finding in kept.findings:
+            if day not in judged and finding["value"] is not None:
+                points.setdefault(finding["rule"], []).append((day, finding["value"]))
+    return {rule: tuple(found) for rule, found in points.items()}
+
+
+def _summary(judgement: Judgement) -> str:
+    alarms = sum(any(f.is_alarm for f in judged.findings) for judged in judgement.days)
+    told = f"{judgement.table}: {len(judgement.days)} day(s) judged in {judgement.seconds:.1f} s"
+    told += f", {alarms} with findings, {len(judgement.held)} held back"
+    if judgement.open_days:
+        told += f"; {len(judgement.open_days)} not over yet, published unjudged"
+    return told

@@ -1,0 +1,125 @@
+"""The publish gate as a step sees it: what was built is judged, and what is bad stays hidden."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import dagster as dg
+
+from checks.evaluations import check_specs, chosen_checks, report_judgement, report_unable
+from checks.judgement import Judgement
+from feature_assets.lineage import enclosing
+from feature_assets.offline import Judge, Progress
+from millrace.compile.checks import check_rules, source_rules
+from millrace.errors import EngineUnavailable, PlatformError
+from millrace.plan import SourcePlan, ViewPlan
+from resources.reports import BuildReport
+
+PUBLISH = "publish"
+"""The step's setting that releases days whatever their checks found."""
+
+STEP_CONFIG = {
+    PUBLISH: dg.Field(
+        bool,
+        default_value=False,
+        description="Let readers see the days of this run even if a check that blocks them fails.",
+    )
+}
+
+
+def source_check_specs(
+    source: SourcePlan,
+    views: Sequence[ViewPlan],
+    key: dg.AssetKey,
+    days: dg.DailyPartitionsDefinition,
+) -> list[dg.AssetCheckSpec]:
+    """Return the checks of ``events/<source>``; ``views`` are all that read it."""
+    return check_specs(key, source_rules(source, views), days)
+
+
+def view_check_specs(
+    view: ViewPlan, key: dg.AssetKey, days: dg.DailyPartitionsDefinition
+) -> list[dg.AssetCheckSpec]:
+    """Return the checks of ``features/<view>``."""
+    return check_specs(key, check_rules(view), days)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A build after its judgement.
+
+    Attributes:
+        report: the build, with the days that are held back as failed.
+        judgement: what was found; None if the table has no checks, or they could not run.
+        error: why they could not run; None if they did.
+    """
+
+    report: BuildReport
+    judgement: Judgement | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Judges the tables of one step.
+
+    Attributes:
+        judge: what judges.
+        source: the step's source.
+        views: all views that read it.
+        publish: True if the run was told to release every day.
+        progress: told what is done.
+    """
+
+    judge: Judge
+    source: SourcePlan
+    views: Sequence[ViewPlan]
+    publish: bool
+    progress: Progress
+
+    def judged(self, view: ViewPlan | None, report: BuildReport) -> Judged:
+        """Judge a build of the events (``view`` None) or of a view's features.
+
+        Raises:
+            EngineUnavailable: Spark died; the step may be tried again.
+        """
+        if not report.built:
+            return Judged(report)
+        try:
+            found = self._asked(view, report)
+        except EngineUnavailable:
+            raise
+        except PlatformError as error:
+            text = f"its checks could not run: {error}"
+            return Judged(
+                _held(report, dict.fromkeys((o.day for o in report.built), text)), error=text
+            )
+        held = {day: f"held back: {reason}" for day, reason in found.held.items()}
+        return Judged(_held(report, held), found)
+
+    def _asked(self, view: ViewPlan | None, report: BuildReport) -> Judgement:
+        publish, progress = self.publish, self.progress
+        if view is not None:
+            return self.judge.judge_features(view, report, publish=publish, progress=progress)
+        return self.judge.judge_events(
+            self.source, self.views, report, publish=publish, progress=progress
+        )
+
+
+def _held(report: BuildReport, reasons: dict[Any, str]) -> BuildReport:
+    outcomes = (replace(o, error=reasons.get(o.day, o.error)) for o in report.outcomes)
+    return replace(report, outcomes=tuple(outcomes))
+
+
+def report_checks(context: dg.AssetExecutionContext, key: dg.AssetKey, judged: Judged) -> None:
+    """Tell Dagster and lineage what was found; after the days' materialisations are stored."""
+    from checks.told import tell
+
+    checks = chosen_checks(context, key)
+    if judged.error is not None:
+        days = [outcome.day for outcome in judged.report.failed]
+        report_unable(context, key, checks, days, judged.error)
+    if judged.judgement is None:
+        return
+    report_judgement(context, key, checks, judged.judgement)
+    tell(judged.judgement, enclosing(context), judged.report.delta_version)

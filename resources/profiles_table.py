@@ -1,0 +1,121 @@
+"""``profiles/<table>``: what is known of each day of a table, and what its checks found.
+
+One row per day and column, and one with ``column`` null for the day as a whole; a day is replaced
+as one. Written by delta-rs alone.
+"""
+
+import hashlib
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from millrace.quality.profile import ROW_TYPES, DayProfile
+from resources.lake import open_table, rs_path
+from resources.settings import Settings
+from resources.writing import day_predicate
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Document = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class StoredDay:
+    """One day of a ``profiles`` table.
+
+    Attributes:
+        profile: what was counted.
+        files: names the Delta files that the profile was made of (``day_files``).
+        findings: what the rules said of the day, as ``Finding.document``.
+    """
+
+    profile: DayProfile
+    files: str
+    findings: tuple[Document, ...] = field(default=())
+
+
+def profiles_table(table: str) -> str:
+    """Return the name, under the lake, of the profiles of a table."""
+    return f"profiles/{table}"
+
+
+def day_files(settings: Settings, table: str) -> dict[date, str]:
+    """Return for each day of a table a digest of the files that hold it; no file is opened.
+
+    A day that was rewritten has other files, and so another digest.
+    """
+    import pyarrow as pa
+
+    opened = open_table(settings, table)
+    if opened is None:
+        return {}
+    by_day: dict[date, list[str]] = {}
+    for row in pa.table(opened.get_add_actions(flatten=True)).to_pylist():
+        by_day.setdefault(row["partition.event_date"], []).append(row["path"])
+    return {
+        day: hashlib.sha256("\n".join(sorted(paths)).encode()).hexdigest()[:16]
+        for day, paths in by_day.items()
+    }
+
+
+def write_profiles(settings: Settings, table: str, days: Sequence[StoredDay]) -> None:
+    """Replace these days of ``profiles/<table>``, atomically; the others stay."""
+    from deltalake import write_deltalake
+
+    if not days:
+        return
+    write_deltalake(
+        rs_path(settings, profiles_table(table)),
+        _arrow([row for day in days for row in _rows(day)]),
+        mode="overwrite",
+        predicate=day_predicate([day.profile.day for day in days]),
+        partition_by=["event_date"],
+    )
+
+
+def read_profiles(settings: Settings, table: str, days: Collection[date]) -> dict[date, StoredDay]:
+    """Return those of ``days`` that have a profile."""
+    opened = open_table(settings, profiles_table(table))
+    if opened is None or not days:
+        return {}
+    wanted = [("event_date", "in", sorted(days))]
+    by_day: dict[date, list[dict[str, Any]]] = {}
+    for row in opened.to_pyarrow_table(filters=wanted).to_pylist():
+        by_day.setdefault(row["event_date"], []).append(row)
+    return {day: _stored(table, rows) for day, rows in sorted(by_day.items())}
+
+
+def _rows(day: StoredDay) -> Iterator[dict[str, Any]]:
+    for row in day.profile.as_rows():
+        found = [dict(f) for f in day.findings if f["column"] == row["column"]]
+        yield {**row, "files": day.files, "findings": json.dumps(found)}
+
+
+def _stored(table: str, rows: Sequence[Mapping[str, Any]]) -> StoredDay:
+    ordered = sorted(rows, key=lambda row: row["position"])
+    found = tuple(finding for row in ordered for finding in json.loads(row["findings"]))
+    return StoredDay(DayProfile.from_rows(table, ordered), ordered[0]["files"], found)
+
+
+def _arrow(rows: Sequence[Mapping[str, Any]]) -> "pa.Table":
+    import pyarrow as pa
+
+    kinds = {
+        "date": pa.date32(),
+        "string": pa.string(),
+        "bytes": pa.binary(),
+        "bool": pa.bool_(),
+        "int32": pa.int32(),
+        "int64": pa.int64(),
+        "float64": pa.float64(),
+        "list<int64>": pa.list_(pa.int64()),
+        "list<float64>": pa.list_(pa.float64()),
+        "list<string>": pa.list_(pa.string()),
+    }
+    types = {**ROW_TYPES, "files": "string", "findings": "string"}
+    return pa.table(
+        {name: pa.array([row[name] for row in rows], kinds[kind]) for name, kind in types.items()}
+    )

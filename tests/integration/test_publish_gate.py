@@ -1,0 +1,242 @@
+"""Days judged after a build on real Spark: what is profiled, what is held back, who sees it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+
+from checks.expectations import expectation_judge
+from checks.judgement import JudgedDay, Judgement
+from checks.quality import JudgedTable, judge_build
+from millrace.plan import Plan, SourcePlan, ViewPlan
+from resources.declarations import load_plan
+from resources.history import find_history
+from resources.offline import OfflineStore
+from resources.partition_log import AWAITS_CHECKS, held_days, read_partition_log
+from resources.profiles_table import read_profiles
+from resources.reports import BuildReport, Days
+from resources.settings import Settings
+
+pytestmark = pytest.mark.services
+
+FIRST = date(2024, 3, 4)
+DAYS = Days(FIRST, FIRST + timedelta(days=12))
+BAD = FIRST + timedelta(days=10)
+NOW_MS = Days(FIRST, FIRST + timedelta(days=400)).end_ms
+A_DAY = 240
+
+VIEWS = """
+version: millrace/v1
+sources:
+  - name: orders
+    columns: {id: int64, at: timestamp, shop: string, cents: int64, weight: float64}
+    event_time: at
+    event_id: id
+    batch: {format: parquet, path: "${MILLRACE_DATA}"}
+entities:
+  - {name: shop, join_key: shop, type: string}
+feature_views:
+  - name: shop_orders
+    entity: shop
+    source: orders
+    start: 2024-03-04
+    owner: shops@example.com
+    features:
+      - {name: n_1d, aggregate: count, window: 1d}
+      - {name: weight_avg_1d, aggregate: avg, column: weight, window: 1d}
+    checks:
+      - {type: expectation, column: weight, expect: expect_column_values_to_be_between, arguments: {column: null_rate, max_value: 0.5}, severity: error}
+      - {type: expectation, column: shop, expect: expect_column_values_to_be_in_set, mode: rows, arguments: {value_set: [shop 0, shop 1, shop 2, shop 3]}, severity: warn}
+"""
+
+
+def orders(*, spoilt: bool) -> list[dict[str, Any]]:
+    """Twelve days alike but for the eleventh, where most weights are missing if it is spoilt."""
+    rows = []
+    for n, day in enumerate(DAYS):
+        midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        for i in range(A_DAY):
+            missing = spoilt and day == BAD and i % 5 > 0
+            rows.append(
+                {
+                    "id": n * A_DAY + i,
+                    "at": midnight + timedelta(minutes=6 * i),
+                    "shop": f"shop {i * i % 4}" if not spoilt or i or day != BAD else "shop 9",
+                    "cents": (i * 37 + n) % 500,
+                    "weight": None if missing or i % 60 == 0 else 10 + (i * 7 + n) % 13 / 4,
+                }
+            )
+    return rows
+
+
+def write_orders(settings: Settings, rows: Sequence[dict[str, Any]]) -> None:
+    folder = Path(str(settings.data))
+    folder.mkdir(parents=True, exist_ok=True)
+    table = pa.Table.from_pylist(
+        rows,
+        schema=pa.schema(
+            {
+                "id": pa.int64(),
+                "at": pa.timestamp("us", tz="UTC"),
+                "shop": pa.string(),
+                "cents": pa.int64(),
+                "weight": pa.float64(),
+            }
+        ),
+    )
+    pq.write_table(table, folder / "orders.parquet")
+
+
+@pytest.fixture
+def plan(settings: Settings, tmp_path: Path) -> Plan:
+    (tmp_path / "views").mkdir()
+    (tmp_path / "views" / "orders.yaml").write_text(VIEWS)
+    return load_plan(settings)
+
+
+def build_events(settings: Settings, plan: Plan, days: Days = DAYS) -> BuildReport:
+    source = plan.sources["orders"]
+    store = OfflineStore(settings, gated=True)
+    return store.build_events(source, plan.views_of("orders"), days, progress=lambda _: None)
+
+
+def events_of(plan: Plan) -> tuple[SourcePlan, JudgedTable]:
+    source = plan.sources["orders"]
+    return source, JudgedTable.of_source(source, plan.views_of("orders"))
+
+
+def judge(settings: Settings, table: JudgedTable, report: BuildReport, **told: Any) -> Judgement:
+    return judge_build(settings, table, report, lambda _: None, now_ms=NOW_MS, **told)
+
+
+def held(settings: Settings, table: str) -> dict[date, str]:
+    return held_days(read_partition_log(settings, table))
+
+
+def test_days_are_hidden_until_judged_and_a_bad_one_stays_hidden(
+    settings: Settings, plan: Plan
+) -> None:
+    write_orders(settings, orders(spoilt=True))
+    source, table = events_of(plan)
+    view = plan.view("shop_orders")
+    report = build_events(settings, plan)
+    assert held(settings, "events/orders") == dict.fromkeys(DAYS, AWAITS_CHECKS)
+
+    with expectation_judge() as expectations:
+        found = judge(settings, table, report, expectations=expectations, local_rows=0)
+    assert list(found.held) == [BAD]
+    assert "null_rate of weight" in found.held[BAD]
+    assert held(settings, "events/orders") == found.held
+    told = {f.rule.name: f for judged in found.days if judged.day == BAD for f in judged.findings}
+    assert told["generated"].verdict == "passed", told["generated"].actual
+    expectations_found = [f for f in told.values() if f.rule.type == "expectation"]
+    assert {f.column: f.verdict for f in expectations_found} == {
+        None: "passed",
+        "weight": "failed",
+        "shop": "failed",
+    }
+    assert "shop 9" in next(f.actual for f in expectations_found if f.column == "shop")
+
+    store = OfflineStore(settings, gated=True)
+    features = store.build_features(view, DAYS, progress=lambda _: None)
+    assert [o.day for o in features.failed] == [BAD]
+    assert "is held back: null_rate of weight" in str(features.failed[0].error)
+    asked = pa.array([DAYS.end_ms - 1], pa.int64())
+    history = find_history(settings, view, asked)
+    assert BAD not in history.days
+    judged = judge(settings, JudgedTable.of_view(view, "v1"), features)
+    assert set(judged.held) <= {BAD + timedelta(days=1)}
+    assert all(f.verdict != "failed" for f in judged.days[2].findings)
+
+    mend(settings, plan, table)
+    assert held(settings, "events/orders") == {}
+    assert BAD in find_history(settings, view, asked).days
+    assert source.name == "orders"
+
+
+def mend(settings: Settings, plan: Plan, table: JudgedTable) -> None:
+    write_orders(settings, orders(spoilt=False))
+    report = build_events(settings, plan, Days(BAD, BAD + timedelta(days=1)))
+    found = judge(settings, table, report)
+    assert [judged.day for judged in found.days] == [BAD]
+    assert found.held == {}
+
+
+def test_a_run_may_be_told_to_publish_what_its_checks_hold_back(
+    settings: Settings, plan: Plan
+) -> None:
+    write_orders(settings, orders(spoilt=True))
+    _, table = events_of(plan)
+    report = build_events(settings, plan)
+    found = judge(settings, table, report, publish=True)
+    assert held(settings, "events/orders") == {}
+    assert [judged.day for judged in found.days if judged.was_forced] == [BAD]
+
+
+def test_profiles_are_the_same_from_spark_and_from_this_process_and_are_kept(
+    settings: Settings, plan: Plan
+) -> None:
+    write_orders(settings, orders(spoilt=False))
+    _, table = events_of(plan)
+    report = build_events(settings, plan)
+    notes: list[str] = []
+
+    def judged(local_rows: int) -> Judgement:
+        return judge_build(
+            settings, table, report, notes.append, now_ms=NOW_MS, local_rows=local_rows
+        )
+
+    by_spark = judged(local_rows=0)
+    stored = read_profiles(settings, "events/orders", list(DAYS))
+    assert [without_sketches(s.profile) for s in stored.values()] == [
+        without_sketches(d.profile) for d in by_spark.days
+    ]
+    for judged_day in by_spark.days:
+        kept = {f["rule"]: f for f in stored[judged_day.day].findings}
+        assert kept == {f.rule.name: f.document() for f in judged_day.findings}
+    again = judged(local_rows=0)
+    assert sum("profiling" in note for note in notes) == 1, "the files have not changed"
+    assert [verdicts(d) for d in again.days] == [verdicts(d) for d in by_spark.days]
+
+    delete_profiles(settings)
+    here = judged(local_rows=1_000_000)
+    assert [without_sketches(d.profile) for d in here.days] == [
+        without_sketches(d.profile) for d in by_spark.days
+    ]
+
+
+def verdicts(judged: JudgedDay) -> list[tuple[str, str]]:
+    return [(f.rule.name, f.verdict) for f in judged.findings]
+
+
+def delete_profiles(settings: Settings) -> None:
+    DeltaTable(f"{settings.lake}/profiles/events/orders").delete()
+
+
+def without_sketches(profile: Any) -> Any:
+    columns = {
+        name: replace(column, kll=None, hll=None, mean=round(column.mean or 0, 6), m2=None)
+        for name, column in profile.columns.items()
+    }
+    return replace(profile, columns=columns)
+
+
+def test_a_day_that_is_not_over_is_published_unjudged(settings: Settings, plan: Plan) -> None:
+    write_orders(settings, orders(spoilt=True))
+    _, table = events_of(plan)
+    report = build_events(settings, plan)
+    noon_ms = Days(BAD, BAD + timedelta(days=1)).start_ms + 12 * 3_600_000
+    found = judge_build(settings, table, report, lambda _: None, now_ms=noon_ms)
+    assert found.open_days == (BAD, BAD + timedelta(days=1))
+    assert held(settings, "events/orders") == {}
+
+
+def test_a_view_of_its_own_keeps_its_name(plan: Plan) -> None:
+    view: ViewPlan = plan.view("shop_orders")
+    assert JudgedTable.of_view(view, "v3").name == "features/shop_orders/v3"
