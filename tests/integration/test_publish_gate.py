@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,6 +15,7 @@ from deltalake import DeltaTable
 from checks.expectations import expectation_judge
 from checks.judgement import JudgedDay, Judgement
 from checks.quality import JudgedTable, judge_build
+from jobs.definitions import build_definitions
 from millrace.plan import Plan, SourcePlan, ViewPlan
 from resources.declarations import load_plan
 from resources.history import find_history
@@ -240,3 +242,46 @@ def test_a_day_that_is_not_over_is_published_unjudged(settings: Settings, plan: 
 def test_a_view_of_its_own_keeps_its_name(plan: Plan) -> None:
     view: ViewPlan = plan.view("shop_orders")
     assert JudgedTable.of_view(view, "v3").name == "features/shop_orders/v3"
+
+
+def test_a_dagster_run_over_the_real_lake_names_the_bad_day_and_shows_the_good_ones(
+    settings: Settings, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_orders(settings, orders(spoilt=True))
+    for name, value in {
+        "MILLRACE_HOME": settings.home,
+        "MILLRACE_LAKE": settings.lake,
+        "MILLRACE_DATA": settings.data,
+        "MILLRACE_VIEWS": settings.views[0],
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    location = build_definitions(plan, settings)
+    key = dg.AssetKey(["events", "orders"])
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = location.resolve_implicit_global_asset_job_def().execute_in_process(
+            instance=instance,
+            asset_selection=[key],
+            tags={
+                "dagster/asset_partition_range_start": DAYS.start.isoformat(),
+                "dagster/asset_partition_range_end": DAYS.last.isoformat(),
+            },
+            raise_on_error=False,
+        )
+        assert not result.success
+        check = dg.AssetCheckKey(key, "null_rate")
+        days: Any = location.resolve_asset_graph().get(key).partitions_def
+        state = instance.event_log_storage.get_asset_check_state([(check, days)])[check]
+        shown = {
+            status.value: [date.fromisoformat(d) for d in subset.subset_value.get_partition_keys()]
+            for status, subset in state.subsets.items()
+            if not subset.is_empty
+        }
+        history = instance.event_log_storage.get_asset_check_execution_history(check, limit=50)
+    assert shown["FAILED"] == [BAD]
+    assert sorted(shown["SUCCEEDED"]) == [day for day in DAYS if day != BAD]
+    told = {record.partition: record.event for record in history}[BAD.isoformat()]
+    assert told is not None
+    assert told.dagster_event is not None
+    metadata = told.dagster_event.asset_check_evaluation_data.metadata
+    assert "data:image/png;base64," in str(metadata["over_time"].value)
+    assert list(held(settings, "events/orders")) == [BAD]

@@ -232,9 +232,9 @@ def assert_pictures(world: World, backfill: str) -> None:
         "asset-graph": "payments",
         "view": "spend",
         "failing-check": "null_rate",
-        "backfill": "thirty days",
+        "backfill": backfill,
     }
-    taken = take(pages, world.data, texts=texts)
+    taken = take(pages, world.data, texts=texts, clicks={"failing-check": "over_time"})
     for name, path in taken.items():
         assert path.stat().st_size > 20_000, name
         if os.environ.get("MILLRACE_KEEP_SCREENS"):

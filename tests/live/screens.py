@@ -14,13 +14,21 @@ def browser() -> str | None:
     return next((found for name in BROWSERS if (found := shutil.which(name))), None)
 
 
-def take(pages: Mapping[str, str], folder: Path, *, texts: Mapping[str, str]) -> dict[str, Path]:
+def take(
+    pages: Mapping[str, str],
+    folder: Path,
+    *,
+    texts: Mapping[str, str],
+    clicks: Mapping[str, str],
+) -> dict[str, Path]:
     """Take one picture of each page.
 
     Args:
         pages: name of the picture to URL.
         folder: where ``<name>.png`` is written.
         texts: name of the picture to a text that must be seen first; the picture fails without.
+        clicks: name of the picture to the metadata entry whose Markdown is opened before, if any;
+            it must hold an image.
     """
     from playwright.sync_api import Error, sync_playwright
 
@@ -36,6 +44,10 @@ def take(pages: Mapping[str, str], folder: Path, *, texts: Mapping[str, str]) ->
             except Error:
                 # Pages that follow a run never fall silent.
                 page.wait_for_timeout(_SETTLED_MS)
+            if name in clicks:
+                entry = page.locator("tr", has_text=clicks[name])
+                entry.get_by_text("[Show Markdown]").first.click()
+                page.locator("img[src^='data:image']").first.wait_for(timeout=_IDLE_MS)
             page.wait_for_timeout(_SETTLED_MS)
             taken[name] = folder / f"{name}.png"
             page.screenshot(path=str(taken[name]))
