@@ -73,9 +73,9 @@ def _spec(
         text += "declared besides."
     else:
         text = _ABOUT.get(name, f"Rules of type {name}.")
-    blocking = [rule for rule in rules if rule.severity == "error"]
-    if blocking or name == "drift":
-        text += " A finding of severity error holds the day back from readers."
+    blocking = [rule for rule in rules if rule.is_blocking]
+    if blocking:
+        text += f" {len(blocking)} of its rules hold a day back from readers."
     columns = [rule.feature for rule in rules if rule.feature is not None]
     metadata: dict[str, Any] = {"rules": len(rules), "blocking_rules": len(blocking)}
     if columns:

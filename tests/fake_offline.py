@@ -176,7 +176,7 @@ def _outcome(day: date, error: str | None) -> PartitionOutcome:
 def _finding(rule: Rule, outcome: PartitionOutcome, reason: str | None) -> Finding:
     is_spoilt = reason is not None and rule.type == "rows"
     return Finding(
-        rule=replace(rule, severity="error") if is_spoilt else rule,
+        rule=replace(rule, severity="error", is_blocking=True) if is_spoilt else rule,
         verdict="failed" if is_spoilt else "passed",
         value=float(outcome.rows),
         low=1.0,

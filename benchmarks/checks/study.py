@@ -60,7 +60,7 @@ class Found:
 
     Attributes:
         found: days on which a rule failed that did not without the damage.
-        blocked: days on which such a rule was an ``error``.
+        as_error: days on which such a rule was an ``error``.
         by_rule: these rules with their days.
     """
 
@@ -69,7 +69,7 @@ class Found:
     how: str
     days: int
     found: int
-    blocked: int
+    as_error: int
     by_rule: dict[str, int]
 
 
@@ -94,7 +94,7 @@ def quiet(dataset: Dataset, findings: dict[date, tuple[Finding, ...]]) -> Quiet:
     """Count the alarms over the undamaged days."""
     alarms = {d: [f for f in findings[d] if f.is_alarm] for d in dataset.days}
     failed = [f for found in alarms.values() for f in found]
-    errors = [f for f in failed if f.is_blocking]
+    errors = [f for f in failed if f.is_error]
     return Quiet(
         table=dataset.name,
         days=len(dataset.days),
@@ -103,8 +103,8 @@ def quiet(dataset: Dataset, findings: dict[date, tuple[Finding, ...]]) -> Quiet:
             2 * sum(f.verdict == "unknown" for f in findings[d]) > len(findings[d])
             for d in dataset.days
         ),
-        error_days=sum(any(f.is_blocking for f in found) for found in alarms.values()),
-        warn_days=sum(any(not f.is_blocking for f in found) for found in alarms.values()),
+        error_days=sum(any(f.is_error for f in found) for found in alarms.values()),
+        warn_days=sum(any(not f.is_error for f in found) for found in alarms.values()),
         error_findings=len(errors),
         warn_findings=len(failed) - len(errors),
         by_rule=dict(Counter(f.rule.name for f in failed).most_common()),
@@ -119,7 +119,7 @@ def search(
 ) -> Found:
     """Damage some days and count where it is found."""
     random = np.random.default_rng(SEED)
-    days = found = blocked = 0
+    days = found = as_error = 0
     by_rule: Counter[str] = Counter()
     for day in list(dataset.days)[FIRST_DAMAGED::EVERY_NTH_DAY]:
         table = damage.apply(dataset, day, random)
@@ -130,10 +130,10 @@ def search(
         judged = judge_day(dataset.profile(day, table), recent(history, day), dataset.rules)
         new = [f for f in judged if f.is_alarm and f.rule.name not in before]
         found += bool(new)
-        blocked += any(f.is_blocking for f in new)
+        as_error += any(f.is_error for f in new)
         by_rule.update(f.rule.name for f in new)
     return Found(
-        dataset.name, damage.kind, damage.how, days, found, blocked, dict(by_rule.most_common(6))
+        dataset.name, damage.kind, damage.how, days, found, as_error, dict(by_rule.most_common(6))
     )
 
 
@@ -148,7 +148,7 @@ def study(data: Path, example: str, report: Report) -> None:
         rules = ", ".join(f"{name} {n}" for name, n in list(one.by_rule.items())[:4])
         print(
             f"  {one.kind:17} {one.how:48} {one.found:3}/{one.days:<3} "
-            f"blocked {one.blocked:3}  {rules}"
+            f"as_error {one.as_error:3}  {rules}"
         )
     for table in feature_tables(data, example):
         _note(quiet(table, judged_days(table)[1]), report)

@@ -53,6 +53,7 @@ feature_views:
       - {name: n_1d, aggregate: count, window: 1d}
       - {name: weight_avg_1d, aggregate: avg, column: weight, window: 1d}
     checks:
+      - {type: null_rate, column: weight, max: 0.5}
       - {type: expectation, column: weight, expect: expect_column_values_to_be_between, arguments: {column: null_rate, max_value: 0.5}, severity: error}
       - {type: expectation, column: shop, expect: expect_column_values_to_be_in_set, mode: rows, arguments: {value_set: [shop 0, shop 1, shop 2, shop 3]}, severity: warn}
 """

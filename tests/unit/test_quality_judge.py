@@ -168,8 +168,11 @@ def test_what_is_not_usual_fails_and_says_why(case: str) -> None:
     finding = judged(type_, column, day_of(TODAY, 99, **changed), **arguments)
     assert finding.verdict == "failed"
     assert said in finding.reason
-    assert finding.is_blocking
-    assert not replace(finding, rule=replace(finding.rule, severity="warn")).is_blocking
+    assert finding.is_error
+    assert not finding.is_blocking
+    blocking = replace(finding.rule, is_blocking=True)
+    assert replace(finding, rule=blocking).is_blocking
+    assert not replace(finding, rule=replace(blocking, severity="warn")).is_blocking
 
 
 def test_drift_far_beyond_its_limit_is_an_error_of_a_rule_that_warns() -> None:

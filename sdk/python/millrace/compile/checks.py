@@ -6,7 +6,7 @@ are absolute. ``millrace.quality.judge`` says what is measured for each type.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, Literal
@@ -45,8 +45,11 @@ class Rule:
         feature: the column it judges, a feature or a source's column; None for the table.
         arguments: limits as plain values: ``min``, ``max``, ``tolerance``, ``metric``,
             ``max_age_ms``, ``baseline`` and so on.
-        severity: ``warn`` reports, ``error`` also keeps the day from readers.
+        severity: how loud a finding is: ``error`` or ``warn``.
         is_default: False for a declared rule.
+        is_blocking: True if a finding keeps the day from readers: of what holds by the meaning of a
+            feature, and of what is declared with severity ``error``. A default that compares with
+            what is usual may be wrong, so it alerts and lets the day through.
         owner: who is told; None if nobody was named.
         runbook: URL or place in the documentation that says what to do.
     """
@@ -57,6 +60,7 @@ class Rule:
     arguments: Mapping[str, Any]
     severity: Severity
     is_default: bool = True
+    is_blocking: bool = False
     owner: str | None = None
     runbook: str = ""
 
@@ -69,6 +73,7 @@ class Rule:
             "arguments": dict(self.arguments),
             "severity": self.severity,
             "is_default": self.is_default,
+            "is_blocking": self.is_blocking,
             "owner": self.owner,
             "runbook": self.runbook,
         }
@@ -176,9 +181,9 @@ def _view_defaults(view: ViewPlan) -> Iterator[Rule]:
 def _of_feature(view: ViewPlan, feature: FeaturePlan) -> Iterator[Rule]:
     # These two hold by the meaning of the aggregate: to break one is an error of the platform.
     if feature.aggregate == "count":
-        yield _rule("null_rate", feature.name, "error", max=0.0)
+        yield _blocking(_rule("null_rate", feature.name, "error", max=0.0))
     if feature.aggregate in _NEVER_NEGATIVE:
-        yield _rule("range", feature.name, "error", min=0)
+        yield _blocking(_rule("range", feature.name, "error", min=0))
     settled = _settled(view, feature)
     if settled is None:
         return
@@ -224,6 +229,7 @@ def _declared_rule(view: ViewPlan, check: Check) -> Rule:
         arguments=MappingProxyType(absolute(limits)),
         severity=severity,
         is_default=False,
+        is_blocking=severity == "error",
         owner=given.get("owner", view.owner),
         runbook=given.get("runbook", _runbook(check.type)),
     )
@@ -241,7 +247,11 @@ def _rule(type_: str, feature: str | None, severity: Severity, **arguments: Any)
 
 
 def _owned(rule: Rule, owner: str | None) -> Rule:
-    return Rule(**{**vars(rule), "owner": owner})
+    return replace(rule, owner=owner)
+
+
+def _blocking(rule: Rule) -> Rule:
+    return replace(rule, is_blocking=True)
 
 
 def _runbook(type_: str) -> str:

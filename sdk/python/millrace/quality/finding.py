@@ -64,9 +64,14 @@ class Finding:
         return self.verdict == "failed"
 
     @property
+    def is_error(self) -> bool:
+        """True if it failed and its severity is ``error``."""
+        return self.verdict == "failed" and self.rule.severity == "error"
+
+    @property
     def is_blocking(self) -> bool:
         """True if it failed and keeps the day from readers."""
-        return self.verdict == "failed" and self.rule.severity == "error"
+        return self.is_error and self.rule.is_blocking
 
     def document(self) -> dict[str, Any]:
         """Return the finding as a JSON object, without the histogram."""
