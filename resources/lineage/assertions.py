@@ -27,7 +27,7 @@ class Assertion:
     Attributes:
         rule: type of the rule: ``null_rate``, ``row_count``, …
         passed: False if the rule was broken, whatever its severity.
-        severity: ``error`` keeps the day from its readers, ``warn`` does not.
+        severity: ``error`` or ``warn``: how loud a finding is.
         day: the partition that was judged; None for the table as a whole.
         column: None for a rule about rows.
         expected: the limits in words, such as ``at most 0.02``.

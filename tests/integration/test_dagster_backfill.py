@@ -20,6 +20,7 @@ from resources.reports import BuildReport, Days, PartitionOutcome
 from resources.settings import Settings, settings_from_env
 from tests.dagster_stack import finished, running_dagster, wait_for
 from tests.fake_offline import DECLARATIONS
+from tests.live.dagster_backfills import finish, launch, retry
 
 pytestmark = pytest.mark.services
 
@@ -133,86 +134,20 @@ def test_a_range_run_again_after_the_mend_is_whole(stack: Stack) -> None:
         assert stack.statuses(path, days) == {"MATERIALIZED": [1, 2, 3, 4, 5]}
 
 
-BACKFILL = """
-mutation Backfill($params: LaunchBackfillParams!) {
-  launchPartitionBackfill(backfillParams: $params) {
-    __typename
-    ... on LaunchBackfillSuccess { backfillId }
-    ... on Error { message }
-  }
-}
-"""
-RETRY = """
-mutation Retry($params: ReexecutionParams!) {
-  reexecutePartitionBackfill(reexecutionParams: $params) {
-    __typename
-    ... on LaunchBackfillSuccess { backfillId }
-    ... on Error { message }
-  }
-}
-"""
-BACKFILL_STATE = """
-query Backfill($id: String!) {
-  partitionBackfillOrError(backfillId: $id) {
-    ... on PartitionBackfill {
-      status
-      runs { runId tags { key value } }
-      assetBackfillData { assetBackfillStatuses { ... on AssetPartitionsStatusCounts {
-        assetKey { path }
-        numPartitionsTargeted
-        numPartitionsMaterialized
-        numPartitionsFailed
-      } } }
-    }
-  }
-}
-"""
-
-
-def finish_backfill(stack: Stack, answer: dict[str, Any]) -> dict[str, Any]:
-    assert answer["__typename"] == "LaunchBackfillSuccess", answer
-
-    def ended() -> dict[str, Any] | None:
-        found = stack.api.query(BACKFILL_STATE, {"id": answer["backfillId"]})
-        state: dict[str, Any] = found["partitionBackfillOrError"]
-        return state if state["status"].startswith(("COMPLETED", "FAIL", "CANCEL")) else None
-
-    return wait_for("end of the backfill", ended)
-
-
-def counts(state: dict[str, Any]) -> set[tuple[str, int, int, int]]:
-    return {
-        (
-            "/".join(s["assetKey"]["path"]),
-            s["numPartitionsTargeted"],
-            s["numPartitionsMaterialized"],
-            s["numPartitionsFailed"],
-        )
-        for s in state["assetBackfillData"]["assetBackfillStatuses"]
-    }
-
-
 def test_a_backfill_of_the_daemon_is_one_run_and_its_retry_takes_only_the_bad_days(
     stack: Stack,
 ) -> None:
     stack.break_days(
         {"events/payments": {"2020-03-04": "cut off", "2020-03-05": "a column is missing"}}
     )
-    parameters = {
-        "assetSelection": [{"path": list(path)} for path in SPEND],
-        "partitionNames": [f"2020-03-{day:02}" for day in range(1, 11)],
-    }
-    answer = stack.api.query(BACKFILL, {"params": parameters})["launchPartitionBackfill"]
-    state = finish_backfill(stack, answer)
-    assert counts(state) == {("/".join(path), 10, 8, 2) for path in SPEND}
-    assert len(state["runs"]) == 1
+    march = Days(date(2020, 3, 1), date(2020, 3, 11))
+    first = finish(stack.api, launch(stack.api, SPEND, march))
+    assert first.counts == dict.fromkeys(SPEND, (10, 8, 2))
+    assert len(first.runs) == 1
 
     stack.break_days({})
-    retry = {"parentRunId": answer["backfillId"], "strategy": "FROM_FAILURE"}
-    again = stack.api.query(RETRY, {"params": retry})["reexecutePartitionBackfill"]
-    state = finish_backfill(stack, again)
-    assert counts(state) == {("/".join(path), 2, 2, 0) for path in SPEND}
-    march = Days(date(2020, 3, 1), date(2020, 3, 11))
+    again = finish(stack.api, retry(stack.api, first.id))
+    assert again.counts == dict.fromkeys(SPEND, (2, 2, 0))
     for path in SPEND:
         assert stack.statuses(path, march) == {"MATERIALIZED": list(range(1, 11))}
 
