@@ -126,9 +126,15 @@ def look(engines: Engines, cursor: str | None, now: datetime) -> dg.SensorResult
     plan, _ = load_valid_plan(engines.settings)
     seen: dict[str, list[Any]] = {}
     requests = []
-    for name, record in RecordFiles.of(engines.settings.home).read_all().items():
+    files = RecordFiles.of(engines.settings.home)
+    for name, record in files.read_all().items():
         view = plan.views.get(name)
         if view is None or record.desired != "running" or record.fingerprint != view.fingerprint:
+            continue
+        if files.is_being_changed(name) or files.is_being_uploaded(name):
+            # By whoever deployed it, or by hand; what that upload leaves is seen next time.
+            if name in known:
+                seen[name] = known[name]
             continue
         what = _planned(engines, view, record)
         if what is None:

@@ -14,6 +14,7 @@ from resources.jars import read_lock
 from resources.java import find_java
 from resources.settings import Settings
 from stack.jars import fetch
+from stack.local_files import CLASS_NAME, local_files_jar
 from stack.parts import READY, Context, Launch, Part, Program, Readiness
 from stack.ports import is_answering
 
@@ -59,12 +60,13 @@ def _describe(context: Context) -> Launch:
     jars = fetch(settings.cache, read_lock("delta"))
     java = find_java(context.environ)
     home = _spark_home()
+    local_files = local_files_jar(settings.cache, home / "jars", java)
     server = Program(
         name="connect",
         argv=(
             str(java.executable),
             *_java_options(folder),
-            *("-cp", f"{home / 'jars'}/*"),
+            *("-cp", os.pathsep.join((str(local_files), f"{home / 'jars'}/*"))),
             "org.apache.spark.deploy.SparkSubmit",
             *("--master", f"local[{_cores()}]"),
             *("--class", "org.apache.spark.sql.connect.service.SparkConnectServer"),
@@ -149,6 +151,8 @@ def _conf(folder: Path, port: int, jars: tuple[Path, ...]) -> dict[str, str]:
         "spark.driver.host": "127.0.0.1",
         "spark.local.dir": str(folder / "local"),
         "spark.sql.warehouse.dir": str(folder / "warehouse"),
+        # Hadoop's own starts a `chmod` for each file and folder: a quarter of a backfill's time.
+        "spark.hadoop.fs.file.impl": CLASS_NAME,
         "spark.log.level": "WARN",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",

@@ -226,8 +226,19 @@ class RecordFiles:
     @contextmanager
     def changing(self, view: str) -> Iterator[None]:
         """Hold the right to act on a view's stream; waits for whoever has it."""
+        with self._holding(self._lock(view)):
+            yield
+
+    @contextmanager
+    def uploading(self, view: str) -> Iterator[None]:
+        """Hold the right to upload a view's batch tiles; waits for whoever has it."""
+        with self._holding(self._upload_lock(view)):
+            yield
+
+    @contextmanager
+    def _holding(self, lock: Path) -> Iterator[None]:
         self._ensure()
-        with self._lock(view).open("ab") as file:
+        with lock.open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
@@ -253,20 +264,20 @@ class RecordFiles:
 
     def is_being_changed(self, view: str) -> bool:
         """True while another process acts on the view's stream."""
-        try:
-            with self._lock(view).open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except BlockingIOError:
-            return True
-        return False
+        return _is_held(self._lock(view))
+
+    def is_being_uploaded(self, view: str) -> bool:
+        """True while another process uploads the view's batch tiles."""
+        return _is_held(self._upload_lock(view))
 
     def _path(self, view: str) -> Path:
         return self.folder / f"{view}.json"
 
     def _lock(self, view: str) -> Path:
         return self.folder / f".{view}.lock"
+
+    def _upload_lock(self, view: str) -> Path:
+        return self.folder / f".{view}.upload.lock"
 
     def _ensure(self) -> None:
         try:
@@ -277,3 +288,14 @@ class RecordFiles:
                 where=str(self.folder),
                 fix="set MILLRACE_HOME to a folder you can write to",
             ) from error
+
+
+def _is_held(lock: Path) -> bool:
+    try:
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False

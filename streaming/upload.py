@@ -7,6 +7,7 @@ the publication says up to where they go.
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
@@ -115,7 +116,11 @@ def upload(
     now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
     view = plan.view(view_name)
     client = open_store(store_url(settings))
-    try:
+    with ExitStack() as held_open:
+        held_open.callback(client.close)
+        if not is_dry_run:
+            # A second upload at the same time would only do the same work again.
+            held_open.enter_context(RecordFiles.of(settings.home).uploading(view.name))
         held = _held(client, view, is_needed=not is_dry_run)
         what = plan_upload(settings, view, held, now_ms, until=until)
         _tell(progress, what)
@@ -127,8 +132,6 @@ def upload(
                 _store(settings, target, progress, advance, is_replacing=is_replacing)
                 told.tiles, told.bytes = target.stored
         return target.report(time.monotonic() - began)
-    finally:
-        client.close()
 
 
 def _store(

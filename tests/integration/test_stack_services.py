@@ -102,6 +102,10 @@ def test_spark_writes_and_reads_delta_and_runs_python(stack: Stack, tmp_path: Pa
     rows = session.read.format("delta").load(table).mapInArrow(doubled, "id long")
     assert rows.agg({"id": "sum"}).collect()[0][0] == sum(2 * i for i in range(1500))
     assert session.conf.get("spark.sql.session.timeZone") == "UTC"
+    # Written by `LocalFiles`: no sums beside the files, and permissions all the same.
+    files = [path for path in Path(table).iterdir() if path.is_file()]
+    assert {path.suffix for path in files} == {".parquet"}
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o644}
     server = psutil.Process(stack.status()["spark"]["pid"])
     resident = sum(p.memory_info().rss for p in (server, *server.children(recursive=True)))
     assert resident < _MOST_SPARK_BYTES

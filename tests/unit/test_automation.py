@@ -300,6 +300,17 @@ def test_a_day_that_was_built_again_is_uploaded_again(served: Served) -> None:
     assert served.look() == []
 
 
+def test_what_is_being_uploaded_is_not_asked_for_beside_that(served: Served) -> None:
+    files = RecordFiles.of(served.engines.settings.home)
+    served.edge_ms, served.tiles = 86_400_000, 1
+    with files.uploading("spend"):
+        assert served.look() == []
+    with files.changing("spend"):
+        assert served.look() == []
+    # It was broken off: what it left is asked for.
+    assert len(served.look()) == 1
+
+
 def test_a_stopped_stream_is_not_uploaded(served: Served) -> None:
     files = RecordFiles.of(served.engines.settings.home)
     record = files.read("spend")
