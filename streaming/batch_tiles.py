@@ -13,7 +13,7 @@ from millrace.codec import tile_field
 from millrace.compile.serving import codec_of, serving_plan
 from millrace.packing import EntityKeys, TilePacker
 from millrace.plan import ViewPlan
-from millrace.tiles import LAST_EVENT, TILE_START, TileColumn, tile_columns
+from millrace.tiles import TILE_START, TileColumn, tile_columns
 from resources.lake import open_table
 from resources.settings import Settings
 
@@ -119,7 +119,6 @@ class _Packing:
         self._merger = TileMerger(view)
         self._coarsening = coarsening
         self._columns = tile_columns(view)
-        self._slots = [column.name for column in self._columns if column.name != LAST_EVENT]
         self.names = [*view.join_keys, TILE_START, *(column.name for column in self._columns)]
 
     def entities(self, table: "pa.Table") -> Iterator[EntityTiles]:
@@ -163,12 +162,8 @@ class _Packing:
         return EntityTiles(tag, key, tuple(tiles), len(rows))
 
     def _packed(self, members: Sequence[tuple[Any, ...]]) -> bytes:
-        if len(members) == 1:
-            columns = members[0][4]
-            return self._packer.pack(columns[:-1], columns[-1])
-        names = [column.name for column in self._columns]
-        tile = self._merger.merge([dict(zip(names, m[4], strict=True)) for m in members])
-        return self._packer.pack([tile[name] for name in self._slots], tile[LAST_EVENT])
+        tile = self._merger.merge([member[4] for member in members])
+        return self._packer.pack(tile[:-1], tile[-1])
 
 
 def _column_values(array: "pa.Array", column: TileColumn) -> list[Any]:

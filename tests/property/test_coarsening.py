@@ -49,8 +49,13 @@ def by_start(view: ViewPlan, events: list[reference.Event]) -> dict[int, Tile]:
     return {start: tiles_of(view, group, HOP_MS, everything)[0] for start, group in held.items()}
 
 
+def merged_tile(view: ViewPlan, tiles: list[Tile]) -> Tile:
+    names = [column.name for column in tile_columns(view)]
+    rows = [tuple(tile[name] for name in names) for tile in tiles]
+    return dict(zip(names, TileMerger(view).merge(rows), strict=True))
+
+
 def coarse(view: ViewPlan, tiles: dict[int, Tile], coarsening: Coarsening) -> dict[int, Tile]:
-    merger = TileMerger(view)
     merged = {s: t for s, t in tiles.items() if s >= coarsening.sealed_before_ms}
     starts = sorted(s for s in tiles if coarsening.reach_from_ms <= s < coarsening.sealed_before_ms)
     begins, ends = coarsening.ranges(np.array(starts, dtype=np.int64))
@@ -58,7 +63,7 @@ def coarse(view: ViewPlan, tiles: dict[int, Tile], coarsening: Coarsening) -> di
     for start, begin, end in zip(starts, begins.tolist(), ends.tolist(), strict=True):
         assert begin <= start < end <= coarsening.sealed_before_ms
         groups.setdefault(begin, []).append(tiles[start])
-    return merged | {begin: merger.merge(group) for begin, group in groups.items()}
+    return merged | {begin: merged_tile(view, group) for begin, group in groups.items()}
 
 
 def value_at(feature: FeaturePlan, tiles: dict[int, Tile], q_ms: int) -> object:
@@ -169,7 +174,7 @@ def test_every_column_of_a_merged_tile_is_that_of_all_its_events() -> None:
         for at in range(0, 50_000, 1_000)
     ]
     whole = tiles_of(view, events, 100_000, (None, 2**62))[0]
-    merged = TileMerger(view).merge(list(by_start(view, events).values()))
+    merged = merged_tile(view, list(by_start(view, events).values()))
     assert merged.keys() == whole.keys()
     for column in tile_columns(view):
         if column.suffix in {"mean", "m2"}:

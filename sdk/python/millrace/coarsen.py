@@ -9,15 +9,15 @@ Source: Tecton's online compaction, which likewise keeps large tiles in the midd
 at both ends.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from millrace.aggregates import AGGREGATES, Edge
+from millrace.aggregates import AGGREGATES, Aggregate
 from millrace.plan import ViewPlan
-from millrace.tiles import LAST_EVENT, Tile, TileColumn, tile_columns
+from millrace.tiles import LAST_EVENT, TileColumn, tile_columns
 from millrace.types import DataType
 from millrace.windows import Window
 
@@ -88,52 +88,57 @@ class Coarsening:
 
 
 class TileMerger:
-    """Merges tiles of one entity and view into one tile over all their events."""
+    """Merges tiles of one entity and view into one tile over all their events.
+
+    A tile is a sequence of its values here, in the order of ``tile_columns``; edges are ``Edge``.
+    """
 
     def __init__(self, view: ViewPlan) -> None:
         columns = tile_columns(view)
-        self._names = tuple(column.name for column in columns)
-        self._folds = [(column.name, _fold(column)) for column in columns]
+        places = {column.name: place for place, column in enumerate(columns)}
+        self._width = len(columns)
+        self._folds = [fold for column in columns if (fold := _fold(column, places)) is not None]
 
-    def merge(self, tiles: Sequence[Tile]) -> dict[str, Any]:
-        """Return the tile of the events of all of these, at least one; edges as ``Edge``."""
+    def merge(self, tiles: Sequence[Sequence[Any]]) -> Sequence[Any]:
+        """Return the tile of the events of all of these, at least one."""
         if len(tiles) == 1:
-            return dict(tiles[0])
-        return {name: fold(tiles) for name, fold in self._folds}
+            return tiles[0]
+        columns = list(zip(*tiles, strict=True))
+        merged: list[Any] = [None] * self._width
+        for fold in self._folds:
+            for place, value in fold(columns):
+                merged[place] = value
+        return merged
 
 
-Fold = Callable[[Sequence[Tile]], Any]
+Columns = Sequence[Sequence[Any]]
+Fold = Callable[[Columns], Iterable[tuple[int, Any]]]
+"""Merges a column of several tiles, or columns that belong together: (place, merged value)."""
 
 
-def _fold(column: TileColumn) -> Fold:
-    name = column.name
-    if name == LAST_EVENT:
-        return lambda tiles: max(tile[name] for tile in tiles)
+def _fold(column: TileColumn, places: Mapping[str, int]) -> Fold | None:
+    """Return what merges a column; None for one that is merged with another."""
+    place = places[column.name]
+    if column.name == LAST_EVENT:
+        return lambda columns: [(place, max(columns[place]))]
     if column.measure is None or column.suffix == "count":
-        return lambda tiles: sum(tile[name] for tile in tiles)
+        return lambda columns: [(place, sum(columns[place]))]
     prefix, type_ = column.measure.name, column.measure.type
+    if column.suffix == "m2":
+        return None
+    if column.suffix == "mean":
+        moments = (places[f"{prefix}_count"], place, places[f"{prefix}_m2"])
+        return _merged_by(AGGREGATES["variance"], type_, moments)
     if column.suffix == "sum":
-        return _merged_by("sum", type_, (f"{prefix}_count", name), 1)
-    if column.suffix in {"mean", "m2"}:
-        moments = tuple(f"{prefix}_{suffix}" for suffix in ("count", "mean", "m2"))
-        return _merged_by("variance", type_, moments, moments.index(name))
-    return _merged_by(column.suffix, type_, (name,), 0)
+        return _merged_by(AGGREGATES["sum"], type_, (places[f"{prefix}_count"], place))
+    return _merged_by(AGGREGATES[column.suffix], type_, (place,))
 
 
-def _merged_by(aggregate: str, type_: DataType, names: tuple[str, ...], place: int) -> Fold:
-    algebra = AGGREGATES[aggregate]
-
-    def fold(tiles: Sequence[Tile]) -> Any:
+def _merged_by(algebra: Aggregate, type_: DataType, places: tuple[int, ...]) -> Fold:
+    def fold(columns: Columns) -> Iterable[tuple[int, Any]]:
         state = algebra.init(type_)
-        for tile in tiles:
-            values = tuple(_edge(tile[name]) for name in names)
+        for values in zip(*[columns[place] for place in places], strict=True):
             state = algebra.merge(state, algebra.unpack(values, type_))
-        return algebra.pack(state, type_)[place]
+        return zip(places, algebra.pack(state, type_), strict=True)
 
     return fold
-
-
-def _edge(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return Edge(value["event_ms"], value["ingest_ms"], value.get("event_id"), value["value"])
-    return value
