@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,22 +55,35 @@ def demo(
 
     May be run again at any time. Exit 1 if anything differs from what it should be.
     """
-    from cli import demo_report
-    from cli.demo_sets import demo_sets, with_examples
-    from resources.datasets import prepare_flights
+    from cli.demo_sets import demo_sets
     from resources.settings import settings_from_env
 
     settings = settings_from_env()
-    sets = demo_sets(settings, fast=fast)
+    with _stopping_at_the_end() if down else nullcontext():
+        is_proven = _prove(settings, demo_sets(settings, fast=fast), is_kept=not down)
+    if not is_proven:
+        raise typer.Exit(1)
+
+
+def _prove(settings: "Settings", sets: "Sequence[DemoSet]", *, is_kept: bool) -> bool:
+    """Show it all; with ``is_kept`` also where to go on from there."""
+    from cli import demo_report
+    from cli.demo_sets import with_examples
+    from resources.datasets import prepare_flights
+    from resources.endpoints import dagster_url, server_url
+
     demo_report.show_intention(settings, sets)
     watch = _Stopwatch()
-    with watch.step("raw data and the stack"):
+    with watch.step("raw data, Spark and Dagster"):
         prepare_flights(settings)
         settings = with_examples(settings, sets)
-        _start(settings)
+        _start(settings, "spark", "dagster")
     plan = _declared(settings)
     with watch.step("backfill through Dagster, one run per source"):
-        followers = _backfill(settings, plan, sets)
+        followers = _launched(settings, plan, sets)
+        # What streams and serves starts meanwhile.
+        _start(settings)
+        _follow(followers)
         demo_report.show_backfill(followers)
         _refuse_failures(followers)
     with watch.step("training sets"):
@@ -86,17 +99,30 @@ def demo(
         live = _live(settings, plan, sets)
     is_proven = demo_report.show_proven(followers, training, proofs, books, live)
     demo_report.show_seconds(watch.seconds)
-    _end(settings, sets, down=down)
-    if not is_proven:
-        raise typer.Exit(1)
+    if is_kept:
+        demo_report.show_next(settings, dagster_url(settings), server_url(settings), sets)
+    return is_proven
 
 
-def _start(settings: "Settings") -> None:
+@contextmanager
+def _stopping_at_the_end() -> Iterator[None]:
+    """Stop the stack, however the demo ends."""
+    from cli.stack import down
+    from resources.spark import forget_session
+
+    try:
+        yield
+    finally:
+        forget_session()
+        down()
+
+
+def _start(settings: "Settings", *parts: str) -> None:
     from cli.stack import up
 
     # The stack reads the environment, as it does for `millrace up` in a shell.
     os.environ["MILLRACE_VIEWS"] = os.pathsep.join(map(str, settings.views[1:]))
-    up()
+    up(list(parts))
 
 
 def _declared(settings: "Settings") -> "Plan":
@@ -108,7 +134,7 @@ def _declared(settings: "Settings") -> "Plan":
     return plan
 
 
-def _backfill(settings: "Settings", plan: "Plan", sets: "Sequence[DemoSet]") -> "list[RunFollower]":
+def _launched(settings: "Settings", plan: "Plan", sets: "Sequence[DemoSet]") -> "list[RunFollower]":
     from datetime import UTC, datetime
 
     from jobs.range_runs import RunFollower, launch, range_runs
@@ -123,7 +149,6 @@ def _backfill(settings: "Settings", plan: "Plan", sets: "Sequence[DemoSet]") -> 
         run = follower.run
         console.print(f"{run.source.name}: {len(run.assets)} assets x {len(run.days)} days")
         console.print(f"  {follower.url}", markup=False)
-    _follow(followers)
     return followers
 
 
@@ -238,16 +263,3 @@ def _live(settings: "Settings", plan: "Plan", sets: "Sequence[DemoSet]") -> "Liv
     )
     demo_live.show_live(proof)
     return proof
-
-
-def _end(settings: "Settings", sets: "Sequence[DemoSet]", *, down: bool) -> None:
-    from cli.demo_report import show_next
-    from cli.stack import down as stop
-    from resources.endpoints import dagster_url, server_url
-    from resources.spark import forget_session
-
-    if down:
-        forget_session()
-        stop()
-        return
-    show_next(settings, dagster_url(settings), server_url(settings), sets)

@@ -17,6 +17,8 @@ from resources.dagster_api import DagsterApi, Failed, Materialized, Note, range_
 from resources.reports import Days, parse_day
 
 _POLL_S = 0.5
+_LONGEST_POLL_S = 2.0
+_SLOWER = 1.1
 _SILENCE_S = 90.0
 
 
@@ -279,13 +281,16 @@ def follow(
 ) -> Iterator[RunFollower]:
     """Poll runs until all have ended, yielding each follower after each look at it.
 
+    A long run is looked at less often: each look costs the webserver as much as it costs Spark to
+    build a day or two.
+
     A webserver that is silent for a while is waited for: its supervisor restarts it, and the
     runs do not need it.
 
     Raises:
         EngineUnavailable: it stayed silent for 90 s.
     """
-    heard = clock()
+    heard, pause_s = clock(), _POLL_S
     while open_runs := [f for f in followers if not f.is_finished]:
         for follower in open_runs:
             try:
@@ -297,4 +302,5 @@ def follow(
                 heard = clock()
                 yield follower
         if not all(f.is_finished for f in open_runs):
-            sleep(_POLL_S)
+            sleep(pause_s)
+            pause_s = min(pause_s * _SLOWER, _LONGEST_POLL_S)

@@ -6,11 +6,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
+import psutil
 import pytest
 
 from millrace.errors import EngineError
@@ -100,10 +101,29 @@ def running_dagster(root: Path, module: str, env: Mapping[str, str]) -> Iterator
             wait_for("code location", lambda: api.reload() is None or None)
             yield api
     finally:
-        for process in reversed(processes):
+        _stop(processes)
+
+
+def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Ask the programs and all they started to end; after some seconds do not ask any more.
+
+    A code server waits half a minute for the server it started, unless that is told as well.
+    """
+    started = [p for one in processes if one.poll() is None for p in _with_children(one.pid)]
+    for process in started:
+        with suppress(psutil.NoSuchProcess):
             process.terminate()
-        for process in processes:
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
+    _, left = psutil.wait_procs(started, timeout=10)
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    for one in processes:
+        one.wait()
+
+
+def _with_children(pid: int) -> list[psutil.Process]:
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
