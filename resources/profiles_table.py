@@ -1,7 +1,8 @@
 """``profiles/<table>``: what is known of each day of a table, and what its checks found.
 
 One row per day and column, and one with ``column`` null for the day as a whole; a day is replaced
-as one. Written by delta-rs alone.
+as one. Written by delta-rs alone, and not partitioned: a day is a few kilobytes and weeks are read at
+a time, so a file for each costs five times as much. (A table that is partitioned stays so.)
 """
 
 import hashlib
@@ -72,7 +73,6 @@ def write_profiles(settings: Settings, table: str, days: Sequence[StoredDay]) ->
         _arrow([row for day in days for row in _rows(day)]),
         mode="overwrite",
         predicate=day_predicate([day.profile.day for day in days]),
-        partition_by=["event_date"],
     )
 
 

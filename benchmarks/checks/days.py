@@ -1,7 +1,7 @@
 """The real tables as days, their profiles and the rules that every source has by default."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ class Dataset:
 
     Attributes:
         days: rows of each day that has any, in order of event time.
+        null_keys: events of each day that have no key, and so are not among ``days``.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Dataset:
     shape: TableShape
     rules: tuple[Rule, ...]
     days: Mapping[date, pa.Table]
+    null_keys: Mapping[date, int] = field(default_factory=dict)
 
     @property
     def all_days(self) -> list[date]:
@@ -60,9 +62,11 @@ class Dataset:
         partials = Partials(self.shape)
         for table in self.days.values():
             partials.add(table)
-        return partials.profiles(
-            self.all_days, {d: {"dead_letters": 0, "null_keys": 0} for d in self.all_days}
-        )
+        # These files hold no event that would be refused.
+        counts = {
+            d: {"dead_letters": 0, "null_keys": self.null_keys.get(d, 0)} for d in self.all_days
+        }
+        return partials.profiles(self.all_days, counts)
 
 
 def read_plan(example: str) -> Plan:

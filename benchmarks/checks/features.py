@@ -32,6 +32,7 @@ def _features(data: Path, view: ViewPlan) -> Dataset:
         table = table.set_column(place, column.name, values)
     if view.filter is not None:
         table = table.filter(evaluate_column(view.filter, table))
+    events_by_day = split_by_day(table, source.event_time)
     for key in view.join_keys:
         table = table.filter(pc.is_valid(table[key]))
     times = table[source.event_time].cast(pa.timestamp("ms")).cast(pa.int64())
@@ -51,6 +52,8 @@ def _features(data: Path, view: ViewPlan) -> Dataset:
         rows.num_columns - 1, "event_time", times.cast(pa.timestamp("ms", "UTC"))
     )
     shape = view_shape(view, "v1")
-    return Dataset(
-        shape.table, "event_time", shape, check_rules(view), split_by_day(named, "event_time")
-    )
+    days = split_by_day(named, "event_time")
+    null_keys = {
+        d: t.num_rows - (days[d].num_rows if d in days else 0) for d, t in events_by_day.items()
+    }
+    return Dataset(shape.table, "event_time", shape, check_rules(view), days, null_keys)

@@ -220,6 +220,76 @@ def test_what_the_build_counted_is_judged_and_unknown_if_it_did_not_count() -> N
     assert judged("null_keys", day=day, max=5).verdict == "passed"
 
 
+def counting(*counts: int, rows: int = 960) -> tuple[DayProfile, ...]:
+    """Return the latest days of the history with so many refused events each."""
+    days = HISTORY[-len(counts) :] if counts else ()
+    return tuple(
+        replace(day, rows=rows, counts={"dead_letters": count})
+        for day, count in zip(days, counts, strict=True)
+    )
+
+
+def refused(count: int, history: tuple[DayProfile, ...], **arguments: Any) -> Finding:
+    day = replace(USUAL, counts={"dead_letters": count})
+    return judged("dead_letters", day=day, history=history, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("usual", "count", "verdict"),
+    [
+        ([0] * 28, 0, "passed"),
+        ([0] * 28, 5, "passed"),  # five of a thousand may be chance
+        ([0] * 28, 30, "failed"),
+        ([240, 260, 230, 250] * 7, 245, "passed"),  # a fifth is what is usual here
+        ([240, 260, 230, 250] * 7, 0, "passed"),  # fewer is no failure
+        ([240, 260, 230, 250] * 7, 480, "failed"),
+        ([2_000] * 28, 2_000, "passed"),  # two of three, every day
+    ],
+)
+def test_a_share_of_events_is_refused_that_is_usual(
+    usual: list[int], count: int, verdict: str
+) -> None:
+    finding = refused(count, counting(*usual))
+    assert finding.verdict == verdict
+    assert finding.value == count / (960 + count)
+    assert (finding.n, finding.baseline_days) == (960 + count, 28)
+
+
+def test_refused_events_are_told_as_share_and_number() -> None:
+    assert refused(96, counting(*[0] * 28), tolerance=0.005).reason == (
+        "9.09% of events; expected at most 0.50% of events; 96 of 1,056 events"
+    )
+
+
+def test_a_tolerance_and_spreads_may_be_declared_for_what_was_refused() -> None:
+    usual = counting(*[90, 100, 110, 100] * 7)
+    assert refused(200, usual, tolerance=0.0, spreads=3).verdict == "failed"
+    assert refused(200, usual, tolerance=0.1).verdict == "passed"
+    assert refused(200, usual, spreads=20).verdict == "passed"
+
+
+@pytest.mark.parametrize("days", [0, 3])
+def test_without_history_only_most_of_the_events_refused_are_too_many(days: int) -> None:
+    history = counting(*[0] * days)
+    few = refused(400, history)
+    assert (few.verdict, few.value) == ("unknown", None)
+    assert few.reason == f"{days} earlier days with rows, 7 are needed"
+    most = refused(1_000, history)
+    assert (most.verdict, most.high) == ("failed", 0.5)
+    assert most.reason.startswith("51.02% of events; expected at most 50.00% of events")
+
+
+def test_days_that_did_not_count_say_nothing_of_what_is_usual() -> None:
+    assert refused(5, HISTORY).reason == "0 earlier days counted them, 7 are needed"
+
+
+def test_a_day_whose_every_event_was_refused_fails() -> None:
+    day = replace(day_of(TODAY, 1, rows=0), counts={"dead_letters": 50})
+    assert judged("dead_letters", day=day, history=counting(*[0] * 28)).value == 1.0
+    empty = replace(day, counts={"dead_letters": 0})
+    assert judged("dead_letters", day=empty).reason == "the day has no events"
+
+
 def test_an_expectation_is_not_judged_here() -> None:
     rule = Rule("expectation", "expectation", None, {}, "error")
     assert judge_day(HISTORY[-1], HISTORY, [rule]) == ()

@@ -13,7 +13,7 @@ from millrace.plan import Column
 from millrace.quality import sketches
 from millrace.quality.partial import Partials, TableShape
 from millrace.quality.profile import ROW_TYPES, ColumnProfile, DayProfile
-from millrace.quality.sketches import Identities, hash_bytes, hash_numbers, largest_of, smallest_of
+from millrace.quality.sketches import Identities, hash_bytes, hash_numbers, tails_of
 from millrace.types import BOOL, BYTES, FLOAT64, INT64, STRING, TIMESTAMP, decimal
 
 DAY = date(2024, 3, 5)
@@ -185,8 +185,9 @@ def test_texts_hash_alike_wherever_they_lie() -> None:
 @pytest.mark.parametrize("rows", [0, 3, 64, 65, 1_024, 5_000])
 def test_the_extremes_are_those_of_sorting(rows: int) -> None:
     values = np.random.default_rng(rows).integers(-50, 50, rows).astype(np.float64)
-    assert largest_of(values, 64).tolist() == np.sort(values)[-64:].tolist()
-    assert smallest_of(values, 64).tolist() == np.sort(values)[:64].tolist()
+    smallest, largest = tails_of(values, 64)
+    assert smallest.tolist() == np.sort(values)[:64].tolist()
+    assert largest.tolist() == np.sort(values)[-64:].tolist()
 
 
 def test_without_the_extra_the_message_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

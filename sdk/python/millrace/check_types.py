@@ -67,9 +67,15 @@ CHECK_TYPES: Mapping[str, CheckType] = MappingProxyType(
             {"max_age": "duration", "tolerance": "duration", **_BASELINE},
         ),
         "null_keys": CheckType(
-            "events that belong to nobody, a join key being null", "table", {"max": "count"}
+            "events that belong to nobody, a join key being null",
+            "table",
+            {"max": "count", "tolerance": "share", **_BASELINE},
         ),
-        "dead_letters": CheckType("events that were refused", "table", {"max": "count"}),
+        "dead_letters": CheckType(
+            "events that were refused",
+            "table",
+            {"max": "count", "tolerance": "share", **_BASELINE},
+        ),
         "uniqueness": CheckType(
             "share of rows that another row repeats",
             "table",

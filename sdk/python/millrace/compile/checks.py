@@ -135,7 +135,7 @@ def _source_defaults(source: SourcePlan) -> Iterator[Rule]:
     yield _rule("volume", None, "warn", tolerance=0.5)
     yield _rule("completeness", None, "error", max=0)
     yield _rule("freshness", None, "warn", tolerance_ms=HOUR_MS)
-    yield _rule("dead_letters", None, "warn", max=0)
+    yield _rule("dead_letters", None, "warn", tolerance=0.005)
     # Where rows have no id, equal rows happen; how many is a matter of habit.
     limit = {"tolerance": 0.1} if source.event_id is None else {"max": 0.0}
     yield _rule("uniqueness", None, "error", **limit)
@@ -169,8 +169,8 @@ def _view_defaults(view: ViewPlan) -> Iterator[Rule]:
     yield _rule("rows", None, "warn", min=1)
     yield _rule("volume", None, "warn", tolerance=0.5)
     yield _rule("completeness", None, "warn", max=0)
-    yield _rule("null_keys", None, "warn", max=0)
-    yield _rule("dead_letters", None, "warn", max=0)
+    yield _rule("null_keys", None, "warn", tolerance=0.02)
+    yield _rule("dead_letters", None, "warn", tolerance=0.005)
     if view.freshness_ms is not None:
         yield _rule("freshness", None, "error", max_age_ms=view.freshness_ms)
     yield _rule("uniqueness", None, "warn", tolerance=0.1)

@@ -1,12 +1,11 @@
 """Which earlier days a day is compared with, and what is usual among them."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import cached_property
+from statistics import median
 from typing import Any
-
-import numpy as np
 
 from millrace.quality.profile import ColumnProfile, DayProfile
 
@@ -48,6 +47,9 @@ class Baseline:
 
     days: tuple[DayProfile, ...]
     weekdays: tuple[DayProfile, ...]
+    _asked: dict[str, tuple[tuple[ColumnProfile, ...], ...]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def is_enough(self) -> bool:
@@ -60,23 +62,25 @@ class Baseline:
         same = tuple(d for d in self.weekdays if d.rows)
         return same if len(same) >= FEWEST_WEEKDAYS else self.days
 
-    @property
+    @cached_property
     def groups(self) -> tuple[tuple[DayProfile, ...], ...]:
         """All days, and the same weekdays if there are enough: unusual is what is so in both."""
         return (self.days,) if self.similar is self.days else (self.days, self.similar)
 
-    def columns(self, name: str) -> tuple[ColumnProfile, ...]:
-        """Return the column's profiles of the days that have a value in it."""
-        return _columns(self.days, name)
-
     def column_groups(self, name: str) -> tuple[tuple[ColumnProfile, ...], ...]:
-        """Return ``columns`` of each of the ``groups`` that has any."""
-        return tuple(found for days in self.groups if (found := _columns(days, name)))
+        """Return the column's profiles of the days that have a value in it.
+
+        Of each of the ``groups`` that has any: there may be none at all.
+        """
+        if name not in self._asked:
+            found = (_filled(days, name) for days in self.groups)
+            self._asked[name] = tuple(columns for columns in found if columns)
+        return self._asked[name]
 
 
-def _columns(days: Iterable[DayProfile], name: str) -> tuple[ColumnProfile, ...]:
-    found = (day.columns.get(name) for day in days)
-    return tuple(c for c in found if c is not None and c.values)
+def _filled(days: Iterable[DayProfile], name: str) -> tuple[ColumnProfile, ...]:
+    found = [day.columns.get(name) for day in days]
+    return tuple([c for c in found if c is not None and c.values])
 
 
 def baseline_of(day: date, history: Sequence[DayProfile], arguments: Mapping[str, Any]) -> Baseline:
@@ -84,17 +88,17 @@ def baseline_of(day: date, history: Sequence[DayProfile], arguments: Mapping[str
 
     Args:
         day: the day to judge; it and later days are used only if the rule names them.
-        history: profiles of days that were not held back, in any order.
+        history: profiles of days that were not held back, ascending.
         arguments: of the rule. ``baseline: {start, end}`` (ISO days, the end exclusive) names the
             days; ``settled`` (ISO day) leaves out days before it.
     """
     named = arguments.get("baseline")
-    settled = arguments.get("settled", "")
     if named is not None:
-        candidates = [d for d in history if named["start"] <= d.day.isoformat() < named["end"]]
+        first, end = date.fromisoformat(named["start"]), date.fromisoformat(named["end"])
     else:
-        candidates = [d for d in history if d.day < day and d.day.isoformat() >= settled]
-    candidates.sort(key=lambda d: d.day)
+        settled = arguments.get("settled")
+        first, end = date.fromisoformat(settled) if settled else date.min, day
+    candidates = [d for d in history if first <= d.day < end]
     filled = [d for d in candidates if d.rows]
     same = [d for d in candidates if d.day.weekday() == day.weekday()]
     if named is None:
@@ -116,14 +120,14 @@ def usual(values: Sequence[float], tolerance: float, spreads: float) -> Limits:
     deviations from it, whichever is more, and include what was seen before: from fourteen values
     on without the single highest and lowest, so that one odd day does not blind the rule.
     """
-    array = np.sort(np.asarray(values, np.float64))
-    median = float(np.median(array))
-    spread = _NORMAL_MAD * float(np.median(np.abs(array - median)))
+    ordered = sorted(values)
+    middle = median(ordered)
+    spread = _NORMAL_MAD * median([abs(value - middle) for value in ordered])
     width = max(tolerance, spreads * spread)
-    trimmed = array[1:-1] if len(array) >= _TRIMMED_FROM else array
-    low = min(median - width, float(trimmed[0]) - tolerance)
-    high = max(median + width, float(trimmed[-1]) + tolerance)
-    return Limits(low, high)
+    trimmed = ordered[1:-1] if len(ordered) >= _TRIMMED_FROM else ordered
+    return Limits(
+        min(middle - width, trimmed[0] - tolerance), max(middle + width, trimmed[-1] + tolerance)
+    )
 
 
 def wider(all_limits: Iterable[Limits]) -> Limits:

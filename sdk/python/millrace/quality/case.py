@@ -12,12 +12,16 @@ from millrace.quality.profile import ColumnProfile, DayProfile
 Words = Callable[[float], str]
 
 
+def _nothing() -> str:
+    return ""
+
+
 @dataclass(frozen=True)
 class Case:
     """A rule, the day to judge and the days to judge it by.
 
     Attributes:
-        history: all the days that may be used.
+        history: all the days that may be used, ascending.
         baseline: those of them that the rule chooses.
     """
 
@@ -67,13 +71,13 @@ class Case:
         n: int,
         words: Words,
         baseline_days: int = 0,
-        because: str = "",
+        because: Callable[[], str] = _nothing,
         histogram: Histogram | None = None,
     ) -> Finding:
-        """Return the finding of a value against limits; ``because`` is added to a failure."""
+        """Return the finding of a value against limits; ``because`` is asked if it failed."""
         passed = limits.hold(value)
         expected, actual = _expected(limits, words), words(value)
-        reason = "" if passed else f"{actual}; {expected}" + (f"; {because}" if because else "")
+        reason = "" if passed else "; ".join(filter(None, (actual, expected, because())))
         return Finding(
             rule=self.rule,
             verdict="passed" if passed else "failed",

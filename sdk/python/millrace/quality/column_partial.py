@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from heapq import nlargest
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,11 @@ from millrace.quality.sketches import (
     Registers,
     hll_estimate,
     hll_registers,
-    largest_of,
     new_kll,
     read_kll,
-    smallest_of,
+    tails_of,
 )
-from millrace.quality.values import Values
+from millrace.quality.values import DayValues
 
 _MOST_COUNTED = 8_192
 """More different values than this are counted no further: the rare half is dropped."""
@@ -41,22 +41,23 @@ class ColumnPartial:
         self.registers: Registers | None = None
         self.kll: Any = None
 
-    def add(self, values: Values) -> None:
-        """Add the values of one batch."""
+    def add(self, values: DayValues) -> None:
+        """Add some values of the day."""
         self.rows += values.rows
         self._add_counts(values.counts, is_whole=values.is_counted_whole)
-        if len(values.hashes):
+        if values.values:
             self._add_registers(hll_registers(values.hashes))
         numbers = values.numbers
         if not len(numbers):
-            self.values += len(values.hashes)
+            self.values += values.values
             return
         mean = float(numbers.mean())
-        self._add_moments(len(numbers), mean, float(np.square(numbers - mean).sum()))
+        steps = numbers - mean
+        self._add_moments(len(numbers), mean, float(steps @ steps))
         self.minimum = min(self.minimum, float(numbers.min()))
         self.maximum = max(self.maximum, float(numbers.max()))
         if self.kind == "number":
-            self._add_tails(numbers, numbers)
+            self._add_tails(*tails_of(numbers, MOST_TAIL))
         if self.kind in {"number", "text"}:
             if self.kll is None:
                 self.kll = new_kll()
@@ -103,18 +104,17 @@ class ColumnPartial:
         self.values = total
 
     def _add_tails(self, low: Numbers, high: Numbers) -> None:
-        if len(self.largest) == MOST_TAIL:
-            low, high = low[low < self.smallest[-1]], high[high > self.largest[0]]
-        self.smallest = smallest_of(np.concatenate([self.smallest, low]), MOST_TAIL)
-        self.largest = largest_of(np.concatenate([self.largest, high]), MOST_TAIL)
+        if len(self.smallest):
+            low, _ = tails_of(np.concatenate([self.smallest, low]), MOST_TAIL)
+            _, high = tails_of(np.concatenate([self.largest, high]), MOST_TAIL)
+        self.smallest, self.largest = low, high
 
     def profile(self, column: str) -> ColumnProfile:
         """Return the finished profile."""
         has_numbers = self.values > 0 and bool(np.isfinite(self.minimum))
         # Numbers are counted only while they are few; of texts the most frequent always tell.
         is_listed = self.is_counted or self.kind == "text"
-        ranked = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))
-        top = ranked[:MOST_TOP] if is_listed else []
+        top = self._most_frequent() if is_listed else []
         return ColumnProfile(
             column=column,
             kind=self.kind,
@@ -132,6 +132,11 @@ class ColumnPartial:
             kll=None if self.kll is None else bytes(self.kll.serialize()),
             hll=None if self.registers is None else self.registers.tobytes(),
         )
+
+    def _most_frequent(self) -> list[tuple[str, int]]:
+        least = min(nlargest(MOST_TOP, self.counts.values()), default=0)
+        frequent = [item for item in self.counts.items() if item[1] >= least]
+        return sorted(frequent, key=lambda item: (-item[1], item[0]))[:MOST_TOP]
 
     def document(self) -> dict[str, Any]:
         """Return the state in plain values and arrays, for ``from_document``."""

@@ -32,8 +32,8 @@ class Bins:
 
     labels: tuple[str, ...]
 
-    def count(self, column: ColumnProfile) -> Counts:
-        """Return the values of a day in each bin; they add up to its rows."""
+    def count(self, columns: Sequence[ColumnProfile]) -> Counts:
+        """Return the values of days (rows) in each bin (columns); a row adds up to its rows."""
         raise NotImplementedError
 
 
@@ -50,18 +50,18 @@ class NumberBins(Bins):
         self.cuts = [*below, *(c for c in cuts if c not in below), *above]
         self.labels = (*_interval_labels(self.cuts, lowest), "null")
 
-    def count(self, column: ColumnProfile) -> Counts:
-        """Return the values of a day in each bin; they add up to its rows."""
-        inner = np.zeros(len(self.cuts) + 1)
-        if column.kll is not None and self.cuts:
-            sketch = kept_kll(column.kll)
-            below = np.asarray(sketch.get_cdf(self.cuts, inclusive=True))
-            inner = below.copy()
-            inner[1:] -= below[:-1]
-        counts = np.empty(len(inner) + 1)
-        counts[:-1] = inner * column.values
-        counts[-1] = column.nulls
-        return counts
+    def count(self, columns: Sequence[ColumnProfile]) -> Counts:
+        """Return the values of days (rows) in each bin (columns); a row adds up to its rows."""
+        shares = np.array([self._shares_below(c) for c in columns])
+        values = np.array([[c.values] for c in columns])
+        nulls = np.array([[c.nulls] for c in columns])
+        return np.hstack([np.diff(shares, prepend=0.0) * values, nulls])
+
+    def _shares_below(self, column: ColumnProfile) -> Sequence[float]:
+        if column.kll is None or not self.cuts:
+            return [0.0] * (len(self.cuts) + 1)
+        shares: list[float] = kept_kll(column.kll).get_cdf(self.cuts, inclusive=True)
+        return shares
 
 
 class ValueBins(Bins):
@@ -73,16 +73,18 @@ class ValueBins(Bins):
             for value, count in column.top:
                 totals[value] = totals.get(value, 0) + count
         values = max(1, sum(c.values for c in baseline))
-        ranked = sorted(totals, key=lambda v: (-totals[v], v))[:_CATEGORIES]
-        self.values = [v for v in ranked if totals[v] >= _SMALLEST_CATEGORY * values]
+        frequent = [v for v in totals if totals[v] >= _SMALLEST_CATEGORY * values]
+        self.values = sorted(frequent, key=lambda v: (-totals[v], v))[:_CATEGORIES]
         self.covered = sum(totals[v] for v in self.values) / values
         self.labels = (*self.values, "other", "null")
 
-    def count(self, column: ColumnProfile) -> Counts:
-        """Return the values of a day in each bin; they add up to its rows."""
-        found = dict(column.top)
-        known = [float(found.get(v, 0)) for v in self.values]
-        return np.array([*known, column.values - sum(known), column.nulls])
+    def count(self, columns: Sequence[ColumnProfile]) -> Counts:
+        """Return the values of days (rows) in each bin (columns); a row adds up to its rows."""
+        return np.array([self._counts(c) for c in columns], np.float64)
+
+    def _counts(self, column: ColumnProfile) -> list[int]:
+        known = [column.counts.get(v, 0) for v in self.values]
+        return [*known, column.values - sum(known), column.nulls]
 
 
 def bins_of(baseline: Sequence[ColumnProfile]) -> Bins | None:
@@ -100,26 +102,31 @@ def bins_of(baseline: Sequence[ColumnProfile]) -> Bins | None:
     return None
 
 
-def hour_counts(day: DayProfile) -> Counts:
-    """Return a day's rows by hour of the event time."""
-    return np.asarray(day.hours, np.float64)
+def hour_counts(days: Sequence[DayProfile]) -> Counts:
+    """Return the rows of days (rows) by hour of the event time (columns)."""
+    return np.array([day.hours for day in days], np.float64)
 
 
-def psi(baseline: Counts, actual: Counts) -> float:
-    """Return the population stability index of two histograms of the same bins.
+def psi(baseline: Counts, actual: Counts) -> Counts:
+    """Return the population stability index of histograms of the same bins (the last axis).
 
-    >>> round(psi(np.array([50.0, 50.0]), np.array([50.0, 50.0])), 3)
+    >>> float(psi(np.array([50.0, 50.0]), np.array([50.0, 50.0])))
     0.0
     """
     p, q = _smoothed(baseline), _smoothed(actual)
-    return float(((q - p) * np.log(q / p)).sum())
+    distances: Counts = ((q - p) * np.log(q / p)).sum(axis=-1)
+    return distances
 
 
-def js(baseline: Counts, actual: Counts) -> float:
-    """Return the Jensen-Shannon divergence in bits: 0 for equal, 1 for disjoint."""
+def js(baseline: Counts, actual: Counts) -> Counts:
+    """Return the Jensen-Shannon divergence in bits: 0 for equal, 1 for disjoint.
+
+    The bins are the last axis.
+    """
     p, q = _smoothed(baseline), _smoothed(actual)
     m = (p + q) / 2
-    return float((p * np.log2(p / m)).sum() + (q * np.log2(q / m)).sum()) / 2
+    distances: Counts = (p * np.log2(p / m) + q * np.log2(q / m)).sum(axis=-1) / 2
+    return distances
 
 
 def psi_by_chance(baseline: Counts, actual: Counts) -> float:
@@ -141,17 +148,18 @@ def histogram(labels: Sequence[str], baseline: Counts, actual: Counts) -> Histog
 
 
 def _smoothed(counts: Counts) -> Counts:
-    smoothed: Counts = (counts + _HALF) / (counts.sum() + _HALF * len(counts))
+    totals = counts.sum(axis=-1, keepdims=True)
+    smoothed: Counts = (counts + _HALF) / (totals + _HALF * counts.shape[-1])
     return smoothed
 
 
 def _pooled_quantiles(baseline: Sequence[ColumnProfile], ranks: Sequence[float]) -> list[float]:
     # Out of the days' own quantiles: to merge their sketches would be a matter of chance.
-    found = [c for c in baseline if c.grid]
+    found = [c for c in baseline if len(c.grid)]
     if not found:
         return []
     points = np.concatenate([c.grid for c in found])
-    weights = np.concatenate([np.full(len(c.grid), c.values / len(c.grid)) for c in found])
+    weights = np.repeat([c.values / len(c.grid) for c in found], len(found[0].grid))
     order = np.argsort(points, kind="stable")
     shares = np.cumsum(weights[order])
     places = np.searchsorted(shares, np.asarray(ranks) * shares[-1])

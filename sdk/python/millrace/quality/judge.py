@@ -1,7 +1,9 @@
 """Judge a day by its rules, against the days before it."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from operator import attrgetter
 from types import MappingProxyType
 
 from millrace.compile.checks import Rule
@@ -54,14 +56,18 @@ def judge_day(
     """
     # However much is given, a day is judged by the same days, alone or in a long backfill.
     oldest = profile.day - timedelta(days=HISTORY_DAYS)
-    recent = [day for day in history if oldest <= day.day < profile.day]
+    by_day = attrgetter("day")
+    ascending = sorted(history, key=by_day)
+    first, end = (bisect_left(ascending, day, key=by_day) for day in (oldest, profile.day))
+    recent = ascending[first:end]
     baselines: dict[str, Baseline] = {}
     findings = []
     for rule in rules:
         if rule.type not in MEASURES:
             continue
-        days = history if "baseline" in rule.arguments else recent
-        choice = repr([rule.arguments.get(name) for name in ("baseline", "settled")])
+        named, settled = rule.arguments.get("baseline"), rule.arguments.get("settled")
+        days = recent if named is None else ascending
+        choice = f"{named} {settled}"
         if choice not in baselines:
             baselines[choice] = baseline_of(profile.day, days, rule.arguments)
         findings.append(MEASURES[rule.type](Case(rule, profile, days, baselines[choice])))

@@ -1,8 +1,10 @@
 """How rules of one column are measured: nulls, range, values, constancy."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
-from math import exp, log, sqrt
+from math import exp, log, log1p
+from statistics import fmean, median
 
 import numpy as np
 
@@ -10,16 +12,14 @@ from millrace.quality.baseline import Limits, usual, wider
 from millrace.quality.case import Case
 from millrace.quality.finding import Finding
 from millrace.quality.profile import ColumnProfile
+from millrace.quality.shares import share_limits
 
-SHARE_SPREADS = 6.0
 CARDINALITY_SPREADS = 6.0
 
-_NOISE = 5.0
 _FEWEST_VALUES = 20
 _FEWEST_OUTSIDE = 3
 _EVEN = 1e-4
 _GROWING = 0.8
-_SURELY_OTHERS = 40
 _WARM_UP_DAYS = 14
 _MOST_NAMED = 5
 _OFTEN = 0.9
@@ -39,7 +39,7 @@ def null_rate(case: Case) -> Finding:
         [c.null_rate for d in days if (c := d.columns.get(column.column)) and c.rows]
         for days in case.baseline.groups
     ]
-    limits = _share_limits(case, groups, n=column.rows, default=0.02)
+    limits = share_limits(case, groups, n=column.rows, default=0.02)
     return case.judged(
         column.null_rate, limits, n=column.rows, words=_nulls, baseline_days=len(groups[0])
     )
@@ -56,7 +56,10 @@ def value_range(case: Case) -> Finding:
         return _outside(case, column, outside, 0, f"allowed: {_interval(low, high)}", 0)
     if reason := case.too_early():
         return case.unknown(reason, n=column.values)
-    past = case.baseline.columns(column.column)
+    groups = case.baseline.column_groups(column.column)
+    if not groups:
+        return case.unknown("no earlier day has values", n=column.values)
+    past = groups[0]
     if grows(past):
         return case.unknown("it grows from day to day, as a sequence does", n=column.values)
     low, high = reach(past)
@@ -82,7 +85,7 @@ def cardinality(case: Case) -> Finding:
     # Days of more rows have more values: compared are ratios to a power of the rows.
     past = groups[0]
     slope = _slope([log(c.values) for c in past], [log(max(1.0, c.distinct)) for c in past])
-    tolerance = float(np.log1p(case.argument("tolerance", 0.5)))
+    tolerance = log1p(case.argument("tolerance", 0.5))
     few = log((column.distinct + 2.0) / max(1.0, column.distinct))
     spreads = case.argument("spreads", CARDINALITY_SPREADS)
     found = wider(
@@ -112,8 +115,8 @@ def unseen(case: Case) -> Finding:
         return _unseen(case, share, names, limits, 0)
     if reason := case.too_early():
         return case.unknown(reason, n=column.values)
-    earlier = sorted((d for d in case.history if d.day < case.day.day), key=lambda d: d.day)
-    past = [c for d in earlier if (c := d.columns.get(column.column)) and c.values]
+    earlier = (d.columns.get(column.column) for d in case.history if d.day < case.day.day)
+    past = [c for c in earlier if c is not None and c.values]
     if not column.top_is_complete or not all(c.top_is_complete for c in past):
         return case.unknown("too many different values to list", n=column.values)
     known: set[str] = set()
@@ -121,7 +124,7 @@ def unseen(case: Case) -> Finding:
     for number, one in enumerate(past):
         if number >= min(_WARM_UP_DAYS, len(past) // 2):
             shares.append(_strange(one, known)[0])
-        known.update(v for v, _ in one.top)
+        known.update(one.counts)
     share, names = _strange(column, known)
     if "max" in case.rule.arguments:
         limits = Limits(None, case.argument("max"))
@@ -151,7 +154,7 @@ def frozen(case: Case) -> Finding:
     ]
     if not groups or not groups[0]:
         return case.unknown("no earlier day has values enough", n=column.values)
-    limits = _share_limits(case, groups, n=column.values, default=0.25)
+    limits = share_limits(case, groups, n=column.values, default=0.25)
     return case.judged(
         share, limits, n=column.values, words=_one_value, baseline_days=len(groups[0])
     )
@@ -169,18 +172,18 @@ def grows(past: Sequence[ColumnProfile]) -> bool:
 
 def reach(past: Sequence[ColumnProfile]) -> tuple[float, float]:
     """Return between which values the baseline days lie, widened by how much their ends vary."""
-    lows = np.array([c.smallest[0] for c in past if c.smallest])
-    highs = np.array([c.largest[-1] for c in past if c.largest])
-    bulk = max(float(np.median(highs) - np.median(lows)), 0.0)
-    low = float(lows.min()) - max(float(np.median(lows) - lows.min()), 0.1 * bulk)
-    high = float(highs.max()) + max(float(highs.max() - np.median(highs)), 0.1 * bulk)
-    return low, high
+    lows = [c.smallest[0] for c in past if c.smallest]
+    highs = [c.largest[-1] for c in past if c.largest]
+    lowest, usual_low = min(lows), median(lows)
+    highest, usual_high = max(highs), median(highs)
+    margin = 0.1 * max(usual_high - usual_low, 0.0)
+    return lowest - max(usual_low - lowest, margin), highest + max(highest - usual_high, margin)
 
 
 def count_outside(column: ColumnProfile, low: float | None, high: float | None) -> int:
     """Count the values outside an inclusive range: exact up to 64 on each side."""
-    below = 0 if low is None else sum(v < low for v in column.smallest)
-    above = 0 if high is None else sum(v > high for v in column.largest)
+    below = 0 if low is None else bisect_left(column.smallest, low)
+    above = 0 if high is None else len(column.largest) - bisect_right(column.largest, high)
     return min(below + above, column.values)
 
 
@@ -194,7 +197,7 @@ def _outside(
         n=column.values,
         words=lambda v: f"{v:.0f} values outside",
         baseline_days=days,
-        because=f"{said}; found {_interval(column.minimum, column.maximum)}",
+        because=lambda: f"{said}; found {_interval(column.minimum, column.maximum)}",
     )
 
 
@@ -206,41 +209,21 @@ def _unseen(case: Case, share: float, names: Sequence[str], limits: Limits, days
         n=column.values if column else 0,
         words=lambda v: f"{v:.2%} of values are new",
         baseline_days=days,
-        because=f"new: {', '.join(map(repr, names[:_MOST_NAMED]))}",
+        because=lambda: f"new: {', '.join(map(repr, names[:_MOST_NAMED]))}",
     )
 
 
 def _strange(column: ColumnProfile, known: set[str]) -> tuple[float, list[str]]:
-    strange = [(v, n) for v, n in column.top if v not in known]
-    return sum(n for _, n in strange) / column.values, [v for v, _ in strange]
-
-
-def _share_limits(
-    case: Case, groups: Sequence[Sequence[float]], *, n: int, default: float
-) -> Limits:
-    spreads = case.argument("spreads", SHARE_SPREADS)
-    found = []
-    for past in groups:
-        if not past:
-            continue
-        middle, most = float(np.median(past)), max(past)
-        noise = _NOISE * sqrt(max(middle * (1 - middle), 1 / n) / n)
-        # What varied may vary twice as far; what never did may not.
-        tolerance = max(case.argument("tolerance", default), noise, 2 * (most - middle))
-        high = usual(past, tolerance, spreads).high or 0.0
-        if (1 - most) * n >= _SURELY_OTHERS:
-            # So many others never fail to come: half way to all of one kind is too far.
-            high = min(high, (1 + most) / 2)
-        found.append(Limits(None, high))
-    return wider(found)
+    strange = [value for value in column.counts if value not in known]
+    return sum(column.counts[value] for value in strange) / column.values, strange
 
 
 def _slope(x: Sequence[float], y: Sequence[float]) -> float:
-    spread = float(np.var(x))
-    if spread < _EVEN:
+    steps = np.asarray(x) - fmean(x)
+    spread = float(steps @ steps)
+    if spread < _EVEN * len(x):
         return 0.0
-    slope = float(np.cov(x, y, bias=True)[0, 1]) / spread
-    return min(1.0, max(0.0, slope))
+    return min(1.0, max(0.0, float(steps @ (np.asarray(y) - fmean(y))) / spread))
 
 
 def _as_text(value: object) -> str:

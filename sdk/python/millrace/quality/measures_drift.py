@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from math import exp, log, sqrt
+from math import exp, log, log1p, sqrt
 
 import numpy as np
 
@@ -32,7 +32,7 @@ _TIMES_CHANCE = 4.0
 _STANDARD_ERRORS = 6.0
 _HOURS = tuple(f"{hour:02d}:00" for hour in range(24))
 
-_DISTANCES: dict[str, tuple[Callable[[Counts, Counts], float], ...]] = {
+_DISTANCES: dict[str, tuple[Callable[[Counts, Counts], Counts], Callable[..., float]]] = {
     "psi": (psi, psi_by_chance),
     "js": (js, js_by_chance),
 }
@@ -71,8 +71,8 @@ def _distance(
         bins = bins_of(past)
         if bins is None:
             return case.unknown(f"values of {column.column} are not compared", n=column.values)
-        days = [bins.count(c) for c in past]
-        found = _of_counts(case, bins.labels, days, bins.count(column))
+        counts = bins.count([*past, column])
+        found = _of_counts(case, bins.labels, counts[:-1], counts[-1])
         if found.verdict == "passed":
             break
     return found or case.unknown("no earlier day has values", n=column.values)
@@ -81,35 +81,33 @@ def _distance(
 def _of_hours(case: Case) -> Finding:
     found = None
     for group in case.baseline.groups:
-        days = [hour_counts(d) for d in group]
-        found = _of_counts(case, _HOURS, days, hour_counts(case.day))
+        counts = hour_counts([*group, case.day])
+        found = _of_counts(case, _HOURS, counts[:-1], counts[-1])
         if found.verdict == "passed":
             break
     return found or case.unknown("no earlier day has rows", n=case.day.rows)
 
 
-def _of_counts(
-    case: Case, labels: Sequence[str], days: Sequence[Counts], actual: Counts
-) -> Finding:
+def _of_counts(case: Case, labels: Sequence[str], days: Counts, actual: Counts) -> Finding:
     metric = case.argument("metric", "psi")
     distance, by_chance = _DISTANCES[metric]
-    total = np.sum(days, axis=0)
+    total = days.sum(axis=0)
     chance = by_chance(total, actual)
     limit = max(case.argument("max", _MAX[metric]), _TIMES_CHANCE * chance)
     if case.rule.is_default or "spreads" in case.rule.arguments:
         # Days that differ among themselves say how far a day may lie from all of them. Each is
         # held against the others: against a sum with itself in it, it would look too close.
-        own = [distance(total - one, one) for one in days]
+        own = distance(total - days, days).tolist()
         spreads = case.argument("spreads", DISTANCE_SPREADS)
         limit = max(limit, usual(own, 0.0, spreads).high or 0.0)
-    value = distance(total, actual)
+    value = float(distance(total, actual))
     return _graver(case, value, limit).judged(
         value,
         Limits(None, limit),
         n=int(actual.sum()),
         words=lambda v: f"{metric} {v:.3f}",
         baseline_days=len(days),
-        because=f"by chance {chance:.3f}; {_most_moved(labels, total, actual)}",
+        because=lambda: f"by chance {chance:.3f}; {_most_moved(labels, total, actual)}",
         histogram=histogram(labels, total, actual),
     )
 
@@ -143,14 +141,14 @@ def _mean(case: Case, column: ColumnProfile, groups: Sequence[Sequence[ColumnPro
         n=column.values,
         words=lambda v: f"{what} {v:.5g}",
         baseline_days=len(groups[0]),
-        because=f"{effect:+.2f} standard deviations from {mean:.5g}",
+        because=lambda: f"{effect:+.2f} standard deviations from {mean:.5g}",
     )
 
 
 def _variance(
     case: Case, column: ColumnProfile, groups: Sequence[Sequence[ColumnProfile]]
 ) -> Finding:
-    tolerance = float(np.log1p(case.argument("tolerance", 0.5)))
+    tolerance = log1p(case.argument("tolerance", 0.5))
     spreads = case.argument("spreads", VARIANCE_SPREADS)
     logs = [[log(c.variance) for c in past if c.variance] for past in groups]
     if not logs[0]:

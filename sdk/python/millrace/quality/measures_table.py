@@ -6,23 +6,24 @@ import numpy as np
 import numpy.typing as npt
 
 from millrace.durations import DAY_MS, HOUR_MS
-from millrace.quality.baseline import Limits, series, usual, wider
+from millrace.quality.baseline import FEWEST_DAYS, Limits, series, usual, wider
 from millrace.quality.case import Case
 from millrace.quality.finding import Finding
 from millrace.quality.profile import ColumnProfile, DayProfile
+from millrace.quality.shares import SHARE_SPREADS, share_limits
 
 VOLUME_SPREADS = 5.0
 HOUR_SPREADS = 6.0
 EMPTY_TOLERANCE = 0.2
 EMPTY_SPREADS = 6.0
 FRESHNESS_SPREADS = 5.0
-SHARE_SPREADS = 6.0
 
 _FEWEST_ROWS = 20.0
 _FEWEST_FOR_HOURS = 21
 _ALMOST_EMPTY = 0.1
 _COPIED_ROWS = 20
 _FEWEST_TELLING = 2
+_MOST = 0.5
 
 
 def rows(case: Case) -> Finding:
@@ -84,7 +85,7 @@ def completeness(case: Case) -> Finding:
             n=int(sure.sum()),
             words=lambda v: f"{v:.0f} hours without rows",
             baseline_days=len(counts),
-            because=f"missing: {names} UTC",
+            because=lambda: f"missing: {names} UTC",
         )
     return _empty_hours(case, same)
 
@@ -122,7 +123,7 @@ def freshness(case: Case) -> Finding:
         n=case.day.rows,
         words=lambda ms: f"{ms / HOUR_MS:.2f} h before midnight",
         baseline_days=len(case.baseline.days),
-        because="the newest event is older than is usual at the end of a day",
+        because=lambda: "the newest event is older than is usual at the end of a day",
     )
 
 
@@ -149,12 +150,42 @@ def uniqueness(case: Case) -> Finding:
 
 
 def counted(case: Case) -> Finding:
-    """Judge what the build counted beside the rows: ``null_keys``, ``dead_letters``."""
-    value = case.day.counts.get(case.rule.type)
-    if value is None:
+    """Judge what the build counted beside the rows: ``null_keys``, ``dead_letters``.
+
+    Without a ``max``, their share of all events is held against the usual one; where too little is
+    known of that, more than half of the events fail all the same.
+    """
+    count = case.day.counts.get(case.rule.type)
+    if count is None:
         return case.unknown("the build did not count them")
-    limits = Limits(None, case.argument("max", 0))
-    return case.judged(value, limits, n=case.day.rows, words=lambda v: f"{v:.0f} events")
+    if "max" in case.rule.arguments:
+        limits = Limits(None, case.argument("max"))
+        return case.judged(count, limits, n=case.day.rows, words=lambda v: f"{v:.0f} events")
+    share, events = _counted_share(case.day, case.rule.type), case.day.rows + count
+    if share is None:
+        return case.unknown("the day has no events")
+    groups = [
+        series(days, lambda day: _counted_share(day, case.rule.type))
+        for days in case.baseline.groups
+    ]
+    reason = case.too_early()
+    if not reason and len(groups[0]) < FEWEST_DAYS:
+        reason = f"{len(groups[0])} earlier days counted them, {FEWEST_DAYS} are needed"
+    if reason and share <= _MOST:
+        return case.unknown(reason, n=events)
+    return case.judged(
+        share,
+        Limits(None, _MOST) if reason else share_limits(case, groups, n=events, default=0.02),
+        n=events,
+        words=lambda v: f"{v:.2%} of events",
+        baseline_days=0 if reason else len(groups[0]),
+        because=lambda: f"{count:,} of {events:,} events",
+    )
+
+
+def _counted_share(day: DayProfile, counted: str) -> float | None:
+    count = day.counts.get(counted)
+    return None if count is None or not day.rows + count else count / (day.rows + count)
 
 
 def is_copy(day: DayProfile, earlier: DayProfile) -> bool:

@@ -12,8 +12,10 @@ from datetime import date
 from functools import cached_property
 from typing import Any, Literal
 
+import numpy as np
+
 from millrace.errors import DataError
-from millrace.quality.sketches import kept_kll, mode_share
+from millrace.quality.sketches import Numbers, kept_kll, mode_share
 
 Kind = Literal["number", "text", "flag", "instant", "other"]
 
@@ -65,12 +67,12 @@ class ColumnProfile:
     kll: bytes | None = field(default=None, repr=False)
     hll: bytes | None = field(default=None, repr=False)
 
-    @property
+    @cached_property
     def values(self) -> int:
         """Values that are not null."""
         return self.rows - self.nulls
 
-    @property
+    @cached_property
     def null_rate(self) -> float:
         """Share of nulls; 0 without rows."""
         return self.nulls / self.rows if self.rows else 0.0
@@ -81,18 +83,23 @@ class ColumnProfile:
         return None if self.m2 is None or not self.values else self.m2 / self.values
 
     @cached_property
+    def counts(self) -> dict[str, int]:
+        """``top`` as a dictionary."""
+        return dict(self.top)
+
+    @cached_property
     def top_share(self) -> float:
         """Share of the most frequent value; within 2.5 % for numbers of many values."""
         if self.top:
             return self.top[0][1] / self.values
         if self.kind != "number" or not self.values:
             return 1.0 / max(1, self.values)
-        return mode_share(self.grid, _RANKS)
+        return mode_share(self.grid.tolist(), _RANKS)
 
     @cached_property
-    def grid(self) -> tuple[float, ...]:
+    def grid(self) -> Numbers:
         """Forty-one quantiles, from the smallest to the largest; empty without values."""
-        return self.quantiles(_RANKS)
+        return np.array(self.quantiles(_RANKS))
 
     def quantiles(self, ranks: Iterable[float]) -> tuple[float, ...]:
         """Return the values at ranks between 0 and 1 (rank error 1.3 %); empty without values.

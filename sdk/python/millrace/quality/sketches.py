@@ -5,6 +5,7 @@ Hashes are 64-bit and the same in every process, so summaries made apart can be 
 
 from collections.abc import Sequence
 from functools import lru_cache
+from math import isqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +23,6 @@ Registers = npt.NDArray[np.uint8]
 KLL_K = 200
 HLL_BITS = 12
 MOST_IDENTITIES = 1 << 17
-_SAMPLED = 16
 
 _REGISTERS = 1 << HLL_BITS
 _ALPHA = 0.7213 / (1 + 1.079 / _REGISTERS)
@@ -70,8 +70,8 @@ def _powers(base: np.uint64, count: int) -> Hashes:
 
 
 def join_hashes(left: Hashes, right: Hashes) -> Hashes:
-    """Return the hash of pairs, in order."""
-    return mix(left * np.uint64(3) + right)
+    """Return the hash of pairs, in order; ``right`` is spread evenly already."""
+    return left * _ODD + right
 
 
 def hll_registers(hashes: Hashes) -> Registers:
@@ -90,8 +90,9 @@ def hll_estimate(registers: Registers) -> float:
 
     Source: Flajolet and others, HyperLogLog (2007), with linear counting for few.
     """
-    zeros = int(np.count_nonzero(registers == 0))
-    raw = _ALPHA * _REGISTERS**2 / float(np.ldexp(1.0, -registers.astype(np.int64)).sum())
+    of_rank = np.bincount(registers, minlength=_REST_BITS + 2)
+    zeros = int(of_rank[0])
+    raw = _ALPHA * _REGISTERS**2 / float(of_rank @ np.ldexp(1.0, -np.arange(len(of_rank))))
     if raw <= 2.5 * _REGISTERS and zeros:
         return float(_REGISTERS * np.log(_REGISTERS / zeros))
     return raw
@@ -160,7 +161,7 @@ class Identities:
 
     def add(self, hashes: Hashes) -> None:
         """Count rows by the hashes of their identities."""
-        self._take(hashes, np.ones(len(hashes), np.int64))
+        self._take(*np.unique(hashes, return_counts=True))
 
     def merge(self, other: "Identities") -> None:
         """Add what another one counted."""
@@ -174,17 +175,19 @@ class Identities:
         return extra << self.level
 
     def _take(self, hashes: Hashes, counts: npt.NDArray[np.int64]) -> None:
-        joined = np.concatenate([self.hashes, hashes])
-        tally = np.concatenate([self.counts, counts])
+        """Add different identities, ascending, and the rows of each."""
+        if len(self.hashes):
+            joined = np.concatenate([self.hashes, hashes])
+            tally = np.concatenate([self.counts, counts])
+            hashes, place = np.unique(joined, return_inverse=True)
+            counts = np.bincount(place, weights=tally, minlength=len(hashes)).astype(np.int64)
         while True:
-            kept = joined <= np.uint64((1 << (64 - self.level)) - 1)
-            joined, tally = joined[kept], tally[kept]
-            unique, place = np.unique(joined, return_inverse=True)
-            if len(unique) <= MOST_IDENTITIES:
+            kept = np.searchsorted(hashes, np.uint64((1 << (64 - self.level)) - 1), side="right")
+            hashes, counts = hashes[:kept], counts[:kept]
+            if kept <= MOST_IDENTITIES:
                 break
             self.level += 1
-        self.hashes = unique
-        self.counts = np.bincount(place, weights=tally, minlength=len(unique)).astype(np.int64)
+        self.hashes, self.counts = hashes, counts
 
     def document(self) -> dict[str, Any]:
         """Return the state as arrays and numbers, for ``from_document``."""
@@ -199,20 +202,16 @@ class Identities:
         return made
 
 
-def largest_of(values: Numbers, count: int) -> Numbers:
-    """Return the largest values, ascending; at most ``count``."""
-    if len(values) > _SAMPLED * count:
-        # As many of a sample are as large as its own count-th largest: the rest is out.
-        sample = np.sort(values[:: len(values) // (_SAMPLED * count)])
-        values = values[values >= sample[-count]]
-    if len(values) > count:
-        values = np.partition(values, len(values) - count)[-count:]
-    return np.sort(values)
-
-
-def smallest_of(values: Numbers, count: int) -> Numbers:
-    """Return the smallest values, ascending; at most ``count``."""
-    return 0.0 - largest_of(-values, count)[::-1]
+def tails_of(values: Numbers, count: int) -> tuple[Numbers, Numbers]:
+    """Return the smallest and the largest values, both ascending; at most ``count`` of each."""
+    step = isqrt(len(values) // count)
+    if step > 1:
+        # As many of a sample are as far out as its own count-th: what lies between is out. With
+        # this step the sample and what is left are about as long.
+        sample = np.sort(values[::step])
+        values = values[(values <= sample[count - 1]) | (values >= sample[-count])]
+    ordered = np.sort(values)
+    return ordered[:count].copy(), ordered[-count:].copy()
 
 
 def mode_share(values: Sequence[float], ranks: Sequence[float]) -> float:

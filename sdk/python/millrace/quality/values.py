@@ -1,8 +1,9 @@
 """Arrow columns as what a profile adds up: numbers, hashes and counts of values."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,40 +14,103 @@ from millrace.quality.profile import MOST_TOP, Kind
 from millrace.quality.sketches import Hashes, Numbers, hash_bytes, hash_numbers, mix
 from millrace.types import DataType
 
-_SAMPLE = 2_000
+_SAMPLE = 250
 _MOST_COUNTED = 4_096
 _NULL = np.uint64(0x5851F42D4C957F2D)
 
 
 @dataclass(frozen=True)
-class Values:
-    """The values of one column in one batch.
+class DayValues:
+    """Some values of one column of one day.
 
     Attributes:
-        rows: rows of the batch, nulls among them.
+        rows: rows, nulls among them.
+        values: rows that are not null.
         numbers: of the values that are not null: themselves, lengths of texts, epoch milliseconds
-            of instants.
-        hashes: of the values that are not null.
+            of instants; empty for bytes.
+        hashes: of the values that are not null; equal ones may be there once only.
         counts: rows by value as text; None if there are too many values to be worth counting.
         is_counted_whole: False if ``counts`` holds only the most frequent values.
-        valid: which rows have a value; None for all.
     """
 
     rows: int
+    values: int
     numbers: Numbers
     hashes: Hashes
     counts: Mapping[str, int] | None
-    valid: npt.NDArray[np.bool_] | None = None
     is_counted_whole: bool = True
+
+
+class Values(Protocol):
+    """The values of one column in rows of several days."""
 
     @property
     def row_hashes(self) -> Hashes:
         """One hash per row; nulls have one of their own."""
-        if self.valid is None:
-            return self.hashes
-        spread = np.full(self.rows, _NULL, np.uint64)
-        spread[self.valid] = self.hashes
-        return spread
+
+    def day(self, rows: slice) -> DayValues:
+        """Return the values of the rows of one day."""
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """Numbers of any kind, one per row; ``valid`` says which are not null, None for all."""
+
+    numbers: Numbers
+    valid: npt.NDArray[np.bool_] | None
+    count: Callable[[Numbers], Mapping[str, int] | None]
+
+    @cached_property
+    def row_hashes(self) -> Hashes:
+        hashes = hash_numbers(self.numbers)
+        return hashes if self.valid is None else np.where(self.valid, hashes, _NULL)
+
+    def day(self, rows: slice) -> DayValues:
+        numbers, hashes = self.numbers[rows], self.row_hashes[rows]
+        length = len(numbers)
+        if self.valid is not None and not self.valid[rows].all():
+            numbers, hashes = numbers[self.valid[rows]], hashes[self.valid[rows]]
+        return DayValues(length, len(numbers), numbers, hashes, self.count(numbers))
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """Texts as places in a list of words, one per row; -1 for null."""
+
+    places: npt.NDArray[np.int64]
+    words: Any
+    lengths: Numbers
+    hashes: Hashes
+
+    @property
+    def row_hashes(self) -> Hashes:
+        # The place -1 is the last.
+        return np.append(self.hashes, _NULL)[self.places]
+
+    def day(self, rows: slice) -> DayValues:
+        places = self.places[rows]
+        known = places[places >= 0]
+        used, counts = np.unique(known, return_counts=True)
+        hashes = self.hashes[used]
+        is_whole = len(used) <= _MOST_COUNTED
+        if not is_whole:
+            most = np.argpartition(counts, -_MOST_COUNTED)[-_MOST_COUNTED:]
+            used, counts = used[most], counts[most]
+        counted = zip(self.words.take(pa.array(used)).to_pylist(), counts.tolist(), strict=True)
+        lengths = self.lengths[known]
+        return DayValues(len(places), len(known), lengths, hashes, dict(counted), is_whole)
+
+
+@dataclass(frozen=True)
+class _Others:
+    """Values that are only hashed."""
+
+    row_hashes: Hashes
+    valid: npt.NDArray[np.bool_]
+
+    def day(self, rows: slice) -> DayValues:
+        hashes = self.row_hashes[rows][self.valid[rows]]
+        return DayValues(rows.stop - rows.start, len(hashes), np.empty(0), hashes, None)
 
 
 def kind_of(data_type: DataType) -> Kind:
@@ -60,7 +124,10 @@ def kind_of(data_type: DataType) -> Kind:
 
 
 def read_values(column: Any, data_type: DataType) -> Values:
-    """Read a ``ChunkedArray`` or ``Array`` that can be cast to a type of the language."""
+    """Read a ``ChunkedArray`` or ``Array`` that can be cast to a type of the language.
+
+    The rows are those of several days; ``Values.day`` parts them.
+    """
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if isinstance(array, pa.ChunkedArray):  # text of more than 2 GiB stays in chunks
         array = pa.concat_arrays([c.cast(pa.large_string()) for c in array.chunks])
@@ -96,23 +163,18 @@ def epoch_ms(column: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]
     return array.fill_null(0).to_numpy(zero_copy_only=False) // per_ms, valid
 
 
-def _validity(array: Any) -> npt.NDArray[np.bool_] | None:
-    if array.null_count == 0:
-        return None
-    valid: npt.NDArray[np.bool_] = array.is_valid().to_numpy(zero_copy_only=False)
-    return valid
-
-
-def _numbers(array: Any, data_type: DataType) -> Values:
+def _numbers(array: Any, data_type: DataType) -> _Numbers:
     floats = array.cast(pa.float64(), safe=False)
-    valid = _validity(floats)
-    numbers = floats.fill_null(np.nan).to_numpy(zero_copy_only=False)
+    if floats.null_count:
+        floats = floats.fill_null(np.nan)
+    numbers = floats.to_numpy(zero_copy_only=False)
     finite = np.isfinite(numbers)
-    if not finite.all():
-        valid = finite
-        numbers = numbers[finite]
-    counts = _few(numbers) if data_type.is_integer else None
-    return Values(len(array), numbers, hash_numbers(numbers), counts, valid)
+    valid = None if finite.all() else finite
+    return _Numbers(numbers, valid, _few if data_type.is_integer else _uncounted)
+
+
+def _uncounted(numbers: Numbers) -> None:
+    """Leave out what takes too many values to be counted."""
 
 
 def _few(numbers: Numbers) -> Mapping[str, int] | None:
@@ -124,41 +186,30 @@ def _few(numbers: Numbers) -> Mapping[str, int] | None:
     return {str(int(v)): int(n) for v, n in zip(unique, counts, strict=True)}
 
 
-def _flags(array: Any) -> Values:
-    valid = _validity(array)
-    bits = array.cast(pa.bool_()).drop_null().cast(pa.uint8()).to_numpy(zero_copy_only=False)
-    numbers = bits.astype(np.float64)
-    true = int(bits.sum())
-    counts = {"true": true, "false": len(bits) - true}
-    return Values(
-        len(array), numbers, hash_numbers(numbers), {v: n for v, n in counts.items() if n}, valid
-    )
+def _flags(array: Any) -> _Numbers:
+    bits = array.cast(pa.bool_()).cast(pa.uint8())
+    valid = bits.is_valid().to_numpy(zero_copy_only=False) if bits.null_count else None
+    numbers = bits.fill_null(0).to_numpy(zero_copy_only=False).astype(np.float64)
+    return _Numbers(numbers, valid, _count_flags)
 
 
-def _instants(array: Any) -> Values:
+def _count_flags(numbers: Numbers) -> Mapping[str, int]:
+    true = int(numbers.sum())
+    counts = {"true": true, "false": len(numbers) - true}
+    return {value: count for value, count in counts.items() if count}
+
+
+def _instants(array: Any) -> _Numbers:
     ms, valid = epoch_ms(array)
-    all_valid = bool(valid.all())
-    numbers = (ms if all_valid else ms[valid]).astype(np.float64)
-    return Values(len(array), numbers, hash_numbers(numbers), None, None if all_valid else valid)
+    return _Numbers(ms.astype(np.float64), None if valid.all() else valid, _uncounted)
 
 
-def _texts(array: Any) -> Values:
-    valid = _validity(array)
-    texts = array.drop_null().cast(pa.large_string())
-    counted = pc.value_counts(texts)
-    is_whole = len(counted) <= _MOST_COUNTED
-    if not is_whole:
-        order = pc.select_k_unstable(counted.field("counts"), _MOST_COUNTED, [("", "descending")])
-        counted = counted.take(order)
-    counts = dict(
-        zip(
-            counted.field("values").to_pylist(),
-            counted.field("counts").to_pylist(),
-            strict=True,
-        )
-    )
-    lengths = pc.utf8_length(texts).to_numpy(zero_copy_only=False).astype(np.float64)
-    return Values(len(array), lengths, _hash_texts(texts), counts, valid, is_whole)
+def _texts(array: Any) -> _Texts:
+    encoded = array.cast(pa.large_string()).dictionary_encode()
+    words = encoded.dictionary
+    places = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    lengths = pc.utf8_length(words).to_numpy(zero_copy_only=False).astype(np.float64)
+    return _Texts(places, words, lengths, _hash_texts(words))
 
 
 def _hash_texts(texts: Any) -> Hashes:
@@ -169,11 +220,11 @@ def _hash_texts(texts: Any) -> Hashes:
     return hash_bytes(np.frombuffer(data or b"", np.uint8), places)
 
 
-def _others(array: Any) -> Values:
-    valid = _validity(array)
+def _others(array: Any) -> _Others:
+    valid = array.is_valid().to_numpy(zero_copy_only=False)
+    hashes = np.full(len(array), _NULL, np.uint64)
     if pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type):
-        held = array.drop_null().cast(pa.large_binary())
-        hashes = _hash_texts(held)
+        hashes[valid] = _hash_texts(array.drop_null().cast(pa.large_binary()))
     else:
-        hashes = mix(np.zeros(len(array) - array.null_count, np.uint64))
-    return Values(len(array), np.empty(0), hashes, None, valid)
+        hashes[valid] = mix(np.zeros(int(valid.sum()), np.uint64))
+    return _Others(hashes, valid)
