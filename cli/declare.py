@@ -11,7 +11,7 @@ from cli.output import JsonFlag, console, page, show_json
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from millrace.plan import FeaturePlan, Plan, ViewPlan
+    from millrace.plan import FeaturePlan, Plan, SchedulePlan, ViewPlan
     from resources.settings import Settings
 
 
@@ -113,6 +113,7 @@ def view_as_json(view: "ViewPlan", version: str | None) -> dict[str, Any]:
             "allowed_lateness_ms": source.allowed_lateness_ms,
             "clock_skew_ms": source.clock_skew_ms,
             "dedup_horizon_ms": source.dedup_horizon_ms,
+            "schedule": _schedule_as_json(source.schedule),
         },
         "start": view.start.isoformat(),
         "filter": None if view.filter is None else view.filter.text,
@@ -121,6 +122,14 @@ def view_as_json(view: "ViewPlan", version: str | None) -> dict[str, Any]:
         "freshness_ms": view.freshness_ms,
         "features": [_feature_as_json(feature) for feature in view.features],
         "warnings": list(view.warnings),
+    }
+
+
+def _schedule_as_json(schedule: "SchedulePlan") -> dict[str, Any]:
+    return {
+        "refresh": "hourly" if schedule.is_hourly else "daily",
+        "at": None if schedule.at is None else f"{schedule.at:%H:%M}",
+        "timezone": schedule.timezone,
     }
 
 

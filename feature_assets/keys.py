@@ -66,3 +66,8 @@ def daily_job(source: str) -> str:
     Not ``backfill_``: a source and a view may have the same name.
     """
     return f"daily_{source}"
+
+
+def hourly_schedule(source: str) -> str:
+    """Return the name of the schedule that builds the open days of a source each hour."""
+    return f"hourly_{source}"

@@ -24,12 +24,15 @@ _ARCHIVED_KINDS = {"kafka", "delta"}
 
 
 def daily_partitions(views: Sequence[ViewPlan]) -> dg.DailyPartitionsDefinition:
-    """Return the UTC days that all assets of one source share.
+    """Return the UTC days that all assets of one source share; ``views`` are all that read it.
 
     They begin with the earliest view: Dagster takes a range of several assets in one run only if
-    they share one definition. A day before a view's own start is an empty partition of it.
+    they share one definition. A day before a view's own start is an empty partition of it. The day
+    that is not over yet is among them if the source's schedule builds it.
     """
-    return dg.DailyPartitionsDefinition(min(view.start for view in views).isoformat())
+    start = min(view.start for view in views)
+    end_offset = 1 if views[0].source.schedule.is_hourly else 0
+    return dg.DailyPartitionsDefinition(start.isoformat(), end_offset=end_offset)
 
 
 def raw_spec(source: SourcePlan, batch: BatchPlan, views: Sequence[ViewPlan]) -> dg.AssetSpec:

@@ -1,10 +1,10 @@
 """When assets are due: the clock of a source's days, what follows from other assets, freshness.
 
-Days are UTC and closed once no event of theirs can be accepted any more. Why there is no other zone
-and no hour: ``docs/decisions/days.md``.
+Days are UTC and closed once no event of theirs can be accepted any more; before that they are open.
+Why a schedule may name a zone and an hour and a day may not: ``docs/decisions/days.md``.
 """
 
-from datetime import timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 import dagster as dg
@@ -19,7 +19,10 @@ REPORT_EVERY_MS = 300_000
 """How often the sensor of streams reports that an online view is kept up to date."""
 
 _BUILD_TIME = timedelta(hours=3)
-"""From a day's close to the deadline at which its values are expected."""
+"""From a day's close, or from the tick that asks for it, to the deadline of its values."""
+
+_HOUR = timedelta(hours=1)
+_DAY = timedelta(days=1)
 
 _MISSED_REPORTS = 3
 _MINUTES_A_DAY = DAY_MS // MINUTE_MS
@@ -32,8 +35,69 @@ def daily_cron(lateness_ms: int) -> str:
     >>> daily_cron(5_400_000)
     '30 1 * * *'
     """
-    minutes = -(-lateness_ms // MINUTE_MS) % _MINUTES_A_DAY
-    return f"{minutes % _MINUTES_AN_HOUR} {minutes // _MINUTES_AN_HOUR} * * *"
+    return _cron(-(-lateness_ms // MINUTE_MS))
+
+
+def source_cron(source: SourcePlan) -> str:
+    """Return when the daily tick of a source comes, in the zone of its schedule."""
+    at = source.schedule.at
+    if at is None:
+        return daily_cron(source.allowed_lateness_ms)
+    return _cron(_minutes(at))
+
+
+def hourly_cron(lateness_ms: int) -> str:
+    """Return the minute of each hour at which open days are built: that at which one closes.
+
+    >>> hourly_cron(5_400_000)
+    '30 * * * *'
+    """
+    return f"{-(-lateness_ms // MINUTE_MS) % _MINUTES_AN_HOUR} * * * *"
+
+
+def _cron(minutes: int) -> str:
+    of_day = minutes % _MINUTES_A_DAY
+    return f"{of_day % _MINUTES_AN_HOUR} {of_day // _MINUTES_AN_HOUR} * * *"
+
+
+def _minutes(at: time) -> int:
+    return at.hour * _MINUTES_AN_HOUR + at.minute
+
+
+def complete_day(now: datetime, lateness_ms: int) -> date:
+    """Return the newest UTC day whose events can no longer arrive at ``now``, aware of any zone."""
+    # Between two instants of one zone Python counts by the wall clock, so UTC comes first.
+    return (now.astimezone(UTC) - timedelta(milliseconds=lateness_ms)).date() - _DAY
+
+
+def due_days(source: SourcePlan, tick: datetime) -> tuple[date, ...]:
+    """Return the UTC days, ascending, that were completed since the daily tick before this one.
+
+    That is one. Where the clock is put back between two ticks, which are then 25 hours apart, it
+    may be two, and for a tick that comes within an hour of a day's close the first of two may be
+    the day of yesterday's tick.
+    """
+    apart = _DAY if source.schedule.timezone == "UTC" else _DAY + _HOUR
+    known = complete_day(tick.astimezone(UTC) - apart, source.allowed_lateness_ms)
+    newest = complete_day(tick, source.allowed_lateness_ms)
+    return _between(known, newest)
+
+
+def open_days(source: SourcePlan, tick: datetime) -> tuple[date, ...]:
+    """Return the UTC days, ascending, that an hourly tick is to build.
+
+    These are the days that hold an instant before it and still take events. Where the daily tick
+    has a time of its own, also the day that was closed since the last hourly tick: nothing else
+    would read its last events before that.
+    """
+    instant = tick.astimezone(UTC)
+    closed_ago = timedelta() if source.schedule.at is None else _HOUR
+    known = complete_day(instant - closed_ago, source.allowed_lateness_ms)
+    return _between(known, (instant - timedelta(microseconds=1)).date())
+
+
+def _between(after: date, last: date) -> tuple[date, ...]:
+    return tuple(after + n * _DAY for n in range(1, (last - after).days + 1))
 
 
 def after_events() -> dg.AutomationCondition[Any]:
@@ -50,12 +114,20 @@ def after_events() -> dg.AutomationCondition[Any]:
 def features_freshness(view: ViewPlan) -> dg.FreshnessPolicy | None:
     """Return the deadline of a day's values; None for a view that promises no freshness.
 
-    Dagster judges the newest build of any day. Which days lack is told by the check ``freshness``.
+    Of an hourly source it is an hour and a build after the last one. Dagster judges the newest
+    build of any day. Which days lack is told by the check ``freshness``.
     """
     if view.freshness_ms is None:
         return None
-    deadline_ms = view.source.allowed_lateness_ms + int(_BUILD_TIME.total_seconds() * 1000)
-    return dg.FreshnessPolicy.cron(daily_cron(deadline_ms), _BUILD_TIME)
+    schedule = view.source.schedule
+    if schedule.is_hourly:
+        return dg.FreshnessPolicy.time_window(_HOUR + _BUILD_TIME)
+    if schedule.at is None:
+        deadline_ms = view.source.allowed_lateness_ms + _BUILD_TIME // timedelta(milliseconds=1)
+        return dg.FreshnessPolicy.cron(daily_cron(deadline_ms), _BUILD_TIME)
+    cron = _cron(_minutes(schedule.at) + _BUILD_TIME // timedelta(minutes=1))
+    # One hour more: in autumn that many lie between the two readings of the wall clock.
+    return dg.FreshnessPolicy.cron(cron, _BUILD_TIME + _HOUR, timezone=schedule.timezone)
 
 
 def online_freshness(view: ViewPlan) -> dg.FreshnessPolicy | None:
@@ -67,8 +139,3 @@ def online_freshness(view: ViewPlan) -> dg.FreshnessPolicy | None:
         return None
     window_ms = max(view.freshness_ms, _MISSED_REPORTS * REPORT_EVERY_MS)
     return dg.FreshnessPolicy.time_window(timedelta(milliseconds=window_ms))
-
-
-def closes_after(source: SourcePlan) -> timedelta:
-    """Return how long after midnight UTC a day of a source still takes events."""
-    return timedelta(milliseconds=source.allowed_lateness_ms)

@@ -4,14 +4,13 @@ Both only decide; runs build. Each is bounded, so that no surprise in the data f
 """
 
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 
 from feature_assets.keys import daily_job
-from feature_assets.timing import closes_after
+from feature_assets.timing import complete_day
 from jobs.backfills import SourceJob
-from jobs.schedules import complete_day
 from millrace.plan import SourcePlan, ViewPlan
 from resources.dagster_api import range_tags
 from resources.late_days import LateDays, late_days
@@ -68,14 +67,23 @@ def _late_sensor(
         if context.instance.get_runs_count(under_way):
             return dg.SkipReason(f"{daily_job(source.name)} is under way")
         now = datetime.now(tz=UTC)
-        newest = complete_day(now, int(closes_after(source).total_seconds() * 1000))
-        found = late_days(settings, source, newest)
+        found = late_days(settings, source, closed_day(source, now))
         requests = late_requests(source.name, found, start, now)
         if not requests:
             return dg.SkipReason(f"no event came to a built day of {source.name}")
         return dg.SensorResult(run_requests=requests)
 
     return late
+
+
+def closed_day(source: SourcePlan, now: datetime) -> date:
+    """Return the newest day whose growth is late data.
+
+    A day that was built while it was open has grown when it closes, and the schedule that builds it
+    then is given the time to ask first.
+    """
+    grace_s = _LATE_INTERVAL_S if source.schedule.is_hourly else 0
+    return complete_day(now - timedelta(seconds=grace_s), source.allowed_lateness_ms)
 
 
 def late_requests(source: str, found: LateDays, start: date, now: datetime) -> list[dg.RunRequest]:

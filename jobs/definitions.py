@@ -16,7 +16,7 @@ from jobs.automation import following_sensor, late_data_sensors
 from jobs.backfills import backfill_jobs, source_job
 from jobs.lineage import lineage_job, lineage_sensor
 from jobs.retention import retention_job, retention_schedule
-from jobs.schedules import daily_schedule
+from jobs.schedules import source_schedules
 from jobs.stream_sensor import stream_sensor
 from jobs.streams import stream_jobs
 from jobs.uploads import upload_job, upload_sensor
@@ -84,7 +84,11 @@ def build_definitions(
         asset_checks=[*books_checks(plan), *parity_checks(plan)],
         jobs=[*backfill_jobs(plan), actions, *by_hand, alerts, lineage, pruning, uploading],
         schedules=[
-            *(daily_schedule(source, views, job, settings) for source, views, job in sources),
+            *(
+                schedule
+                for source, views, job in sources
+                for schedule in source_schedules(source, views, job, settings)
+            ),
             retention_schedule(pruning),
         ],
         sensors=[

@@ -7,7 +7,7 @@ fast and does the same as the UI.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 from feature_assets.keys import view_paths
@@ -65,12 +65,13 @@ def range_runs(plan: Plan, names: Sequence[str], days: Days, today: date) -> tup
         plan: all declarations.
         names: feature views, at least one; a name said twice counts once.
         days: half-open range of UTC days.
-        today: the current UTC day, whose events are not complete.
+        today: the current UTC day, whose events are not complete: only those are built that come
+            from a source which is refreshed each hour.
 
     Raises:
         NotDeclared: no such view; the nearest are named.
-        PlatformError: the range begins before a view does, or does not end before today, or
-            a source has no files.
+        PlatformError: the range begins before a view does, or holds a day that is not built
+            yet, or a source has no files.
     """
     views = [plan.view(name) for name in dict.fromkeys(names)]
     for view in views:
@@ -90,17 +91,25 @@ def _check(view: ViewPlan, days: Days, today: date) -> None:
             where=where,
             fix=f"--start {view.start}, or an earlier `start` in the declaration",
         )
-    if days.end > today:
-        raise PlatformError(
-            f"{days.last} is not over (UTC), so its events are not complete",
-            where=where,
-            fix=f"--end {today} (the end is exclusive)",
-        )
+    _check_end(view.source, days, today, where)
     if view.source.batch is None:
         raise PlatformError(
             f"source {view.source.name} has no files to backfill from",
             where=where,
             fix="give the source a `batch`",
+        )
+
+
+def _check_end(source: SourcePlan, days: Days, today: date, where: str) -> None:
+    is_hourly = source.schedule.is_hourly
+    end = today + timedelta(days=1) if is_hourly else today
+    if days.end > end:
+        raise PlatformError(
+            f"{days.last} has not begun (UTC)"
+            if is_hourly
+            else f"{days.last} is not over (UTC), so its events are not complete",
+            where=where,
+            fix=f"--end {end} (the end is exclusive)",
         )
 
 

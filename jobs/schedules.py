@@ -1,53 +1,121 @@
-"""The daily schedule of a source: yesterday, once its late events can no longer come."""
+"""The schedules of a source: its complete days once, and its open ones each hour if it asks for that.
+
+Both start the job ``daily_<source>``; why days are UTC although a tick need not be:
+``docs/decisions/days.md``.
+"""
 
 from collections.abc import Sequence
-from datetime import date, datetime, timedelta
+from datetime import UTC, date
 from pathlib import Path
 
 import dagster as dg
 
-from feature_assets.keys import daily_job, events_path
-from feature_assets.timing import daily_cron
+from feature_assets.keys import daily_job, events_path, hourly_schedule
+from feature_assets.timing import due_days, hourly_cron, open_days, source_cron
 from jobs.backfills import SourceJob
 from millrace.errors import SetupError
 from millrace.plan import SourcePlan, ViewPlan
+from resources.dagster_api import range_tags
+from resources.reports import Days
 from resources.settings import Settings
 
+OPEN_DAYS_TAG = "millrace/open_days"
 
-def daily_schedule(
+_SCHEDULE_TAG = "dagster/schedule_name"
+_ENDED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
+_UNDER_WAY = [status for status in dg.DagsterRunStatus if status not in _ENDED]
+
+
+def source_schedules(
     source: SourcePlan, views: Sequence[ViewPlan], job: SourceJob, settings: Settings
-) -> dg.ScheduleDefinition:
-    """Return the schedule of a source; on by default.
+) -> list[dg.ScheduleDefinition]:
+    """Return ``daily_<source>``, and ``hourly_<source>`` if the source is refreshed each hour."""
+    start = min(view.start for view in views)
+    daily = _daily_schedule(source, start, job, settings)
+    if not source.schedule.is_hourly:
+        return [daily]
+    return [daily, _hourly_schedule(source, start, job, settings)]
 
-    It ticks once a day, UTC, ``allowed_lateness`` after midnight, and asks for the newest day
-    that is then complete. The run key is that day, so a second tick starts nothing. Ticks that a
-    daemon slept through are made up for, five of them at most (Dagster's own bound).
+
+def _daily_schedule(
+    source: SourcePlan, start: date, job: SourceJob, settings: Settings
+) -> dg.ScheduleDefinition:
+    """Return the schedule of complete days; on by default.
+
+    It ticks once a day, as its source says or else ``allowed_lateness`` after midnight UTC, and
+    asks for the newest day that is then complete, and for the one before if no tick came between
+    the two. The run key is the day, so a second tick starts nothing. Ticks that a daemon slept
+    through are made up for, five of them at most (Dagster's own bound). A time that a zone skips in
+    spring comes as soon as the clock reads later; one that it repeats in autumn comes once.
     """
 
     @dg.schedule(
         name=daily_job(source.name),
         job=job,
-        cron_schedule=daily_cron(source.allowed_lateness_ms),
-        execution_timezone="UTC",
+        cron_schedule=source_cron(source),
+        execution_timezone=source.schedule.timezone,
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description=f"Builds the newest complete day of everything read from {source.name}.",
     )
-    def newest_day(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        day = complete_day(context.scheduled_execution_time, source.allowed_lateness_ms)
-        start = min(view.start for view in views)
-        if day < start:
-            return dg.SkipReason(f"{day} is before the start of {source.name}, {start}")
-        absent = absence(source, settings)
-        if absent:
-            return dg.SkipReason(absent)
-        return dg.RunRequest(run_key=day.isoformat(), partition_key=day.isoformat())
+    def newest_day(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+        days = due_days(source, context.scheduled_execution_time)
+        wrong = _unbuildable(source, days[-1], start, settings)
+        if wrong:
+            return dg.SkipReason(wrong)
+        keys = [day.isoformat() for day in days if day >= start]
+        return [dg.RunRequest(run_key=key, partition_key=key) for key in keys]
 
     return newest_day
 
 
-def complete_day(now: datetime, lateness_ms: int) -> date:
-    """Return the newest UTC day whose events can no longer arrive at ``now`` (aware, UTC)."""
-    return (now - timedelta(milliseconds=lateness_ms)).date() - timedelta(days=1)
+def _hourly_schedule(
+    source: SourcePlan, start: date, job: SourceJob, settings: Settings
+) -> dg.ScheduleDefinition:
+    """Return the schedule of open days; on by default.
+
+    One run over the range of them, unless another run of the job is under way. The daily one does
+    not count: it comes at the same minute, reads another day, and the next tick is an hour away.
+    The pool of the source's tables lets one begin when the other ends.
+    """
+
+    @dg.schedule(
+        name=hourly_schedule(source.name),
+        job=job,
+        cron_schedule=hourly_cron(source.allowed_lateness_ms),
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=f"Builds the days of everything read from {source.name} that still take "
+        "events.",
+    )
+    def days_so_far(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        tick = context.scheduled_execution_time.astimezone(UTC)
+        days = open_days(source, tick)
+        if not days:
+            return dg.SkipReason(f"no day of {source.name} has events yet and is open")
+        wrong = _unbuildable(source, days[-1], start, settings)
+        if wrong:
+            return dg.SkipReason(wrong)
+        if _is_under_way(context.instance, daily_job(source.name)):
+            return dg.SkipReason(f"{daily_job(source.name)} is under way")
+        asked = Days.covering([day for day in days if day >= start])
+        return dg.RunRequest(
+            run_key=f"{tick:%Y-%m-%dT%H}",
+            tags={**range_tags(asked), OPEN_DAYS_TAG: source.name},
+        )
+
+    return days_so_far
+
+
+def _is_under_way(instance: dg.DagsterInstance, job: str) -> bool:
+    """Tell whether a run of a source's job is queued or goes on that its daily tick did not ask."""
+    runs = instance.get_runs(dg.RunsFilter(job_name=job, statuses=_UNDER_WAY))
+    return any(run.tags.get(_SCHEDULE_TAG) != job for run in runs)
+
+
+def _unbuildable(source: SourcePlan, newest: date, start: date, settings: Settings) -> str | None:
+    if newest < start:
+        return f"{newest} is before the start of {source.name}, {start}"
+    return absence(source, settings)
 
 
 def absence(source: SourcePlan, settings: Settings) -> str | None:

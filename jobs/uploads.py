@@ -116,7 +116,7 @@ def look(engines: Engines, cursor: str | None, now: datetime) -> dg.SensorResult
     """Ask for the upload of each served view whose tiles have changed since the last look.
 
     At the first look at a view only new days count: it was uploaded when it was deployed. A key
-    names the content and the date, so an upload that failed is asked for again on the next day
+    names when the content was built and the date, so an upload that failed is asked for again on the next day
     as long as days are missing in the store.
     """
     from resources.declarations import load_valid_plan
@@ -139,7 +139,8 @@ def look(engines: Engines, cursor: str | None, now: datetime) -> dg.SensorResult
         what = _planned(engines, view, record)
         if what is None:
             continue
-        mark = [record.fingerprint, _tiles_version(engines, what)]
+        # Not the table's version: each build of a day that is still open is one more of those.
+        mark = [record.fingerprint, what.built_ms]
         is_changed = name in known and known[name] != mark
         if is_changed or what.cut_over_ms > (record.cut_over_ms or 0):
             requests.append(_request(name, mark, now))
@@ -159,15 +160,9 @@ def _planned(engines: Engines, view: ViewPlan, record: "StreamRecord") -> "Uploa
         return None
 
 
-def _tiles_version(engines: Engines, what: "UploadPlan") -> int:
-    from resources.lake import table_version
-
-    return table_version(engines.settings, what.table)
-
-
 def _request(view: str, mark: list[Any], now: datetime) -> dg.RunRequest:
-    fingerprint, version = mark
+    fingerprint, built_ms = mark
     return dg.RunRequest(
-        run_key=f"{view}|{fingerprint}|{version}|{now.date()}",
+        run_key=f"{view}|{fingerprint}|{built_ms}|{now.date()}",
         run_config={"ops": {"upload_tiles": {"config": {"views": [view]}}}},
     )

@@ -13,7 +13,12 @@ from millrace.errors import DataError
 from millrace.plan import ViewPlan
 from millrace.windows import Window
 from resources.lake import open_table, partition_stats, table_path
-from resources.partition_log import PartitionState, held_days, read_partition_log
+from resources.partition_log import (
+    PartitionState,
+    ended_days,
+    held_days,
+    read_partition_log,
+)
 from resources.reports import Days
 from resources.settings import Settings
 from resources.writing import day_ranges
@@ -34,8 +39,8 @@ class TrainingWarning:
     """Something about a training set that its user should know; the set was built all the same.
 
     Attributes:
-        code: ``days_never_built``, ``days_failed``, ``days_outdated``, ``days_held``,
-            ``before_start`` or ``null_keys``.
+        code: ``days_never_built``, ``days_failed``, ``days_outdated``, ``days_open``,
+            ``days_held``, ``before_start`` or ``null_keys``.
         view: the view whose features it touches.
         what: the whole of it in words.
         fix: how to mend it; empty where nothing needs mending.
@@ -182,6 +187,9 @@ def _gaps(
         if d in log and d not in failed and log[d].fingerprint != view.source.fingerprint
     )
     never = tuple(d for d in days if d not in log)
+    complete = ended_days(log, view.source.fingerprint, view.source.allowed_lateness_ms)
+    known = {*failed, *outdated, *never, *complete}
+    still_open = tuple(d for d in days if d not in known)
     warnings = []
     if never:
         warnings.append(_gap("days_never_built", view, never, "were never built"))
@@ -192,6 +200,9 @@ def _gaps(
     if outdated:
         text = "were built from another declaration of the source"
         warnings.append(_gap("days_outdated", view, outdated, text))
+    if still_open:
+        text = "were built before their last events could come"
+        warnings.append(_gap("days_open", view, still_open, text))
     return warnings
 
 

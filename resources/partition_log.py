@@ -8,7 +8,7 @@ reach back need the difference.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from resources.lake import open_table, rs_path
@@ -29,6 +29,7 @@ class PartitionState:
         fingerprint: of the source or view it was built by; another one needs a rebuild.
         error: why the last build of this day failed; None if it stands.
         missing_days: earlier days whose events were absent when it was built.
+        built_ms: when the entry was written, epoch milliseconds.
         held: why readers do not see the day although it was built; None if they do.
     """
 
@@ -37,7 +38,13 @@ class PartitionState:
     error: str | None
     rows: int
     missing_days: tuple[date, ...]
+    built_ms: int
     held: str | None = None
+
+    def was_over(self, lateness_ms: int) -> bool:
+        """Tell whether the day had been over for so long when it was built."""
+        midnight = datetime.combine(self.day + timedelta(days=1), time(), UTC)
+        return self.built_ms >= midnight.timestamp() * 1000 + lateness_ms
 
 
 def read_partition_log(settings: Settings, table: str) -> dict[date, PartitionState]:
@@ -72,7 +79,7 @@ def append_partition_log(
 
     if not report.outcomes:
         return
-    now_us = int(datetime.now(tz=UTC).timestamp() * 1_000_000)
+    now_us = _now_us()
     reasons = held or {}
     write_deltalake(
         rs_path(settings, TABLE),
@@ -102,6 +109,17 @@ def built_days(states: Mapping[date, PartitionState], fingerprint: str) -> froze
     )
 
 
+def ended_days(
+    states: Mapping[date, PartitionState], fingerprint: str, lateness_ms: int = 0
+) -> frozenset[date]:
+    """Return the days that stand as built by this fingerprint ``lateness_ms`` after their end.
+
+    With a source's ``allowed_lateness`` these are complete: no event of theirs came afterwards.
+    """
+    built = built_days(states, fingerprint)
+    return frozenset(day for day in built if states[day].was_over(lateness_ms))
+
+
 def published_days(states: Mapping[date, PartitionState], fingerprint: str) -> frozenset[date]:
     """Return the days built by this fingerprint that readers may see."""
     return built_days(states, fingerprint) - held_days(states).keys()
@@ -110,6 +128,10 @@ def published_days(states: Mapping[date, PartitionState], fingerprint: str) -> f
 def held_days(states: Mapping[date, PartitionState]) -> dict[date, str]:
     """Return the days that are held back, whatever they were built by, with the reason."""
     return {day: s.held for day, s in states.items() if s.held is not None}
+
+
+def _now_us() -> int:
+    return int(datetime.now(tz=UTC).timestamp() * 1_000_000)
 
 
 def _missing(outcomes: Sequence[PartitionOutcome]) -> list[str]:
@@ -123,5 +145,6 @@ def _state(row: dict[str, Any]) -> PartitionState:
         error=row["error"],
         rows=row["rows"],
         missing_days=tuple(date.fromisoformat(d) for d in json.loads(row["missing_days"])),
+        built_ms=row["built_at_us"] // 1_000,
         held=row.get("held"),
     )

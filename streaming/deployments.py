@@ -263,8 +263,8 @@ def upload_tiles(engines: Engines, plan: Plan, view_name: str, progress: Progres
 
 
 def _has_history(settings: Settings, record: StreamRecord) -> bool:
-    from resources.partition_log import built_days, read_partition_log
+    from resources.partition_log import ended_days, read_partition_log
     from resources.tiles_table import tiles_table
 
     log = read_partition_log(settings, tiles_table(record.view, record.version))
-    return bool(built_days(log, record.fingerprint))
+    return bool(ended_days(log, record.fingerprint))

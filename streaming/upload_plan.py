@@ -13,7 +13,7 @@ from millrace.errors import DataError
 from millrace.plan import ViewPlan
 from resources.archived_days import events_table
 from resources.lake import open_table
-from resources.partition_log import built_days, read_partition_log
+from resources.partition_log import built_days, ended_days, read_partition_log
 from resources.settings import Settings
 from resources.tiles_table import tiles_table
 from resources.versions import deployed_version
@@ -31,12 +31,15 @@ class UploadPlan:
     Attributes:
         version: ``v1``, ``v2``, … by lake.
         table: the tiles table.
-        days: partitions that are built and reach into a window, ascending.
+        days: partitions that are built and reach into a window, ascending. The last of them was
+            over when it was built: what has come to a later one since, only the stream knows.
         missing_days: days in reach that were never built, or failed.
-        outdated_days: days whose events have changed since their tiles were built.
+        outdated_days: days whose events have changed since their tiles were built, or could have:
+            those that were not over then.
         cut_over_ms: the day edge behind the last of the days.
         sealed_before_ms: tiles before it are coarsened; None: none are.
         coarsening: how.
+        built_ms: when the newest of the days was built, epoch milliseconds.
     """
 
     view: ViewPlan
@@ -48,6 +51,7 @@ class UploadPlan:
     cut_over_ms: int
     sealed_before_ms: int | None
     coarsening: Coarsening
+    built_ms: int
 
 
 @dataclass(frozen=True)
@@ -63,10 +67,10 @@ def plan_upload(
 ) -> UploadPlan:
     """Decide what to upload.
 
-    Days are taken up to the last one built, or up to ``until``. What was sealed once stays sealed,
-    for coarse tiles cannot be parted again. New days are sealed once no event can enter them any
-    more, but for those behind a gap or behind a day whose tiles are outdated: there the stream may
-    know more than the lake.
+    Days are taken up to the last that was over when it was built, or up to ``until``. What was
+    sealed once stays sealed, for coarse tiles cannot be parted again. New days are sealed once no
+    event can enter them any more, but for those behind a gap or behind a day whose tiles are
+    outdated: there the stream may know more than the lake.
 
     Args:
         settings: names the lake.
@@ -76,27 +80,30 @@ def plan_upload(
         until: the day after the last to upload.
 
     Raises:
-        DataError: no day of the view's tiles is built, or ``until`` lies before what is sealed.
+        DataError: no day of the view's tiles was built after its end, or ``until`` lies before
+            what is sealed.
     """
     version = deployed_version(settings, view)
     table = tiles_table(view.name, version or "v1")
     log = {} if version is None else read_partition_log(settings, table)
     built = {d for d in built_days(log, view.fingerprint) if until is None or d < until}
-    if not built or version is None:
+    ended = built & ended_days(log, view.fingerprint)
+    if not ended or version is None:
         raise DataError(
-            f"no day of the tiles of {view.name} is built"
+            f"no day of the tiles of {view.name} is built and over"
             + ("" if until is None else f" before {until}"),
             where=f"view {view.name}",
             fix=f"millrace backfill {view.name} --start {view.start} --end …",
         )
-    end_ms = _day_ms(max(built)) + DAY_MS
+    end_ms = _day_ms(max(ended)) + DAY_MS
     _refuse_parting(view, held, end_ms)
     query_from_ms = min(max(end_ms, held.cut_over_ms or end_ms), now_ms) - CLOCK_SLACK_MS
     reach_from_ms = Coarsening.of(view, query_from_ms, view.start_ms).reach_from_ms
     reached = _days(reach_from_ms // DAY_MS, end_ms // DAY_MS)
     missing = tuple(day for day in reached if day not in built)
     days = tuple(day for day in reached if day in built)
-    outdated = _outdated(settings, view, table, days)
+    changed = _outdated(settings, view, table, days)
+    outdated = tuple(day for day in days if day in changed or day not in ended)
     sealed_ms = _sealed_before(view, min(end_ms, now_ms), (*missing, *outdated))
     known = [ms for ms in (sealed_ms, held.sealed_before_ms) if ms is not None]
     return UploadPlan(
@@ -109,6 +116,7 @@ def plan_upload(
         cut_over_ms=max(end_ms, held.cut_over_ms or end_ms),
         sealed_before_ms=max(known, default=None),
         coarsening=Coarsening.of(view, query_from_ms, max(known, default=view.start_ms)),
+        built_ms=max((log[day].built_ms for day in days), default=0),
     )
 
 
@@ -133,10 +141,10 @@ def _sealed_before(view: ViewPlan, settled_ms: int, doubtful: Sequence[date]) ->
 
 def _outdated(
     settings: Settings, view: ViewPlan, table: str, days: Sequence[date]
-) -> tuple[date, ...]:
+) -> frozenset[date]:
     tiles = _written(settings, table)
     events = _written(settings, events_table(view.source.name))
-    return tuple(
+    return frozenset(
         day for day in days if day in tiles and day in events and events[day][1] > tiles[day][0]
     )
 

@@ -145,6 +145,7 @@ class LineageStack:
             cut_over_ms=0,
             sealed_before_ms=None,
             coarsening=Coarsening.of(self.view, 0, 0),
+            built_ms=0,
         )
         with telling_upload(self.settings, what) as told:
             told.tiles, told.bytes = 40, 4_000

@@ -21,6 +21,7 @@ sources:
     allowed_lateness: 1h
     batch: {format: parquet, path: cards.parquet}
     stream: {topic: cards, format: json}
+    schedule: {refresh: hourly, at: 06:00, timezone: Europe/Berlin}
 entities:
   - {name: customer, join_key: customer_id, type: int64}
   - {name: terminal, join_key: terminal_id, type: string}

@@ -13,6 +13,7 @@ from millrace.spec import (
     Feature,
     FeatureService,
     FeatureView,
+    Schedule,
     Source,
     Specs,
     StreamSource,
@@ -77,6 +78,7 @@ SOURCES = st.builds(
     dedup_horizon=DURATIONS,
     batch=st.none() | st.builds(BatchSource, NAMES, TEXTS),
     stream=st.none() | st.builds(StreamSource, NAMES, NAMES),
+    schedule=st.none() | st.builds(Schedule, NAMES, st.none() | TEXTS, st.none() | TEXTS),
     description=TEXTS,
 )
 VIEWS = st.builds(

@@ -14,12 +14,12 @@ from deltalake import write_deltalake
 
 from feature_assets.specs import daily_partitions, live_specs, view_specs
 from jobs import uploads
-from jobs.automation import late_requests
+from jobs.automation import closed_day, late_requests
 from jobs.definitions import build_definitions
 from jobs.schedules import absence
 from jobs.stream_sensor import tick
 from millrace.errors import DataError, StoreError
-from millrace.plan import Plan, SourcePlan
+from millrace.plan import Plan, SchedulePlan, SourcePlan
 from resources.declarations import plan_of
 from resources.late_days import LateDays, late_days
 from resources.partition_log import append_partition_log
@@ -28,7 +28,7 @@ from resources.settings import Settings, settings_from_env
 from streaming import deployments
 from streaming.records import RecordFiles
 from streaming.upload_plan import UploadPlan
-from tests.fake_offline import FakeOffline, plan_in
+from tests.fake_offline import DECLARATIONS, FakeOffline, plan_in
 from tests.stream_fakes import FakeEngines, fake_engines, write_views
 
 VIEWS = [("tiles", "spend"), ("features", "spend"), ("tiles", "habits"), ("features", "habits")]
@@ -99,6 +99,23 @@ def test_a_run_that_builds_all_of_them_is_followed_by_nothing(following: Followi
 def test_old_days_are_left_to_those_who_ask_for_them(following: Following) -> None:
     following.build([EVENTS], 2, 11)
     assert following.asked() == {}
+
+
+def test_an_open_day_is_built_each_hour_without_more_being_asked_for(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    file = tmp_path / "hourly.yaml"
+    text = DECLARATIONS.replace("lateness: 90m", "lateness: 90m\n    schedule: {refresh: hourly}")
+    file.write_text(text, encoding="utf-8")
+    defs = build_definitions(plan_of([file]), settings_from_env({}), offline=FakeOffline())
+    following = Following(defs, instance)
+    following.build([EVENTS, *VIEWS], 1, 19)
+    assert following.asked() == {}
+    for _ in range(2):
+        following.build([EVENTS, *VIEWS], 20, 20)
+        assert following.asked() == {}
+    following.build([EVENTS], 20, 20)
+    assert following.asked() == {"/".join(path): {"2020-01-20"} for path in VIEWS}
 
 
 # Late data.
@@ -188,6 +205,14 @@ def test_open_failed_and_outdated_days_are_not_late(lake: Lake) -> None:
     assert lake.late(newest=7) == [7]
 
 
+def test_a_day_that_was_built_while_it_was_open_is_left_to_its_schedule_first(lake: Lake) -> None:
+    closed = datetime(2020, 1, 6, 2, 0, tzinfo=UTC)
+    hourly = replace(lake.source, schedule=SchedulePlan(is_hourly=True))
+    assert closed_day(lake.source, closed) == day(5)
+    assert closed_day(hourly, closed) == day(4)
+    assert closed_day(hourly, closed + timedelta(minutes=5)) == day(5)
+
+
 def test_late_days_are_asked_for_in_ranges_the_newest_first() -> None:
     found = LateDays(tuple(day(n) for n in (12, 9, 8, 7, 2)), 17)
     requests = late_requests("taps", found, day(3), NOW)
@@ -244,7 +269,7 @@ class Served:
 
     engines: FakeEngines
     edge_ms: int = 0
-    tiles: int = 0
+    built_ms: int = 0
     cursor: str | None = None
 
     def look(self) -> list[str]:
@@ -263,10 +288,11 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Served:
             raise DataError("no day is built")
         edge = max(found.edge_ms, held.cut_over_ms or 0)
         nothing: Any = None
-        return UploadPlan(view, "v1", "tiles/spend/v1", (), (), (), edge, None, nothing)
+        return UploadPlan(
+            view, "v1", "tiles/spend/v1", (), (), (), edge, None, nothing, found.built_ms
+        )
 
     monkeypatch.setattr("streaming.upload_plan.plan_upload", planned)
-    monkeypatch.setattr("resources.lake.table_version", lambda *_: found.tiles)
     deployments.deploy(found.engines.settings, plan, "spend", lambda _: None, engines=found.engines)
     return found
 
@@ -280,7 +306,7 @@ def uploaded(served: Served) -> None:
 
 def test_a_new_day_of_a_served_view_is_uploaded_once(served: Served) -> None:
     assert served.look() == []
-    served.edge_ms, served.tiles = 86_400_000, 1
+    served.edge_ms, served.built_ms = 86_400_000, 1
     [key] = served.look()
     assert key.startswith("spend|")
     assert key.endswith("|1|2020-01-20")
@@ -291,10 +317,10 @@ def test_a_new_day_of_a_served_view_is_uploaded_once(served: Served) -> None:
 
 
 def test_a_day_that_was_built_again_is_uploaded_again(served: Served) -> None:
-    served.edge_ms, served.tiles = 86_400_000, 1
+    served.edge_ms, served.built_ms = 86_400_000, 1
     uploaded(served)
     assert served.look() == []
-    served.tiles = 2
+    served.built_ms = 2
     [key] = served.look()
     assert key.endswith("|2|2020-01-20")
     assert served.look() == []
@@ -302,7 +328,7 @@ def test_a_day_that_was_built_again_is_uploaded_again(served: Served) -> None:
 
 def test_what_is_being_uploaded_is_not_asked_for_beside_that(served: Served) -> None:
     files = RecordFiles.of(served.engines.settings.home)
-    served.edge_ms, served.tiles = 86_400_000, 1
+    served.edge_ms, served.built_ms = 86_400_000, 1
     with files.uploading("spend"):
         assert served.look() == []
     with files.changing("spend"):
@@ -316,7 +342,7 @@ def test_a_stopped_stream_is_not_uploaded(served: Served) -> None:
     record = files.read("spend")
     assert record is not None
     files.write(replace(record, desired="stopped"))
-    served.edge_ms, served.tiles = 86_400_000, 1
+    served.edge_ms, served.built_ms = 86_400_000, 1
     assert served.look() == []
 
 

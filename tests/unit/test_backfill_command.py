@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from cli import backfill as command
 from cli.main import build_app
 from jobs.range_runs import RunFollower, follow, launch, range_runs
 from millrace.errors import EngineRejected, EngineUnavailable, NotDeclared, PlatformError
-from millrace.plan import Plan
+from millrace.plan import Plan, SchedulePlan
 from resources.dagster_api import (
     AssetState,
     DagsterApi,
@@ -146,6 +147,18 @@ def test_a_day_that_is_not_over_is_refused(plan: Plan) -> None:
         range_runs(plan, ["spend"], Days.parse("2020-02-01", "2020-03-02"), TODAY)
     assert "2020-03-01 is not over" in str(caught.value)
     assert "--end 2020-03-01" in caught.value.fix
+
+
+def test_today_is_built_of_a_source_that_is_refreshed_each_hour(plan: Plan) -> None:
+    spend = plan.views["spend"]
+    source = replace(spend.source, schedule=SchedulePlan(is_hourly=True))
+    hourly = replace(plan, views={"spend": replace(spend, source=source)})
+    [run] = range_runs(hourly, ["spend"], Days.parse("2020-02-29", "2020-03-02"), TODAY)
+    assert run.days.last == TODAY
+    with pytest.raises(PlatformError) as caught:
+        range_runs(hourly, ["spend"], Days.parse("2020-02-29", "2020-03-03"), TODAY)
+    assert "2020-03-02 has not begun" in str(caught.value)
+    assert "--end 2020-03-02" in caught.value.fix
 
 
 def test_a_view_declared_after_the_start_is_loaded_by_one_reload(plan: Plan) -> None:

@@ -11,9 +11,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from feature_assets.timing import daily_cron
+from feature_assets.timing import complete_day, daily_cron
 from jobs.definitions import build_definitions, defs
-from jobs.schedules import complete_day
 from millrace.durations import HOUR_MS
 from resources.settings import CHECKOUT, settings_from_env
 from tests.fake_offline import FakeOffline, plan_in

@@ -14,6 +14,7 @@ from millrace.spec import (
     Feature,
     FeatureView,
     Location,
+    Schedule,
     Source,
     Specs,
     StreamSource,
@@ -69,6 +70,7 @@ SAME_VIEWS = {
 SAME_SOURCES = {
     "description": replace(SOURCE, description="Words."),
     "path": replace(SOURCE, batch=BatchSource("csv", "b")),
+    "a schedule": replace(SOURCE, schedule=Schedule("hourly", "06:00", "Europe/Berlin")),
     "a stream": replace(SOURCE, stream=StreamSource("t")),
     "spelling of a duration": replace(SOURCE, allowed_lateness="60m"),
     "order of columns": replace(SOURCE, columns=dict(reversed(COLUMNS.items()))),

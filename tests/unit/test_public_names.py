@@ -12,8 +12,9 @@ from millrace import authoring, spec
 
 PUBLIC = [
     "BatchSource", "Check", "Entity", "Fault", "FeatureService", "FeatureView", "PlatformError",
-    "Source", "SpecError", "StreamSource", "approx_distinct", "avg", "count", "distinct", "first",
-    "last", "last_k", "max", "min", "percentile", "stddev", "sum", "top_k", "variance",
+    "Schedule", "Source", "SpecError", "StreamSource", "approx_distinct", "avg", "count",
+    "distinct", "first", "last", "last_k", "max", "min", "percentile", "stddev", "sum", "top_k",
+    "variance",
 ]  # fmt: skip
 
 

@@ -8,7 +8,15 @@ from millrace.errors import Fault, SpecError
 from millrace.load.python import read_python
 from millrace.load.yaml import read_yaml
 from millrace.resolve import resolve, resolve_as_far_as_read
-from millrace.spec import BatchSource, Check, Feature, FeatureService, Specs, StreamSource
+from millrace.spec import (
+    BatchSource,
+    Check,
+    Feature,
+    FeatureService,
+    Schedule,
+    Specs,
+    StreamSource,
+)
 
 CARDS = """\
 from millrace import BatchSource, Entity, FeatureService, FeatureView, Source, avg, count, last, sum
@@ -95,11 +103,12 @@ view = FeatureView("more", entity="customer", source="cards", start="2018-04-01"
 def test_every_field_of_yaml_can_be_said_in_python() -> None:
     more = """
 from datetime import date
-from millrace import Check, StreamSource
+from millrace import Check, Schedule, StreamSource
 other = Source("other", columns={"at": "timestamp", "k": "string", "seen": "timestamp"}, event_time="at",
     ingest_time="seen", allowed_lateness="2h", clock_skew="1s", dedup_horizon="3d", description="Other.",
-    batch={"format": "csv", "path": "o.csv"}, stream={"topic": "other"})
-third = Source("third", columns={"at": "int64", "k": "string"}, event_time="at", stream=StreamSource("t", "avro"))
+    batch={"format": "csv", "path": "o.csv"}, stream={"topic": "other"}, schedule={"refresh": "hourly"})
+third = Source("third", columns={"at": "int64", "k": "string"}, event_time="at", stream=StreamSource("t", "avro"),
+    schedule=Schedule(at="06:00", timezone="Europe/Berlin"))
 pair = FeatureView("pair", entities=[customer, Entity("k", "k", "string")], source="other", start=date(2020, 1, 2),
     features=[count().over("1h")], filter="k <> ''", ttl="1d", freshness="1m", owner="me", tags={"a": 1},
     checks=[Check("null_rate", feature="count_1h", max=0), {"type": "range", "min": 0}], description="Both.")
@@ -110,6 +119,8 @@ service = FeatureService("fraud", [customer_spend, "pair:count_1h"], description
     assert other.batch == BatchSource("csv", "o.csv")
     assert other.stream == StreamSource("other", "json")
     assert third.stream == StreamSource("t", "avro")
+    assert other.schedule == Schedule("hourly")
+    assert third.schedule == Schedule("daily", "06:00", "Europe/Berlin")
     assert (other.ingest_time, other.dedup_horizon, other.clock_skew) == ("seen", "3d", "1s")
     assert (pair.entities, pair.start, pair.tags) == (("customer", "k"), "2020-01-02", {"a": "1"})
     assert pair.checks == (
@@ -159,6 +170,10 @@ FAULTS = {
     "columns as a list": ("s = Source('s', columns=['a'], event_time='a')\n", 1, "columns is a list", "a dict of name"),
     "batch as text": ("s = Source('s', columns={}, event_time='a', batch='x.csv')\n", 1, "batch is a str", "BatchSource(format, path)"),
     "stream as text": ("s = Source('s', columns={}, event_time='a', stream='x')\n", 1, "stream is a str", "StreamSource(topic"),
+    "schedule as text": ("s = Source('s', columns={}, event_time='a', schedule='hourly')\n", 1, "schedule is a str: hourly", 'Schedule("hourly"'),
+    "schedule of unknown keys": ("s = Source('s', columns={}, event_time='a', schedule={'every': 'hour'})\n", 1, "schedule is a dict", "Schedule("),
+    "unknown keyword of a schedule": ("from millrace import Schedule\ns = Schedule('hourly', timezon='UTC')\n", 2, "unexpected keyword", "'timezone'"),
+    "bad time of a schedule": ("from millrace import Schedule\ns = Source('s', columns={'a': 'timestamp'}, event_time='a', batch=BatchSource('csv', 'x'),\n    schedule=Schedule(at='6am'))\n", 3, "at: '6am' is no time of day", "HH:MM"),
     "feature as text": ("v = FeatureView('v', entity='customer', source='cards', start='2020-01-01', features=['x'])\n", 1, "a feature is a str: x", 'count().over("1h")'),
     "check as text": ("v = FeatureView('v', entity='customer', source='cards', start='2020-01-01', features=[], checks=['x'])\n", 1, "a check is a str: x", "Check("),
     "no entity": ("v = FeatureView('v', source='cards', start='2020-01-01', features=[])\n", 1, "'v' needs entity or entities", "composite"),

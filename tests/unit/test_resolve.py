@@ -2,13 +2,13 @@
 
 import pickle
 from dataclasses import replace
-from datetime import date
+from datetime import date, time
 from typing import Any
 
 import pytest
 
 from millrace.errors import SpecError
-from millrace.plan import Plan
+from millrace.plan import Plan, SchedulePlan
 from millrace.resolve import resolve
 from millrace.rules.windows import nearest_hops_ms
 from millrace.spec import (
@@ -19,6 +19,7 @@ from millrace.spec import (
     FeatureService,
     FeatureView,
     Location,
+    Schedule,
     Source,
     Specs,
     StreamSource,
@@ -219,6 +220,13 @@ class TestSources:
             ({"batch": BatchSource("parkuet", "x")}, "batch has the format 'parkuet' | did you mean 'parquet'"),
             ({"batch": BatchSource("csv", " ")}, "batch has an empty path"),
             ({"stream": StreamSource("t", "xml")}, "stream has the format 'xml' | known: avro, json"),
+            ({"schedule": Schedule("weekly")}, "schedule has the refresh 'weekly' | known: daily, hourly"),
+            ({"schedule": Schedule(at="24:00")}, "at: '24:00' is no time of day | write HH:MM, 00:00 to 23:59"),
+            ({"schedule": Schedule(at="06:00:00")}, "at: '06:00:00' is no time of day"),
+            ({"schedule": Schedule(at="06:00", timezone="CEST")}, "'CEST' is no time zone | did you mean"),
+            ({"schedule": Schedule(at="06:00", timezone="Europe")}, "'Europe' is no time zone"),
+            ({"schedule": Schedule(at="06:00", timezone="../etc/passwd")}, "'../etc/passwd' is no time zone | write an IANA name"),
+            ({"schedule": Schedule(timezone="UTC")}, "schedule has the timezone 'UTC', but no at that it could be the zone of | add at"),
             ({"stream": StreamSource("a b")}, "'a b' cannot name a topic"),
             ({"columns": {**COLUMNS, "n": "decimal(2,3)"}}, "column 'n': decimal(2,3): precision goes"),
             ({"columns": {**COLUMNS, "n": "double"}}, "'double' is not a type | did you mean 'float64'? types are"),
@@ -232,6 +240,12 @@ class TestSources:
 
     def test_a_source_needs_columns(self) -> None:
         assert "source 'cards' has no columns" in fault_of_source(columns={})
+
+    def test_a_schedule_is_read_and_is_daily_in_utc_without_one(self) -> None:
+        assert resolve(specs_of()).sources["cards"].schedule == SchedulePlan()
+        berlin = replace(CARDS, schedule=Schedule("hourly", "06:30", "Europe/Berlin"))
+        found = resolve(specs_of(sources=(berlin,))).views["spend"].source.schedule
+        assert found == SchedulePlan(is_hourly=True, at=time(6, 30), timezone="Europe/Berlin")
 
     def test_zero_lateness_and_skew_are_fine(self) -> None:
         resolve(specs_of(sources=(replace(CARDS, allowed_lateness="0s", clock_skew="0ms"),)))
@@ -467,6 +481,11 @@ class TestWarnings:
 
     def test_freshness_without_a_stream(self) -> None:
         assert "has no stream to keep it" in self.warnings(freshness="1m")
+
+    def test_an_hourly_refresh_of_days_that_stay_open_for_long(self) -> None:
+        source = replace(CARDS, schedule=Schedule("hourly"), allowed_lateness="50h")
+        assert "its hourly refresh builds 4 days anew each hour" in self.warnings(source=source)
+        assert "hourly" not in self.warnings(source=replace(source, allowed_lateness="1d"))
 
     def test_an_ingest_time_without_files(self) -> None:
         source = replace(CARDS, batch=None, stream=StreamSource("t"), ingest_time="arrived")

@@ -123,6 +123,22 @@ def test_missing_failed_and_outdated_days_are_named_with_the_mend(lake: Settings
     assert never.as_json()["days"] == [["2024-01-04", "2024-01-05"], ["2024-01-06", "2024-01-07"]]
 
 
+def test_days_that_were_built_before_their_last_events_could_come_are_named(
+    lake: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view = view_of(HOURLY)
+    write_days(lake, view.source.fingerprint, {0: None})
+    closed_us = (START_MS + 2 * DAY_MS + HOUR_MS) * 1000
+    monkeypatch.setattr("resources.partition_log._now_us", lambda: closed_us - 1)
+    write_days(lake, view.source.fingerprint, {1: None})
+    (warning,) = find_history(lake, view, asked_on_days(0, 1)).warnings
+    assert (warning.code, warning.days) == ("days_open", (START + timedelta(days=1),))
+    assert "built before their last events could come: [2024-01-02, 2024-01-03)" in warning.what
+    monkeypatch.setattr("resources.partition_log._now_us", lambda: closed_us)
+    write_days(lake, view.source.fingerprint, {1: None})
+    assert find_history(lake, view, asked_on_days(0, 1)).warnings == ()
+
+
 def test_rows_before_the_start_are_counted(lake: Settings) -> None:
     view = view_of(HOURLY)
     write_days(lake, view.source.fingerprint, {0: None})

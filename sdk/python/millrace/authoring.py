@@ -27,8 +27,8 @@ Declared = spec.Entity | spec.Source | spec.FeatureView | spec.FeatureService
 _D = TypeVar("_D", bound=Declared)
 
 PUBLIC_NAMES = (
-    "BatchSource", "Check", "Entity", "FeatureService", "FeatureView", "Source", "StreamSource",
-    "approx_distinct", "avg", "count", "distinct", "first", "last", "last_k", "max", "min",
+    "BatchSource", "Check", "Entity", "FeatureService", "FeatureView", "Schedule", "Source",
+    "StreamSource", "approx_distinct", "avg", "count", "distinct", "first", "last", "last_k", "max", "min",
     "percentile", "stddev", "sum", "top_k", "variance",
 )  # fmt: skip
 """What ``from millrace import …`` gives an author."""
@@ -81,6 +81,13 @@ def StreamSource(topic: str, format: str = "json") -> spec.StreamSource:  # noqa
     return spec.StreamSource(_text(topic), _text(format), _here())
 
 
+def Schedule(  # noqa: N802
+    refresh: str = "daily", *, at: str | None = None, timezone: str | None = None
+) -> spec.Schedule:
+    """Declare when days are built: ``Schedule("hourly", at="06:00", timezone="Europe/Berlin")``."""
+    return spec.Schedule(_text(refresh), _optional(at), _optional(timezone), _here())
+
+
 def Source(  # noqa: N802
     name: str,
     *,
@@ -93,12 +100,13 @@ def Source(  # noqa: N802
     dedup_horizon: str = "1d",
     batch: spec.BatchSource | Mapping[str, str] | None = None,
     stream: spec.StreamSource | Mapping[str, str] | None = None,
+    schedule: spec.Schedule | Mapping[str, str] | None = None,
     description: str = "",
 ) -> spec.Source:
     """Declare events; see ``millrace.spec.Source``.
 
     Raises:
-        SpecError: ``columns``, ``batch`` or ``stream`` is something else altogether.
+        SpecError: ``columns``, ``batch``, ``stream`` or ``schedule`` is something else altogether.
     """
     where = _here()
     if not isinstance(columns, Mapping):
@@ -115,6 +123,7 @@ def Source(  # noqa: N802
             dedup_horizon=_text(dedup_horizon),
             batch=_batch(batch, where),
             stream=_stream(stream, where),
+            schedule=_schedule(schedule, where),
             description=_text(description),
             where=where,
         )
@@ -135,6 +144,15 @@ def _stream(stream: object, where: Location) -> spec.StreamSource | None:
     if isinstance(stream, Mapping) and {"topic"} <= set(stream) <= {"topic", "format"}:
         return spec.StreamSource(_text(stream["topic"]), _text(stream.get("format", "json")), where)
     raise _misshapen("stream", stream, "StreamSource(topic, format)", where)
+
+
+def _schedule(schedule: object, where: Location) -> spec.Schedule | None:
+    if schedule is None or isinstance(schedule, spec.Schedule):
+        return schedule
+    if isinstance(schedule, Mapping) and set(schedule) <= {"refresh", "at", "timezone"}:
+        given = {name: _text(value) for name, value in schedule.items()}
+        return spec.Schedule(**given, where=where)
+    raise _misshapen("schedule", schedule, 'Schedule("hourly", at="06:00")', where)
 
 
 def Check(type: str, **arguments: Any) -> spec.Check:  # noqa: N802

@@ -104,7 +104,7 @@ def _plain(value: Any) -> Any:
 
 def _source(source: Source) -> dict[str, Any]:
     given = _given(source)
-    for name in ("batch", "stream"):
+    for name in ("batch", "stream", "schedule"):
         if name in given:
             given[name] = _Line(_given(getattr(source, name)))
     return given
@@ -179,6 +179,8 @@ def _used_names(specs: Specs) -> Iterator[str]:
             yield "BatchSource"
         if source.stream is not None:
             yield "StreamSource"
+        if source.schedule is not None:
+            yield "Schedule"
     for view in specs.views:
         if view.checks:
             yield "Check"
@@ -213,8 +215,8 @@ def _literal(value: Any) -> str:
 
 
 def _source_arguments(source: Source) -> list[str]:
-    given = {k: v for k, v in _given(source).items() if k not in {"name", "batch", "stream"}}
-    given.pop("columns", None)
+    apart = {"name", "columns", "batch", "stream", "schedule"}
+    given = {k: v for k, v in _given(source).items() if k not in apart}
     columns = "".join(
         f"        {_literal(name)}: {_literal(type_)},\n" for name, type_ in source.columns.items()
     )
@@ -226,6 +228,8 @@ def _source_arguments(source: Source) -> list[str]:
     if source.stream is not None:
         topic, form = source.stream.topic, source.stream.format
         arguments.append(f"stream=StreamSource({_literal(topic)}, {_literal(form)})")
+    if source.schedule is not None:
+        arguments.append(f"schedule=Schedule({', '.join(_keywords(_given(source.schedule)))})")
     return arguments
 
 

@@ -1,8 +1,9 @@
 """Names for meanings: equal fingerprints, equal values.
 
 A fingerprint covers what can change a value and nothing else. It leaves out descriptions, owners,
-tags, ttl, freshness and checks (they say how a value is presented and watched), file positions,
-paths and topics (where events lie, not which they are), and columns that the view does not read.
+tags, ttl, freshness and checks (they say how a value is presented and watched), schedules (when
+it is built), file positions, paths and topics (where events lie, not which they are), and columns
+that the view does not read.
 Expressions enter by their canonical text, so spacing and comments do not count.
 
 Source: SQLMesh keeps a data hash apart from a metadata hash for the same reason.

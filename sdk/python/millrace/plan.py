@@ -6,7 +6,7 @@ pickles.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, time
 from math import gcd
 
 from millrace.durations import DAY_MS
@@ -42,6 +42,20 @@ class StreamPlan:
 
 
 @dataclass(frozen=True)
+class SchedulePlan:
+    """When the days of a source are built; see ``millrace.spec.Schedule``.
+
+    Attributes:
+        at: local time of the daily tick; None: ``allowed_lateness`` after midnight UTC.
+        timezone: IANA name of the zone of ``at``.
+    """
+
+    is_hourly: bool = False
+    at: time | None = None
+    timezone: str = "UTC"
+
+
+@dataclass(frozen=True)
 class SourcePlan:
     """A source with its rules in milliseconds; see ``millrace.spec.Source``."""
 
@@ -57,6 +71,7 @@ class SourcePlan:
     stream: StreamPlan | None
     description: str
     fingerprint: str
+    schedule: SchedulePlan = SchedulePlan()
     where: Location = field(default=NOWHERE, compare=False)
 
     def column(self, name: str) -> Column:

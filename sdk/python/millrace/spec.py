@@ -58,6 +58,24 @@ class StreamSource:
 
 
 @dataclass(frozen=True)
+class Schedule:
+    """When what is read from a source is built by itself; it changes no value.
+
+    Attributes:
+        refresh: ``daily``: each day once, when its events are complete; ``hourly``: the day that
+            is still open is built anew each hour besides.
+        at: when the daily tick comes, wall-clock time ``HH:MM``; None: as soon as a day is
+            complete.
+        timezone: IANA name of the zone of ``at``; None: UTC.
+    """
+
+    refresh: str = "daily"
+    at: str | None = None
+    timezone: str | None = None
+    where: Location = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True)
 class Source:
     """Events, as files and as a topic.
 
@@ -69,6 +87,7 @@ class Source:
         allowed_lateness: duration; later arrivals are dead letters.
         clock_skew: duration; how far ahead of its arrival an event may be stamped.
         dedup_horizon: duration; an id that comes again within it is a duplicate.
+        schedule: when its days are built; None: daily, as soon as a day is complete.
     """
 
     name: str
@@ -81,6 +100,7 @@ class Source:
     dedup_horizon: str = "1d"
     batch: BatchSource | None = None
     stream: StreamSource | None = None
+    schedule: Schedule | None = None
     description: str = ""
     where: Location = field(default=NOWHERE, compare=False)
 

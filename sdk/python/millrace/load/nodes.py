@@ -231,4 +231,5 @@ def _kind(node: Node) -> str:
 
 
 def _example(keys: Keys) -> str:
-    return "write {" + ", ".join(f"{key}: …" for key in keys.required) + "}"
+    named = keys.required or keys.optional[:1]
+    return "write {" + ", ".join(f"{key}: …" for key in named) + "}"

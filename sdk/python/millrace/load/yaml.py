@@ -23,6 +23,7 @@ from millrace.spec import (
     FeatureService,
     FeatureView,
     Location,
+    Schedule,
     Source,
     Specs,
     StreamSource,
@@ -40,11 +41,12 @@ _SOURCE = Keys(
     ("name", "columns", "event_time"),
     (
         "description", "event_id", "ingest_time", "allowed_lateness", "clock_skew",
-        "dedup_horizon", "batch", "stream",
+        "dedup_horizon", "batch", "stream", "schedule",
     ),
 )  # fmt: skip
 _BATCH = Keys("batch", ("format", "path"))
 _STREAM = Keys("stream", ("topic",), ("format",))
+_SCHEDULE = Keys("schedule", (), ("refresh", "at", "timezone"))
 _ENTITY = Keys("an entity", ("name", "join_key", "type"), ("description",))
 _VIEW = Keys(
     "a feature view",
@@ -137,6 +139,7 @@ class _Declarations:
     def _source(self, record: Record) -> Source:
         batch = self._reader_record(record, "batch", _BATCH)
         stream = self._reader_record(record, "stream", _STREAM)
+        schedule = self._reader_record(record, "schedule", _SCHEDULE)
         defaults = {
             name: value
             for name in ("allowed_lateness", "clock_skew", "dedup_horizon", "description")
@@ -150,6 +153,7 @@ class _Declarations:
             ingest_time=record.optional_text("ingest_time"),
             batch=None if batch is None else _batch(batch),
             stream=None if stream is None else _stream(stream),
+            schedule=None if schedule is None else _schedule(schedule),
             where=record.where,
             **defaults,
         )
@@ -333,6 +337,16 @@ def _batch(record: Record) -> BatchSource:
 def _stream(record: Record) -> StreamSource:
     return StreamSource(
         record.text("topic"), record.optional_text("format") or "json", record.where
+    )
+
+
+def _schedule(record: Record) -> Schedule:
+    refresh = record.optional_text("refresh")
+    return Schedule(
+        "daily" if refresh is None else refresh,
+        record.optional_text("at"),
+        record.optional_text("timezone"),
+        record.where,
     )
 
 

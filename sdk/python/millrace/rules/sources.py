@@ -9,6 +9,7 @@ from millrace.faults import FaultList, is_read
 from millrace.fingerprint import with_source_fingerprint
 from millrace.plan import BatchPlan, Column, EntityPlan, SourcePlan, StreamPlan
 from millrace.rules.names import RESERVED_COLUMNS, check_join_key, check_name
+from millrace.rules.schedules import schedule_plan
 from millrace.rules.values import data_type, duration_ms
 from millrace.spec import BatchSource, Entity, Location, Source, StreamSource
 from millrace.types import DataType
@@ -102,6 +103,7 @@ def source_plan(source: Source, columns: Columns, faults: FaultList) -> SourcePl
         faults.add(where, f"{label} has neither batch nor stream", "add one of them, or both")
     batch = None if source.batch is None else _batch_plan(source.batch, faults)
     stream = None if source.stream is None else _stream_plan(source.stream, faults)
+    schedule = schedule_plan(source.schedule, faults)
     roles_are_read = all(map(is_read, (source.event_time, source.event_id, source.ingest_time)))
     if lateness is None or skew is None or horizon is None or not roles_are_read:
         return None
@@ -121,6 +123,7 @@ def source_plan(source: Source, columns: Columns, faults: FaultList) -> SourcePl
             stream=stream,
             description=source.description,
             fingerprint="",
+            schedule=schedule,
             where=where,
         )
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from millrace.durations import SECOND_MS, format_duration
+from millrace.durations import DAY_MS, SECOND_MS, format_duration
 from millrace.plan import FeaturePlan, ViewPlan
 
 MANY_TILES = 5_000
@@ -13,7 +13,16 @@ def warnings_of(view: ViewPlan) -> tuple[str, ...]:
     """Return a view's warnings, one sentence each, the gravest first."""
     return tuple(
         sentence
-        for rule in (_identity, _many_tiles, _lateness, _lifetime, _idle_hop, _tiles, _promises)
+        for rule in (
+            _identity,
+            _many_tiles,
+            _lateness,
+            _hourly,
+            _lifetime,
+            _idle_hop,
+            _tiles,
+            _promises,
+        )
         for sentence in rule(view)
     )
 
@@ -50,6 +59,16 @@ def _lateness(view: ViewPlan) -> Iterator[str]:
         yield (
             f"events may come {format_duration(lateness)} late, after they have left the window "
             f"of {_names(short)}: training sets and served values never see those"
+        )
+
+
+def _hourly(view: ViewPlan) -> Iterator[str]:
+    source = view.source
+    if source.schedule.is_hourly and source.allowed_lateness_ms > DAY_MS:
+        days = 1 - -source.allowed_lateness_ms // DAY_MS
+        yield (
+            f"source {source.name} takes events {format_duration(source.allowed_lateness_ms)} "
+            f"late, so its hourly refresh builds {days} days anew each hour"
         )
 
 

@@ -1,0 +1,60 @@
+"""The rules of schedules."""
+
+import contextlib
+import re
+from datetime import time
+from zoneinfo import ZoneInfo, available_timezones
+
+from millrace.errors import nearest
+from millrace.faults import FaultList, is_read
+from millrace.plan import SchedulePlan
+from millrace.spec import Location, Schedule
+
+REFRESHES = ("daily", "hourly")
+
+_TIME = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
+
+
+def schedule_plan(schedule: Schedule | None, faults: FaultList) -> SchedulePlan:
+    """Resolve a schedule, that of a source which names none included; what is faulty is left out."""
+    if schedule is None:
+        return SchedulePlan()
+    where, refresh, zone = schedule.where, schedule.refresh, schedule.timezone
+    if is_read(refresh) and refresh not in REFRESHES:
+        what = f"schedule has the refresh {refresh!r}"
+        faults.add(where.at("refresh"), what, nearest(refresh, REFRESHES))
+    at = None if schedule.at is None else _time_of_day(schedule.at, where.at("at"), faults)
+    if zone is not None and is_read(zone):
+        _check_zone(zone, where.at("timezone"), faults)
+        if schedule.at is None:
+            faults.add(
+                where.at("timezone"),
+                f"schedule has the timezone {zone!r}, but no at that it could be the zone of",
+                'add at: "06:00", or remove timezone: without at, days are built when they are '
+                "complete",
+            )
+    return SchedulePlan(refresh == "hourly", at, zone or "UTC")
+
+
+def _time_of_day(text: str, where: Location, faults: FaultList) -> time | None:
+    if not is_read(text):
+        return None
+    # Without the pattern, fromisoformat would take 06, 0600 and 06:00:00+02:00 as well.
+    if _TIME.fullmatch(text) is not None:
+        return time.fromisoformat(text)
+    faults.add(where, f"at: {text!r} is no time of day", 'write HH:MM, 00:00 to 23:59: "06:00"')
+    return None
+
+
+def _check_zone(name: str, where: Location, faults: FaultList) -> None:
+    # A folder of zones, such as Europe, is an OSError; a path out of the database a ValueError.
+    with contextlib.suppress(KeyError, ValueError, OSError):
+        ZoneInfo(name)
+        return
+    zones = sorted(available_timezones())
+    close = nearest(name, zones)
+    faults.add(
+        where,
+        f"timezone: {name[:80]!r} is no time zone",
+        close if close.startswith("did") else "write an IANA name: Europe/Berlin",
+    )
