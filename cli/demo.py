@@ -49,6 +49,9 @@ def demo(
     fast: Annotated[
         bool, typer.Option("--fast", help="Only the flights, and only their first 60 days.")
     ] = False,
+    every_day: Annotated[
+        bool, typer.Option("--all", help="Every day of each set, not only the first 92.")
+    ] = False,
     down: Annotated[bool, typer.Option("--down", help="Stop the stack at the end.")] = False,
 ) -> None:
     """Backfill real data through Dagster, stream more of it, serve it, and recompute all of that.
@@ -60,7 +63,8 @@ def demo(
 
     settings = settings_from_env()
     with _stopping_at_the_end() if down else nullcontext():
-        is_proven = _prove(settings, demo_sets(settings, fast=fast), is_kept=not down)
+        sets = demo_sets(settings, fast=fast, every_day=every_day)
+        is_proven = _prove(settings, sets, is_kept=not down)
     if not is_proven:
         raise typer.Exit(1)
 

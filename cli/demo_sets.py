@@ -21,6 +21,7 @@ SEED = 20130101
 SPINE_ROWS = 20_000
 AWKWARD_ROWS = 8
 FAST_DAYS = 60
+USUAL_DAYS = 92
 
 REGULAR = "an event's own instant"
 
@@ -54,16 +55,30 @@ class DemoSet:
     dirt: Mapping[str, str]
 
 
-def demo_sets(settings: Settings, *, fast: bool) -> tuple[DemoSet, ...]:
-    """Return what this machine has data for, the flights first; ``fast``: their first 60 days."""
+def demo_sets(
+    settings: Settings, *, fast: bool = False, every_day: bool = False
+) -> tuple[DemoSet, ...]:
+    """Return what this machine has data for, the flights first.
+
+    Args:
+        settings: name the data.
+        fast: only the flights, and their first 60 days.
+        every_day: all days of each set; else the first 92, a quarter and a bit.
+    """
     flights = _flights(settings)
     if fast:
-        start = flights.days.start
-        return (replace(flights, days=Days(start, start + timedelta(days=FAST_DAYS))),)
-    if settings.data is None or "://" in settings.data:
-        return (flights,)
-    shared = (_cards(Path(settings.data)), _retail(Path(settings.data)))
-    return (flights, *(one for one in shared if one.raw.exists()))
+        return (_first_days(flights, FAST_DAYS),)
+    sets = [flights]
+    if settings.data is not None and "://" not in settings.data:
+        sets += [_cards(Path(settings.data)), _retail(Path(settings.data))]
+    found = [one for one in sets if one is flights or one.raw.exists()]
+    return tuple(found if every_day else (_first_days(one, USUAL_DAYS) for one in found))
+
+
+def _first_days(demo_set: DemoSet, count: int) -> DemoSet:
+    # From the start on: what windows and lifetimes reach back to is then all there.
+    start = demo_set.days.start
+    return replace(demo_set, days=Days(start, start + timedelta(days=count)))
 
 
 def with_examples(settings: Settings, sets: Sequence[DemoSet]) -> Settings:

@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from http.client import HTTPException
 from typing import Any
 
 from millrace.errors import EngineRejected, EngineUnavailable
@@ -138,7 +139,8 @@ class DagsterApi:
             "repositoryName": "__repository__",
             "pipelineName": ASSET_JOB,
             "assetSelection": [{"path": list(path)} for path in assets],
-            "assetCheckSelection": [],
+            # Null asks for every check of these assets; an empty list for none of them.
+            "assetCheckSelection": None,
         }
         all_tags = {**range_tags(days), **(tags or {})}
         parameters = {
@@ -240,7 +242,7 @@ class DagsterApi:
             raise EngineRejected(
                 f"Dagster answered {error.code}: {detail}", where=self.url
             ) from error
-        except (OSError, ValueError) as error:
+        except (OSError, HTTPException, ValueError) as error:
             raise EngineUnavailable(
                 f"Dagster does not answer: {error}",
                 where=self.url,

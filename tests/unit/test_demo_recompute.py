@@ -114,7 +114,9 @@ def test_the_fast_demo_is_sixty_days_of_flights() -> None:
     settings = settings_from_env({"MILLRACE_HOME": "/nowhere", "MILLRACE_DATA": "/nowhere"})
     (only,) = demo_sets(settings, fast=True)
     assert (only.source, len(only.days)) == ("flights", 60)
-    assert [one.source for one in demo_sets(settings, fast=False)] == ["flights"]
+    (usual,), (whole,) = demo_sets(settings), demo_sets(settings, every_day=True)
+    assert (usual.source, len(usual.days), len(whole.days)) == ("flights", 92, 366)
+    assert usual.days.start == whole.days.start
 
 
 HOLDS = (
