@@ -3,8 +3,6 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-# Tests of servers wait more than they compute. A stack that tests share is started by one process.
-BY_TWO := -n 2 --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check setup up down status doctor fmt lint type imports unit services golden clean
@@ -15,8 +13,8 @@ help: ## show this list
 demo: setup ## run the main job on real data, end to end (ARGS="--fast", ARGS="--down")
 	@$(BIN)/millrace demo $(ARGS)
 
-test: check ## everything that is checked: lint, types, import rules, all tests (ARGS="-n 0": one by one)
-	@$(BIN)/python -m pytest $(BY_TWO) $(ARGS)
+test: check ## everything that is checked: lint, types, import rules, all tests
+	@$(BIN)/python -m pytest $(ARGS)
 
 check: lint type imports ## what needs no test run: lint, format, types, import rules
 
@@ -50,10 +48,10 @@ imports: setup ## the import rules between the rooms
 	@$(BIN)/lint-imports
 
 unit: setup ## the tests that need no server
-	@$(BIN)/python -m pytest $(BY_TWO) -m "not services" $(ARGS)
+	@$(BIN)/python -m pytest -m "not services" $(ARGS)
 
 services: setup ## the tests that start real servers
-	@$(BIN)/python -m pytest $(BY_TWO) -m services $(ARGS)
+	@$(BIN)/python -m pytest -m services $(ARGS)
 
 golden: setup ## rewrite the compiled texts under tests/golden; review the difference
 	@$(BIN)/python -m tests.golden.rewrite

@@ -31,27 +31,13 @@ hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default")
 os.environ.setdefault("MILLRACE_LINEAGE", "none")
 
 
-STACKS = ("struck_stack", "live_stack", "spark_stack")
-"""Fixtures that start servers for all tests of a session, those that take longest first."""
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the tests for two processes, and leave out those whose data are not there."""
-    for item in items:
-        stacks = [name for name in STACKS if name in getattr(item, "fixturenames", ())]
-        # Run by two processes, each stack is still started once.
-        item.add_marker(pytest.mark.xdist_group(stacks[0] if stacks else item.path.name))
-    items.sort(key=_is_short)
-    _leave_out_shared_data(items)
+    """Put the faults last, and leave out the tests over the shared data where there is none.
 
-
-def _is_short(item: pytest.Item) -> bool:
-    # What starts servers comes first, so that no process ends long before the other.
-    return item.get_closest_marker("services") is None
-
-
-def _leave_out_shared_data(items: list[pytest.Item]) -> None:
-    """Skip the tests over the shared data where there is none; no other test is skipped."""
+    The whole stack that faults strike stands from its first test to the end of the session, and
+    would take a third of a core from all the others. No other test is skipped.
+    """
+    items.sort(key=lambda item: item.path.parent.name == "faults")
     data = settings_from_env().data
     if data is not None and (Path(data) / "card_transactions.parquet").exists():
         return
