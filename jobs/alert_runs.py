@@ -17,6 +17,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 from dagster._core.events import AssetMaterializationPlannedData
 from dagster_shared.error import SerializableErrorInfo
 
+from jobs.run_states import ENDED
 from resources.alerts.facts import SEVERITIES, WHOLE, Fact, Story, Subject
 from resources.dagster_api import ASSET_JOB, FAILURES
 
@@ -31,7 +32,6 @@ _TYPES = {
     dg.DagsterEventType.STEP_FAILURE,
     dg.DagsterEventType.RUN_FAILURE,
 }
-_ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 _PAGE = 5_000
 _MOST_AWAITED = 5_000
 _MOST_NAMED = 5
@@ -73,10 +73,10 @@ def ended_runs(instance: dg.DagsterInstance, after: datetime, limit: int) -> lis
         return [Update(one.dagster_run, _aware(one.update_timestamp)) for one in records]
 
     recent = dg.RunsFilter(
-        statuses=_ENDED, updated_after=after - OVERLAP, updated_before=after + _TICK
+        statuses=list(ENDED), updated_after=after - OVERLAP, updated_before=after + _TICK
     )
     found = {one.run.run_id: one for one in read(recent, None)}
-    for one in read(dg.RunsFilter(statuses=_ENDED, updated_after=after), limit):
+    for one in read(dg.RunsFilter(statuses=list(ENDED), updated_after=after), limit):
         found.setdefault(one.run.run_id, one)
     return sorted(found.values(), key=lambda one: one.at)
 

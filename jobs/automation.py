@@ -11,6 +11,7 @@ import dagster as dg
 from feature_assets.keys import daily_job
 from feature_assets.timing import complete_day
 from jobs.backfills import SourceJob
+from jobs.run_states import UNDER_WAY
 from millrace.plan import SourcePlan, ViewPlan
 from resources.dagster_api import range_tags
 from resources.late_days import LateDays, late_days
@@ -25,8 +26,6 @@ _INTERVAL_S = 60
 _LATE_INTERVAL_S = 300
 _MOST_DAYS = 31
 _MOST_RUNS = 5
-_ENDED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
-_UNDER_WAY = [status for status in dg.DagsterRunStatus if status not in _ENDED]
 
 
 def following_sensor() -> dg.AutomationConditionSensorDefinition:
@@ -63,7 +62,7 @@ def _late_sensor(
         f"built: at most {_MOST_DAYS} days at a time, the newest first.",
     )
     def late(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        under_way = dg.RunsFilter(job_name=daily_job(source.name), statuses=_UNDER_WAY)
+        under_way = dg.RunsFilter(job_name=daily_job(source.name), statuses=list(UNDER_WAY))
         if context.instance.get_runs_count(under_way):
             return dg.SkipReason(f"{daily_job(source.name)} is under way")
         now = datetime.now(tz=UTC)

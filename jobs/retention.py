@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from jobs.run_states import ENDED
+
 if TYPE_CHECKING:
     from jobs.event_log_rows import EventRows
 
@@ -20,7 +22,6 @@ JOB = "retention"
 CRON = "20 3 * * *"
 """When nights are quiet and the day before has long been built, UTC."""
 
-_ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 _PAGE = 1000
 _SAY_EVERY = 500
 
@@ -98,7 +99,7 @@ def prune(instance: dg.DagsterInstance, policy: Policy, now: datetime, say: Say)
 
 def _old_runs(instance: dg.DagsterInstance, before: datetime) -> Iterator[str]:
     """Yield the ids of ended runs that were made before an instant, newest first."""
-    wanted = dg.RunsFilter(statuses=_ENDED, created_before=before)
+    wanted = dg.RunsFilter(statuses=list(ENDED), created_before=before)
     cursor: str | None = None
     while page := instance.get_run_ids(wanted, cursor=cursor, limit=_PAGE):
         yield from page

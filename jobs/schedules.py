@@ -13,6 +13,7 @@ import dagster as dg
 from feature_assets.keys import daily_job, events_path, hourly_schedule
 from feature_assets.timing import due_days, hourly_cron, open_days, source_cron
 from jobs.backfills import SourceJob
+from jobs.run_states import UNDER_WAY
 from millrace.errors import SetupError
 from millrace.plan import SourcePlan, ViewPlan
 from resources.dagster_api import range_tags
@@ -22,8 +23,6 @@ from resources.settings import Settings
 OPEN_DAYS_TAG = "millrace/open_days"
 
 _SCHEDULE_TAG = "dagster/schedule_name"
-_ENDED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
-_UNDER_WAY = [status for status in dg.DagsterRunStatus if status not in _ENDED]
 
 
 def source_schedules(
@@ -108,7 +107,7 @@ def _hourly_schedule(
 
 def _is_under_way(instance: dg.DagsterInstance, job: str) -> bool:
     """Tell whether a run of a source's job is queued or goes on that its daily tick did not ask."""
-    runs = instance.get_runs(dg.RunsFilter(job_name=job, statuses=_UNDER_WAY))
+    runs = instance.get_runs(dg.RunsFilter(job_name=job, statuses=list(UNDER_WAY)))
     return any(run.tags.get(_SCHEDULE_TAG) != job for run in runs)
 
 

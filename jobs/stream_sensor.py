@@ -16,6 +16,7 @@ import dagster as dg
 
 from feature_assets.links import job_link, links_of
 from feature_assets.timing import REPORT_EVERY_MS
+from jobs.run_states import UNDER_WAY
 from millrace.errors import PlatformError
 from streaming.engines import Engines
 
@@ -28,8 +29,6 @@ SENSOR = "stream_reconciler"
 OBSERVE_EVERY_MS = REPORT_EVERY_MS
 """A stream whose state does not change is reported this often, not at each tick."""
 
-_ENDED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
-_UNDER_WAY = [status for status in dg.DagsterRunStatus if status not in _ENDED]
 _INTERVAL_S = 10
 _RETRY_FIRST_S = 15
 _RETRY_LONGEST_S = 600
@@ -112,7 +111,7 @@ def _requests(
 
 
 def _is_free(instance: dg.DagsterInstance, action: "Action", now_ms: int) -> bool:
-    under_way = dg.RunsFilter(tags=view_tag(action.view), statuses=_UNDER_WAY)
+    under_way = dg.RunsFilter(tags=view_tag(action.view), statuses=list(UNDER_WAY))
     if instance.get_runs_count(under_way):
         return False
     decided = dg.RunsFilter(tags=decision_tag(action))

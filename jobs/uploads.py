@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from feature_assets.lineage import enclosing
+from jobs.run_states import UNDER_WAY
 from millrace.errors import DataError, EngineUnavailable, PlatformError, StoreError
 from millrace.plan import ViewPlan
 from resources.lineage.runs import within
@@ -29,8 +30,6 @@ STORE_POOL = "online_store"
 _INTERVAL_S = 60
 _RETRIES = 3
 _RETRY_AFTER_S = 60
-_ENDED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
-_UNDER_WAY = [status for status in dg.DagsterRunStatus if status not in _ENDED]
 _CONFIG = {"views": dg.Field([str], description="Feature views that are published.")}
 
 
@@ -104,7 +103,7 @@ def upload_sensor(engines: Engines, job: dg.JobDefinition) -> dg.SensorDefinitio
         description="Uploads what was built of the tiles of views that are served.",
     )
     def uploads(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        under_way = dg.RunsFilter(job_name=UPLOAD_JOB, statuses=_UNDER_WAY)
+        under_way = dg.RunsFilter(job_name=UPLOAD_JOB, statuses=list(UNDER_WAY))
         if context.instance.get_runs_count(under_way):
             return dg.SkipReason("an upload is under way")
         return look(engines, context.cursor, datetime.now(tz=UTC))
@@ -116,8 +115,8 @@ def look(engines: Engines, cursor: str | None, now: datetime) -> dg.SensorResult
     """Ask for the upload of each served view whose tiles have changed since the last look.
 
     At the first look at a view only new days count: it was uploaded when it was deployed. A key
-    names when the content was built and the date, so an upload that failed is asked for again on the next day
-    as long as days are missing in the store.
+    names when the content was built and the date, so an upload that failed is asked for again on
+    the next day as long as days are missing in the store.
     """
     from resources.declarations import load_valid_plan
     from streaming.records import RecordFiles
