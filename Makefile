@@ -14,7 +14,7 @@ demo: setup ## run the main job on real data, end to end (ARGS="--fast", ARGS="-
 	@$(BIN)/millrace demo $(ARGS)
 
 test: check ## everything that is checked: lint, types, import rules, all tests
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 check: lint type imports ## what needs no test run: lint, format, types, import rules
 

@@ -31,18 +31,36 @@ hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default")
 os.environ.setdefault("MILLRACE_LINEAGE", "none")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the faults last, and leave out the tests over the shared data where there is none.
+def _group(item: pytest.Function) -> str:
+    """What one worker runs as a whole: the tests of one shared stack, else those of one file."""
+    if item.path.parent.name == "faults":
+        return "faults"
+    shared = ("live_stack", "spark_stack")
+    return next((name for name in shared if name in item.fixturenames), item.path.name)
 
-    The whole stack that faults strike stands from its first test to the end of the session, and
-    would take a third of a core from all the others. No other test is skipped.
+
+def _place(item: pytest.Function) -> int:
+    """The longest groups first, so that no worker ends with one alone; tests of no server last."""
+    first = ("faults", "spark_stack", "live_stack")
+    group = _group(item)
+    if group in first:
+        return first.index(group)
+    return len(first) + (item.get_closest_marker("services") is None)
+
+
+# Before xdist's own hook, which reads the marks.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Group and order the tests for two workers, and leave out those over absent shared data.
+
+    No other test is skipped.
     """
-    items.sort(key=lambda item: item.path.parent.name == "faults")
+    items.sort(key=_place)
     data = settings_from_env().data
-    if data is not None and (Path(data) / "card_transactions.parquet").exists():
-        return
+    shared_data = data is not None and (Path(data) / "card_transactions.parquet").exists()
     for item in items:
-        if item.get_closest_marker("shared_data"):
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+        if item.get_closest_marker("shared_data") and not shared_data:
             item.add_marker(pytest.mark.skip(reason="MILLRACE_DATA has no card_transactions"))
 
 

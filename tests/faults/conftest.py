@@ -8,7 +8,7 @@ from tests.live import views
 from tests.live.running_stack import RunningStack
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def struck_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     """A whole stack without Spark, its three views deployed."""
     root = tmp_path_factory.mktemp("struck")
