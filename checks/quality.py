@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from checks.judgement import JudgedDay, Judgement, held_reason
 from millrace.compile.checks import Rule, check_rules, source_rules
-from millrace.durations import DAY_MS
+from millrace.days import newest_day_over
 from millrace.plan import SourcePlan, ViewPlan
 from millrace.quality.finding import Finding
 from resources.partition_log import append_partition_log, held_days, read_partition_log
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str], None]
 
-_EPOCH = date(1970, 1, 1)
 _NO_FILES = ""
 
 
@@ -85,7 +84,7 @@ class JudgedTable:
 
     def is_closed(self, day: date, now_ms: int) -> bool:
         """Tell whether no event of a day is still to come."""
-        return ((day - _EPOCH).days + 1) * DAY_MS + self.closes_after_ms <= now_ms
+        return day <= newest_day_over(now_ms, self.closes_after_ms)
 
     def counts(self, outcome: PartitionOutcome) -> dict[str, int]:
         """Return what the build counted beside the rows."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 
+from millrace.days import newest_day_over
 from millrace.durations import DAY_MS, MINUTE_MS
 from millrace.plan import SourcePlan, ViewPlan
 
@@ -21,6 +22,7 @@ REPORT_EVERY_MS = 300_000
 _BUILD_TIME = timedelta(hours=3)
 """From a day's close, or from the tick that asks for it, to the deadline of its values."""
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _HOUR = timedelta(hours=1)
 _DAY = timedelta(days=1)
 
@@ -67,7 +69,8 @@ def _minutes(at: time) -> int:
 def complete_day(now: datetime, lateness_ms: int) -> date:
     """Return the newest UTC day whose events can no longer arrive at ``now``, aware of any zone."""
     # Between two instants of one zone Python counts by the wall clock, so UTC comes first.
-    return (now.astimezone(UTC) - timedelta(milliseconds=lateness_ms)).date() - _DAY
+    instant_ms = (now.astimezone(UTC) - _EPOCH) // timedelta(milliseconds=1)
+    return newest_day_over(instant_ms, lateness_ms)
 
 
 def due_days(source: SourcePlan, tick: datetime) -> tuple[date, ...]:

@@ -8,9 +8,10 @@ reach back need the difference.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime
 from typing import Any
 
+from millrace.days import newest_day_over
 from resources.lake import open_table, rs_path
 from resources.reports import BuildReport, PartitionOutcome
 from resources.settings import Settings
@@ -43,8 +44,7 @@ class PartitionState:
 
     def was_over(self, lateness_ms: int) -> bool:
         """Tell whether the day had been over for so long when it was built."""
-        midnight = datetime.combine(self.day + timedelta(days=1), time(), UTC)
-        return self.built_ms >= midnight.timestamp() * 1000 + lateness_ms
+        return self.day <= newest_day_over(self.built_ms, lateness_ms)
 
 
 def read_partition_log(settings: Settings, table: str) -> dict[date, PartitionState]:

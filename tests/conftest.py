@@ -48,19 +48,19 @@ def _place(item: pytest.Function) -> int:
     return len(first) + (item.get_closest_marker("services") is None)
 
 
-# Before xdist's own hook, which reads the marks.
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """Group and order the tests for two workers, and leave out those over absent shared data.
+def pytest_itemcollected(item: pytest.Function) -> None:
+    """Name each test's group, before xdist reads it."""
+    item.add_marker(pytest.mark.xdist_group(_group(item)))
 
-    No other test is skipped.
-    """
+
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Order the tests, and leave out those over absent shared data; no other test is skipped."""
     items.sort(key=_place)
     data = settings_from_env().data
-    shared_data = data is not None and (Path(data) / "card_transactions.parquet").exists()
+    if data is not None and (Path(data) / "card_transactions.parquet").exists():
+        return
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
-        if item.get_closest_marker("shared_data") and not shared_data:
+        if item.get_closest_marker("shared_data"):
             item.add_marker(pytest.mark.skip(reason="MILLRACE_DATA has no card_transactions"))
 
 
