@@ -15,13 +15,12 @@ ROOMS = (
 
 
 def modules_with_examples() -> list[str]:
-    found = []
-    for room in ROOMS:
-        top = (CHECKOUT / room).parent
-        for path in sorted((CHECKOUT / room).rglob("*.py")):
-            if ">>> " in path.read_text():
-                found.append(_module(path.relative_to(top)))
-    return found
+    return [
+        _module(path.relative_to((CHECKOUT / room).parent))
+        for room in ROOMS
+        for path in sorted((CHECKOUT / room).rglob("*.py"))
+        if ">>> " in path.read_text()
+    ]
 
 
 def _module(path: Path) -> str:
