@@ -50,11 +50,12 @@ def pick(
         _mark(connection, [first], state="sent", done_ms=now_ms, reason=f"told by {page}")
     if first.batch is not None:
         rows = _waiting(connection, sink, batch=first.batch)
-    elif batching != "single" and _is_storm(connection, sink, digests, now_ms):
-        fresh = _waiting(connection, sink, limit=digests.size, is_fresh=True)
-        rows = _leading(fresh, only_opened=batching == "page")
-        if len(rows) > 1:
-            _mark(connection, rows, batch=_batch_key(rows))
+    else:
+        if batching != "single" and _is_storm(connection, sink, digests, now_ms):
+            fresh = _waiting(connection, sink, limit=digests.size, is_fresh=True)
+            rows = _leading(fresh, only_opened=batching == "page")
+        # A single one as well: if its answer is lost, a digest would tell of it twice.
+        _mark(connection, rows, batch=_batch_key(rows) if len(rows) > 1 else _alone(first.seq))
     return Picked(rows, first.key if len(rows) == 1 else _batch_key(rows))
 
 
@@ -62,8 +63,7 @@ def split(connection: sa.Connection, seqs: Sequence[int]) -> None:
     """Have the members of a digest sent one by one."""
     box = tables.outbox
     for seq in seqs:
-        alone = sa.update(box).where(box.c.seq == seq).values(batch=f"alone:{seq}")
-        connection.execute(alone)
+        connection.execute(sa.update(box).where(box.c.seq == seq).values(batch=_alone(seq)))
 
 
 def _waiting(
@@ -88,11 +88,8 @@ def _waiting(
 def _is_storm(connection: sa.Connection, sink: str, digests: Digests, now_ms: int) -> bool:
     box = tables.outbox.c
     recent = (box.state == "sent") & (box.done_ms > now_ms - digests.window_ms)
-    counted = connection.execute(
-        sa.select(sa.func.count()).where(
-            box.sink == sink, recent | ((box.state == "pending") & box.batch.is_(None))
-        )
-    )
+    fresh = (box.state == "pending") & box.batch.is_(None)
+    counted = connection.execute(sa.select(sa.func.count()).where(box.sink == sink, recent | fresh))
     return bool(counted.scalar_one() > digests.above)
 
 
@@ -137,6 +134,10 @@ def _mark(connection: sa.Connection, rows: Sequence[Any], **values: Any) -> None
     box = tables.outbox
     seqs = [row.seq for row in rows]
     connection.execute(sa.update(box).where(box.c.seq.in_(seqs)).values(**values))
+
+
+def _alone(seq: int) -> str:
+    return f"alone:{seq}"
 
 
 def _batch_key(rows: Sequence[Any]) -> str:

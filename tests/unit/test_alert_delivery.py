@@ -252,6 +252,18 @@ def test_a_digest_is_the_same_at_every_attempt(desk: Desk) -> None:
     assert [len(body["messages"]) for body in desk.hook.bodies] == [4, 2]
 
 
+def test_a_message_that_may_have_arrived_is_put_into_no_digest(desk: Desk) -> None:
+    desk.post(1)
+    alone = desk.outbox.next("hook", "digest", desk.config.digests, desk.clock_ms)
+    desk.post(2, 3, 4, 5, 6)
+    again = desk.outbox.next("hook", "digest", desk.config.digests, desk.clock_ms)
+    assert alone is not None
+    assert again == alone
+    desk.deliver()
+    assert desk.hook.bodies[0]["key"] == alone.delivery.key
+    assert [len(body["messages"]) for body in desk.hook.bodies] == [1, 4, 1]
+
+
 def test_only_one_process_sends_to_a_sink_and_a_dead_one_holds_it_up_for_a_while(
     desk: Desk,
 ) -> None:

@@ -230,6 +230,8 @@ def test_the_stack_outlives_the_session_of_the_command(stack: Starter) -> None:
         "from resources.settings import settings_from_env\n"
         "from stack.control import Stack\n"
         "Stack(settings_from_env(), catalogue=sys.argv[1]).order()\n"
+        # Under nohup it is ignored, and that is inherited.
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
         "os.killpg(0, signal.SIGHUP)"
     )
     done = subprocess.run(
