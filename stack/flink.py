@@ -157,7 +157,13 @@ def _java_options(folder: Path) -> tuple[str, ...]:
 
 
 def _jobmanager_options() -> tuple[str, ...]:
-    return ("-Xms128m", f"-Xmx{_JM_HEAP_MB}m", "-XX:+UseSerialGC")
+    return (
+        "-Xms128m",
+        f"-Xmx{_JM_HEAP_MB}m",
+        "-XX:+UseSerialGC",
+        # It plans a job now and then: optimizing its code costs more than it ever saves.
+        "-XX:TieredStopAtLevel=1",
+    )
 
 
 def _taskmanager_options() -> tuple[str, ...]:
