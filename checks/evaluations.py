@@ -22,7 +22,7 @@ EXPECTATIONS = "expectations"
 
 _MOST_LISTED = 50
 _MOST_DAYS_NAMED = 20
-_MOST_PICTURES = 12
+_MOST_PICTURES = 6
 """Bad days of one check that get a picture; the others are told in words."""
 
 _ABOUT = {

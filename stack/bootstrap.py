@@ -247,7 +247,9 @@ def _attempt(command: list[str], tried: list[str]) -> bool:
 
 
 def _sync(uv: Path, root: Path, cache: Path) -> None:
-    _run([str(uv), "sync", "--locked"], root, _uv_settings(root, cache))
+    # Where Python may not write beside its sources (PYTHONDONTWRITEBYTECODE) every process would
+    # compile them anew: the demo then took 331 s instead of 289.
+    _run([str(uv), "sync", "--locked", "--compile-bytecode"], root, _uv_settings(root, cache))
 
 
 def _uv_settings(root: Path, cache: Path) -> dict[str, str]:

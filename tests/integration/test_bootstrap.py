@@ -135,7 +135,7 @@ def test_a_sync_that_fails_is_reported_and_gone_on_with(checkout: Path, tmp_path
     env = {"MILLRACE_CACHE": str(cache), "PATH": os.environ["PATH"]}
     failed = _run(checkout, **env)
     assert failed.returncode == 1
-    assert "`uv sync --locked` failed (exit 2)" in failed.stderr
+    assert "`uv sync --locked --compile-bytecode` failed (exit 2)" in failed.stderr
     uv.write_text(working)
     assert _run(checkout, **env).returncode == 0
 
