@@ -139,16 +139,17 @@ class StackFiles:
         self, records: Mapping[str, Record], supervisor: Identity | None = None
     ) -> None:
         """Replace the state, and the endpoints that follow from it."""
-        parts = {name: record.to_json() for name, record in records.items()}
-        writer = None if supervisor is None else asdict(supervisor)
-        self._write("state.json", {"supervisor": writer, "parts": parts})
         endpoints = {}
         for name, record in records.items():
             if record.programs and record.was_ready:
                 first = next(iter(record.programs.values()))
                 url = record.endpoint or record.url
                 endpoints[name] = {"url": url, "pid": first.pid, "started": first.mark}
+        # First: who reads in the state that a part runs may connect to it at once.
         self._write(ENDPOINTS, endpoints)
+        parts = {name: record.to_json() for name, record in records.items()}
+        writer = None if supervisor is None else asdict(supervisor)
+        self._write("state.json", {"supervisor": writer, "parts": parts})
 
     def supervisor(self) -> Identity | None:
         """Identify the supervisor that holds the lock; None if none runs."""

@@ -33,6 +33,9 @@ os.environ.setdefault("MILLRACE_LINEAGE", "none")
 
 def _group(item: pytest.Function) -> str:
     """What one worker runs as a whole: the tests of one shared stack, else those of one file."""
+    named = item.get_closest_marker("xdist_group")
+    if named is not None:
+        return str(named.args[0])
     if item.path.parent.name == "faults":
         return "faults"
     shared = ("live_stack", "spark_stack")
@@ -49,8 +52,9 @@ def _place(item: pytest.Function) -> int:
 
 
 def pytest_itemcollected(item: pytest.Function) -> None:
-    """Name each test's group, before xdist reads it."""
-    item.add_marker(pytest.mark.xdist_group(_group(item)))
+    """Name each test's group, before xdist reads it; a test may name its own."""
+    if item.get_closest_marker("xdist_group") is None:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:

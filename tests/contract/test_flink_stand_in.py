@@ -70,7 +70,11 @@ def real(folder: Path, request: pytest.FixtureRequest) -> Subject:
     return Subject(flink, ensure_runner_jar(settings), script, checkpoints, await_checkpoint)
 
 
-@pytest.fixture(params=["stand-in", pytest.param("real", marks=pytest.mark.services)])
+# The stack is asked for only where it is needed, so that its group is not seen from the arguments.
+_REAL = (pytest.mark.services, pytest.mark.xdist_group("live_stack"))
+
+
+@pytest.fixture(params=["stand-in", pytest.param("real", marks=_REAL)])
 def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]:
     found = stand_in(tmp_path) if request.param == "stand-in" else real(tmp_path, request)
     before = {job.job_id for job in found.flink.jobs()}

@@ -8,9 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -244,6 +245,21 @@ def test_the_stack_outlives_the_session_of_the_command(stack: Starter) -> None:
     assert done.returncode == -signal.SIGHUP
     one.wait()
     assert {status.state for status in one.status()} == {"running"}
+
+
+def test_the_endpoints_are_there_before_the_state_that_names_their_parts(
+    stack: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, written = stack(), []
+    replace_file = StackFiles._write
+
+    def noted(files: StackFiles, name: str, content: Mapping[str, Any]) -> None:
+        written.append(name)
+        replace_file(files, name, content)
+
+    monkeypatch.setattr(StackFiles, "_write", noted)
+    one.files.write_records({})
+    assert written == ["endpoints.json", "state.json"]
 
 
 def test_a_program_that_was_never_written_down_is_found_and_stopped(stack: Starter) -> None:
