@@ -1,6 +1,6 @@
 """Pictures for the UI: a day against its baseline, and a measure over time.
 
-PNG inside Markdown as a ``data:`` URI, which Dagster's UI draws in place; some 15 kB each. Drawn
+PNG inside Markdown as a ``data:`` URI, which Dagster's UI draws in place; 25 to 50 kB each. Drawn
 without pyplot, so nothing is shared between threads and no display is looked for.
 """
 
