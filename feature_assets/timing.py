@@ -19,7 +19,7 @@ FOLLOWED = timedelta(days=7)
 REPORT_EVERY_MS = 300_000
 """How often the sensor of streams reports that an online view is kept up to date."""
 
-_BUILD_TIME = timedelta(hours=3)
+BUILD_TIME = timedelta(hours=3)
 """From a day's close, or from the tick that asks for it, to the deadline of its values."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -124,13 +124,13 @@ def features_freshness(view: ViewPlan) -> dg.FreshnessPolicy | None:
         return None
     schedule = view.source.schedule
     if schedule.is_hourly:
-        return dg.FreshnessPolicy.time_window(_HOUR + _BUILD_TIME)
+        return dg.FreshnessPolicy.time_window(_HOUR + BUILD_TIME)
     if schedule.at is None:
-        deadline_ms = view.source.allowed_lateness_ms + _BUILD_TIME // timedelta(milliseconds=1)
-        return dg.FreshnessPolicy.cron(daily_cron(deadline_ms), _BUILD_TIME)
-    cron = _cron(_minutes(schedule.at) + _BUILD_TIME // timedelta(minutes=1))
+        deadline_ms = view.source.allowed_lateness_ms + BUILD_TIME // timedelta(milliseconds=1)
+        return dg.FreshnessPolicy.cron(daily_cron(deadline_ms), BUILD_TIME)
+    cron = _cron(_minutes(schedule.at) + BUILD_TIME // timedelta(minutes=1))
     # One hour more: in autumn that many lie between the two readings of the wall clock.
-    return dg.FreshnessPolicy.cron(cron, _BUILD_TIME + _HOUR, timezone=schedule.timezone)
+    return dg.FreshnessPolicy.cron(cron, BUILD_TIME + _HOUR, timezone=schedule.timezone)
 
 
 def online_freshness(view: ViewPlan) -> dg.FreshnessPolicy | None:

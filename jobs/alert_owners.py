@@ -82,7 +82,7 @@ class Declared:
         return bool(about) and all(self._is_removed(one) for one in about)
 
     def _is_removed(self, subject: Subject) -> bool:
-        if self.repository is None or subject.kind not in {"check", "partition"}:
+        if self.repository is None or subject.kind not in {"check", "partition", "days"}:
             return False
         graph, key = self.repository.asset_graph, dg.AssetKey.from_user_string(subject.name)
         name = subject.name.rpartition("/")[2]
@@ -93,6 +93,6 @@ class Declared:
 
 
 def _assets(subject: Subject, awaits: Iterable[str]) -> list[str]:
-    if subject.kind in {"check", "partition"}:
+    if subject.kind in {"check", "partition", "days"}:
         return [subject.name]
     return [Subject.parse(key).name for key in awaits]

@@ -219,6 +219,7 @@ class Look:
         self, config: "AlertConfig", statuses: "Sequence[SinkStatus]"
     ) -> "tuple[list[Fact], Declared]":
         """Return what is looked at anew each time, and what is declared."""
+        from jobs.alert_days import day_facts
         from jobs.alert_owners import Declared
         from jobs.alert_platform import daemon_facts, sink_facts, tick_facts
         from jobs.alert_runs import runless_facts
@@ -232,6 +233,7 @@ class Look:
         facts = [
             *streams,
             *runless_facts(self.instance, checks),
+            *day_facts(self.instance, plan, self.now_ms),
             *daemon_facts(self.instance, self.now_ms),
             *tick_facts(self.instance, self.repository, self.now_ms),
             *sink_facts([one for one in statuses if one.name in config.sinks], self.now_ms),

@@ -23,6 +23,7 @@ _SECRET = re.compile(
 _WORDS: Mapping[str, str] = {"opened": "FAILED", "still": "STILL FAILING", "resolved": "RESOLVED"}
 _KIND_WORDS: Mapping[str, str] = {
     "partition": "build of",
+    "days": "days of",
     "run": "run of",
     "stream": "stream",
     "tick": "tick of",

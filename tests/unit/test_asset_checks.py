@@ -125,7 +125,8 @@ def test_a_bad_day_says_what_was_found_who_owns_it_and_what_to_do(
 ) -> None:
     spoilt = {"features/spend": {date(2020, 1, 4): "0; expected at least 1"}}
     run = Run(tmp_path, instance, FakeOffline(spoilt=spoilt), "2020-01-02", "2020-01-06")
-    found = run.evaluations(dg.AssetCheckKey(FEATURES, "rows"))["2020-01-04"]
+    evaluations = run.evaluations(dg.AssetCheckKey(FEATURES, "rows"))
+    found = evaluations["2020-01-04"]
     assert found.metadata["owner"].value == "payments@example.com"
     assert "runbooks" in str(found.metadata["runbook"].value)
     listed: Any = found.metadata["findings"].value
@@ -134,6 +135,19 @@ def test_a_bad_day_says_what_was_found_who_owns_it_and_what_to_do(
     assert str(found.metadata["over_time"].value).startswith(
         "![rows by day](data:image/png;base64,"
     )
+    assert "over_time" in evaluations[None].metadata
+    assert "over_time" not in evaluations["2020-01-03"].metadata
+
+
+def test_of_checks_that_pass_only_those_that_people_watch_are_pictured(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    run = Run(tmp_path, instance, FakeOffline(), "2020-01-02", "2020-01-06")
+    pictured = {
+        name: "over_time" in run.evaluations(dg.AssetCheckKey(FEATURES, name))[None].metadata
+        for name in ("rows", "volume")
+    }
+    assert pictured == {"rows": False, "volume": True}
 
 
 def test_a_run_told_to_publish_materialises_the_day_and_still_shows_it_bad(

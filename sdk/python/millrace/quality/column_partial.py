@@ -11,6 +11,7 @@ from millrace.quality.profile import MOST_TAIL, MOST_TOP, ColumnProfile, Kind
 from millrace.quality.sketches import (
     Numbers,
     Registers,
+    add_to_kll,
     hll_estimate,
     hll_registers,
     new_kll,
@@ -53,7 +54,8 @@ class ColumnPartial:
             return
         mean = float(numbers.mean())
         steps = numbers - mean
-        self._add_moments(len(numbers), mean, float(steps @ steps))
+        # A dot product would wake the threads of BLAS, which then spin beside Spark's.
+        self._add_moments(len(numbers), mean, float(np.square(steps, out=steps).sum()))
         self.minimum = min(self.minimum, float(numbers.min()))
         self.maximum = max(self.maximum, float(numbers.max()))
         if self.kind == "number":
@@ -61,8 +63,7 @@ class ColumnPartial:
         if self.kind in {"number", "text"}:
             if self.kll is None:
                 self.kll = new_kll()
-            # The sketch takes writable arrays only; those of Arrow are not.
-            self.kll.update(np.require(numbers, requirements=["C", "W"]))
+            add_to_kll(self.kll, numbers)
 
     def merge(self, other: "ColumnPartial") -> None:
         """Add what another one knows of other rows of the same day."""

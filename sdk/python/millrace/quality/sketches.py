@@ -30,14 +30,22 @@ _REST_BITS = 64 - HLL_BITS
 _GOLDEN = 0x9E3779B97F4A7C15
 _ODD = np.uint64(0xD6E8FEB86659FD93)
 _INVERSE = np.uint64(pow(int(_ODD), -1, 1 << 64))
+_BLOCK = 1 << 14
+"""Values of one step: what a step leaves still lies in the cache when the next one takes it, which
+makes hashing some five times as fast as in steps over a whole day of 100,000.
+"""
+_SORTED_AT_ONCE = 256
 
 
 def mix(values: Hashes) -> Hashes:
     """Spread 64-bit patterns evenly (the finaliser of SplitMix64)."""
-    z = values + np.uint64(_GOLDEN)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+    mixed = np.empty(len(values), np.uint64)
+    for start in range(0, len(values), _BLOCK):
+        z = values[start : start + _BLOCK] + np.uint64(_GOLDEN)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        np.bitwise_xor(z, z >> np.uint64(31), out=mixed[start : start + _BLOCK])
+    return mixed
 
 
 def hash_numbers(values: Numbers) -> Hashes:
@@ -77,11 +85,13 @@ def join_hashes(left: Hashes, right: Hashes) -> Hashes:
 def hll_registers(hashes: Hashes) -> Registers:
     """Return the HyperLogLog registers of hashes: 4,096 bytes, 1.6 % standard error."""
     registers = np.zeros(_REGISTERS, np.uint8)
-    rest = hashes & np.uint64((1 << _REST_BITS) - 1)
-    # The exponent of a double is the place of the highest bit; 52 bits convert exactly.
-    _, exponent = np.frexp(rest.astype(np.float64))
-    rank = (_REST_BITS + 1 - exponent).astype(np.uint8)
-    np.maximum.at(registers, (hashes >> np.uint64(_REST_BITS)).astype(np.int64), rank)
+    for start in range(0, len(hashes), _BLOCK):
+        block = hashes[start : start + _BLOCK]
+        rest = block & np.uint64((1 << _REST_BITS) - 1)
+        # The exponent of a double is the place of the highest bit; 52 bits convert exactly.
+        _, exponent = np.frexp(rest.astype(np.float64))
+        rank = (_REST_BITS + 1 - exponent).astype(np.uint8)
+        np.maximum.at(registers, (block >> np.uint64(_REST_BITS)).astype(np.int64), rank)
     return registers
 
 
@@ -105,6 +115,18 @@ def new_kll() -> "kll_doubles_sketch":
         SetupError: the extra ``quality`` is not installed.
     """
     return _datasketches().kll_doubles_sketch(KLL_K)
+
+
+def add_to_kll(sketch: "kll_doubles_sketch", values: Numbers) -> None:
+    """Add values to a sketch of quantiles.
+
+    In another order than they come, which means nothing to the sketch: it sorts what it holds again
+    and again, and short runs that are sorted already halve its time.
+    """
+    runs = values.copy()
+    whole = len(runs) - len(runs) % _SORTED_AT_ONCE
+    runs[:whole].reshape(-1, _SORTED_AT_ONCE).sort(axis=1)
+    sketch.update(runs)
 
 
 def read_kll(data: bytes) -> "kll_doubles_sketch":

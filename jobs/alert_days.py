@@ -1,0 +1,83 @@
+"""Which recent days should have been built and were not: no run failed, for there was none.
+
+A daemon that slept for longer than Dagster makes up for, a tick that was skipped while the files
+were not there, a range that somebody chose too short: nothing that Dagster records is wrong then.
+Sampled at every look, from the days that each table has.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+
+import dagster as dg
+from dagster._utils.schedules import get_latest_completed_cron_tick
+
+from feature_assets.keys import events_path, features_path
+from feature_assets.reporting import day_list
+from feature_assets.timing import BUILD_TIME, due_days, source_cron
+from millrace.plan import Plan, SourcePlan
+from resources.alerts.facts import Fact, Story, Subject
+from resources.reports import Days
+
+LOOKED_BACK = timedelta(days=31)
+"""Older holes are history that somebody chose not to build."""
+
+_RUNBOOK = "docs/runbooks.md#days-never-built"
+
+
+def day_facts(instance: dg.DagsterInstance, plan: Plan, now_ms: int) -> Iterator[Fact]:
+    """Yield for each table of events and features whether no recent day of it was left out.
+
+    A day counts from the first one within ``LOOKED_BACK`` that was built, so a source whose data
+    ended years ago lacks nothing; up to the one that the daily tick asked for ``BUILD_TIME`` ago. A
+    day that a run was to build is left to what that run says, and one whose events were left out is
+    told of the events alone.
+    """
+    for name, source in plan.sources.items():
+        views = plan.views_of(name)
+        if not views:
+            continue
+        newest = _newest_due(source, datetime.fromtimestamp(now_ms / 1000, tz=UTC))
+        key = dg.AssetKey(events_path(source))
+        without = _left_out(instance, key, min(view.start for view in views), newest)
+        yield _fact(key, without, now_ms)
+        for view in views:
+            key = dg.AssetKey(features_path(view))
+            days = _left_out(instance, key, view.start, newest) - without
+            yield _fact(key, days, now_ms)
+
+
+def _newest_due(source: SourcePlan, now: datetime) -> date:
+    tick = get_latest_completed_cron_tick(
+        source_cron(source), now - BUILD_TIME, source.schedule.timezone
+    )
+    return due_days(source, tick)[-1]
+
+
+def _left_out(
+    instance: dg.DagsterInstance, key: dg.AssetKey, start: date, newest: date
+) -> frozenset[date]:
+    first = max(start, newest - LOOKED_BACK)
+    if first > newest:
+        return frozenset()
+    days = list(Days(first, newest + timedelta(days=1)))
+    asked = {day.isoformat() for day in days}
+
+    def with_event(kind: dg.DagsterEventType) -> set[str]:
+        storage = instance.event_log_storage
+        return set(storage.get_latest_storage_id_by_partition(key, kind, partitions=asked))
+
+    built = with_event(dg.DagsterEventType.ASSET_MATERIALIZATION)
+    if not built:
+        return frozenset()
+    known = built | with_event(dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED)
+    return frozenset(
+        day for day in days if day.isoformat() > min(built) and day.isoformat() not in known
+    )
+
+
+def _fact(key: dg.AssetKey, days: frozenset[date], now_ms: int) -> Fact:
+    told = "no recent day was left out"
+    if days:
+        told = f"{len(days)} of the newest days were never built: {day_list(sorted(days))}"
+    story = Story(told, runbook=_RUNBOOK if days else "")
+    return Fact(Subject("days", key.to_user_string()), "error", not days, now_ms, story)
