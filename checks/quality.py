@@ -7,7 +7,7 @@ day that is held back is nobody's baseline. What was profiled and found is kept 
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
@@ -17,7 +17,12 @@ from millrace.compile.checks import Rule, check_rules, source_rules
 from millrace.days import newest_day_over
 from millrace.plan import SourcePlan, ViewPlan
 from millrace.quality.finding import Finding
-from resources.partition_log import append_partition_log, held_days, read_partition_log
+from resources.partition_log import (
+    append_partition_log,
+    built_days,
+    held_days,
+    read_partition_log,
+)
 from resources.profiles_table import StoredDay, day_files, read_profiles, write_profiles
 from resources.profiling import LOCAL_ROWS, profile_days
 from resources.reports import BuildReport, PartitionOutcome
@@ -128,7 +133,7 @@ def judge_build(
     stored = read_profiles(settings, table.name, _earlier(closed, table.rules))
     profiles = _profiles(settings, table, closed, outcomes, files, stored, progress, local_rows)
     held = held_days(read_partition_log(settings, table.name))
-    history = [s.profile for d, s in stored.items() if d not in held and d not in profiles]
+    history = _history(stored, held, profiles)
     judged = _judged(table, profiles, history, publish=publish)
     if expectations is not None:
         from checks.expectations import expected
@@ -156,6 +161,57 @@ def judge_build(
     append_partition_log(settings, built, table.fingerprint, held=judgement.held)
     progress(_summary(judgement))
     return judgement
+
+
+def judge_again(
+    settings: Settings,
+    table: JudgedTable,
+    days: Container[date] | None,
+    *,
+    expectations: "ExpectationJudge | None" = None,
+) -> Judgement:
+    """Judge built days once more, by the rules of now and the profiles of their build.
+
+    Nothing is written, so nothing is published or held back by it: that is what a build does. Days
+    that are not over are left out, and so are those that were written since, or by another
+    definition.
+
+    Args:
+        settings: the lake.
+        table: what was built, and its rules.
+        days: which days; None for all.
+        expectations: the process of Great Expectations; None to do without.
+    """
+    began = time.monotonic()
+    states = read_partition_log(settings, table.name)
+    asked = sorted(d for d in built_days(states, table.fingerprint) if days is None or d in days)
+    files = day_files(settings, table.name)
+    stored = read_profiles(settings, table.name, _earlier(asked, table.rules))
+    profiles = {
+        day: stored[day].profile
+        for day in asked
+        if day in stored and stored[day].files == files.get(day, _NO_FILES)
+    }
+    history = _history(stored, held_days(states), profiles)
+    judged = _judged(table, profiles, history, publish=False)
+    if expectations is not None:
+        from checks.expectations import expected
+
+        judged = expected(expectations, settings, table.name, table.rules, judged)
+    return Judgement(
+        table=table.name,
+        days=tuple(judged),
+        earlier=_measured_before(stored, profiles),
+        seconds=time.monotonic() - began,
+    )
+
+
+def _history(
+    stored: Mapping[date, StoredDay],
+    held: "Container[date]",
+    judged: "Container[date]",
+) -> "list[DayProfile]":
+    return [s.profile for day, s in stored.items() if day not in held and day not in judged]
 
 
 def _earlier(days: Sequence[date], rules: Sequence[Rule]) -> set[date]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 
+from checks.evaluations import chosen_checks
 from feature_assets.judging import (
     PUBLISH,
     STEP_CONFIG,
@@ -83,18 +84,17 @@ def source_assets(
         context: dg.AssetExecutionContext, offline: dg.ResourceParam[OfflineTables]
     ) -> Iterator[dg.MaterializeResult[Any]]:
         chosen = [s for s in stages if s.spec.key in context.selected_asset_keys]
-        if not chosen:
-            raise dg.Failure(
-                "a check judges days as they are built: materialize the days of its asset instead",
-                allow_retries=False,
-            )
         served = {s.view.name: s.view for s in chosen if s.view}
         progress = context.log.info
         builder = _Builder(offline, source, tuple(served.values()), progress)
         publish = context.op_execution_context.op_config[PUBLISH]
         with offline.judging() as judge:
             gate = Gate(judge, source, views, publish=publish, progress=progress)
-            yield from _run(context, builder, gate, chosen)
+            for stage in stages:
+                if stage not in chosen and chosen_checks(context, stage.spec.key):
+                    _judge_again(context, gate, stage)
+            if chosen:
+                yield from _run(context, builder, gate, chosen)
 
     if source.batch is None:
         return [build]
@@ -150,11 +150,31 @@ def _empty(days: Days) -> tuple[PartitionOutcome, ...]:
     return tuple(PartitionOutcome(day) for day in days)
 
 
+def _judge_again(context: dg.AssetExecutionContext, gate: Gate, stage: _Stage) -> None:
+    """Judge what was built: checks were chosen, and their asset was not."""
+    judged = gate.judged_again(stage.view, _asked_days(context) if _is_of_days(context) else None)
+    if judged.judgement is None or not judged.judgement.days:
+        raise dg.Failure(
+            f"nothing of {stage.spec.key.to_user_string()} can be judged: these days are not built, "
+            "or were built by another definition. Materialize them, which judges them too",
+            allow_retries=False,
+        )
+    report_checks(context, stage.spec.key, judged)
+
+
+def _is_of_days(context: dg.AssetExecutionContext) -> bool:
+    return bool(context.has_partition_key or context.has_partition_key_range)
+
+
+def _asked_days(context: dg.AssetExecutionContext) -> Days:
+    window = context.partition_time_window
+    return Days(window.start.date(), window.end.date())
+
+
 def _run(
     context: dg.AssetExecutionContext, builder: _Builder, gate: Gate, stages: Sequence[_Stage]
 ) -> Iterator[dg.MaterializeResult[Any]]:
-    window = context.partition_time_window
-    days = Days(window.start.date(), window.end.date())
+    days = _asked_days(context)
     failed = FailedDays()
     for stage in stages:
         failed.inherit(stage.spec)

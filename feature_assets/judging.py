@@ -13,7 +13,7 @@ from feature_assets.offline import Judge, Progress
 from millrace.compile.checks import check_rules, source_rules
 from millrace.errors import EngineUnavailable, PlatformError
 from millrace.plan import SourcePlan, ViewPlan
-from resources.reports import BuildReport
+from resources.reports import BuildReport, Days
 
 PUBLISH = "publish"
 """The step's setting that releases days whatever their checks found."""
@@ -96,6 +96,10 @@ class Gate:
             )
         held = {day: f"held back: {reason}" for day, reason in found.held.items()}
         return Judged(_held(report, held), found)
+
+    def judged_again(self, view: ViewPlan | None, days: Days | None) -> Judged:
+        """Judge what is built of a table, all of it if ``days`` is None; change nothing."""
+        return Judged(*self.judge.judge_again(self.source, self.views, view, days))
 
     def _asked(self, view: ViewPlan | None, report: BuildReport) -> Judgement:
         publish, progress = self.publish, self.progress

@@ -44,6 +44,26 @@ class Judge(Protocol):
         """Judge built days of a view's values."""
         ...
 
+    def judge_again(
+        self,
+        source: SourcePlan,
+        views: Sequence[ViewPlan],
+        view: ViewPlan | None,
+        days: Days | None,
+    ) -> tuple[BuildReport, Judgement]:
+        """Judge what is built by the rules of now; publish and hold back nothing.
+
+        Args:
+            source: the source.
+            views: all that read it.
+            view: the view whose values are judged; None for the events.
+            days: which days; None for all that are built.
+
+        Returns:
+            The table as it stands, with no outcomes; what was found.
+        """
+        ...
+
 
 class OfflineTables(Protocol):
     """Builds ranges of days of the offline tables.
@@ -159,6 +179,27 @@ class LakeJudge:
             publish=publish,
             expectations=self.expectations,
         )
+
+    def judge_again(
+        self,
+        source: SourcePlan,
+        views: Sequence[ViewPlan],
+        view: ViewPlan | None,
+        days: Days | None,
+    ) -> tuple[BuildReport, Judgement]:
+        """Judge what is built; see ``checks.quality.judge_again``."""
+        from checks.quality import JudgedTable, judge_again
+        from resources.lake import table_version
+        from resources.versions import deployed_version
+
+        version = None if view is None else deployed_version(self.settings, view) or "v1"
+        if view is None or version is None:
+            table = JudgedTable.of_source(source, views)
+        else:
+            table = JudgedTable.of_view(view, version)
+        judged = judge_again(self.settings, table, days, expectations=self.expectations)
+        stands = table_version(self.settings, table.name)
+        return BuildReport(table.name, version, stands, ()), judged
 
 
 def _now_ms() -> int:

@@ -70,12 +70,14 @@ class FakeOffline:
         crashes: table name to the errors that its next builds raise, first one first; of a table
             ``judge <name>``, its next judgements.
         beyond: days that a build of events adds to those asked for.
+        standing: days that were built before, and can be judged again.
     """
 
     bad: Mapping[str, Mapping[date, str]] = field(default_factory=dict)
     spoilt: Mapping[str, Mapping[date, str]] = field(default_factory=dict)
     crashes: dict[str, list[PlatformError]] = field(default_factory=dict)
     beyond: tuple[date, ...] = ()
+    standing: tuple[date, ...] = ()
     calls: list[tuple[str, Days, tuple[str, ...]]] = field(default_factory=list)
 
     def build_events(
@@ -121,6 +123,21 @@ class FakeOffline:
         """Find every rule met, but on spoilt days."""
         progress(f"judging {report.table}")
         return self._judged(f"features/{view.name}", check_rules(view), report, publish=publish)
+
+    def judge_again(
+        self,
+        source: SourcePlan,
+        views: Sequence[ViewPlan],
+        view: ViewPlan | None,
+        days: Days | None,
+    ) -> tuple[BuildReport, Judgement]:
+        """Judge ``standing``, or those of them that are asked for."""
+        table = f"events/{source.name}" if view is None else f"features/{view.name}"
+        rules = source_rules(source, views) if view is None else check_rules(view)
+        chosen = [day for day in self.standing if days is None or day in days]
+        report = BuildReport(table, None, 1, tuple(_outcome(day, None) for day in chosen))
+        judged = self._judged(table, rules, report, publish=False)
+        return replace(report, outcomes=()), judged
 
     def _judged(
         self, table: str, rules: Sequence[Rule], report: BuildReport, *, publish: bool

@@ -14,11 +14,12 @@ from deltalake import DeltaTable
 
 from checks.expectations import expectation_judge
 from checks.judgement import JudgedDay, Judgement
-from checks.quality import JudgedTable, judge_build
+from checks.quality import JudgedTable, judge_again, judge_build
 from jobs.definitions import build_definitions
 from millrace.plan import Plan, SourcePlan, ViewPlan
 from resources.declarations import load_plan
 from resources.history import find_history
+from resources.lake import table_version
 from resources.offline import OfflineStore
 from resources.partition_log import AWAITS_CHECKS, held_days, read_partition_log
 from resources.profiles_table import read_profiles
@@ -180,6 +181,35 @@ def test_a_run_may_be_told_to_publish_what_its_checks_hold_back(
     found = judge(settings, table, report, publish=True)
     assert held(settings, "events/orders") == {}
     assert [judged.day for judged in found.days if judged.was_forced] == [BAD]
+
+
+def test_built_days_are_judged_again_by_the_rules_of_now_and_nothing_is_published_or_held_by_it(
+    settings: Settings, plan: Plan
+) -> None:
+    write_orders(settings, orders(spoilt=True))
+    _, table = events_of(plan)
+    first = judge(settings, table, build_events(settings, plan))
+    assert list(first.held) == [BAD]
+    before = held(settings, "events/orders")
+    stored = table_version(settings, "profiles/events/orders")
+
+    same = judge_again(settings, table, None)
+    assert [verdicts(d) for d in same.days] == [verdicts(d) for d in first.days]
+
+    rules = tuple(
+        replace(r, arguments={**r.arguments, "min": 10_000}) if r.type == "rows" else r
+        for r in table.rules
+    )
+    stricter = judge_again(settings, replace(table, rules=rules), Days(BAD, DAYS.end))
+    assert [d.day for d in stricter.days] == [day for day in DAYS if day >= BAD]
+    assert all(
+        f.verdict == "failed" for d in stricter.days for f in d.findings if f.rule.type == "rows"
+    )
+    assert held(settings, "events/orders") == before
+    assert table_version(settings, "profiles/events/orders") == stored
+
+    changed = replace(table, fingerprint="another")
+    assert judge_again(settings, changed, None).days == ()
 
 
 def test_profiles_are_the_same_from_spark_and_from_this_process_and_are_kept(

@@ -150,6 +150,55 @@ def test_of_checks_that_pass_only_those_that_people_watch_are_pictured(
     assert pictured == {"rows": False, "volume": True}
 
 
+@pytest.mark.parametrize(
+    ("days", "judged"),
+    [((), {3, 4, 5}), (("2020-01-04",), {4}), (("2020-01-03", "2020-01-04"), {3, 4})],
+)
+def test_checks_that_are_run_alone_judge_what_is_built(
+    tmp_path: Path, instance: dg.DagsterInstance, days: Sequence[str], judged: set[int]
+) -> None:
+    built = tuple(date(2020, 1, day) for day in (3, 4, 5))
+    offline = FakeOffline(standing=built, spoilt=SPOILT)
+    result = run_checks(tmp_path, instance, offline, days)
+    assert result.success
+    assert offline.calls == [], "nothing is built"
+    told = {e.partition: e.passed for e in of_rows(instance, result)}
+    of_days: dict[str | None, bool] = {f"2020-01-0{day}": day != 4 for day in judged}
+    assert told == (of_days if len(days) == 1 else {**of_days, None: False})
+
+
+def test_checks_of_what_was_never_built_fail_and_say_what_to_do(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    result = run_checks(tmp_path, instance, FakeOffline(), ())
+    assert not result.success
+    [failed] = [e for e in result.all_events if e.is_step_failure]
+    assert "nothing of events/payments can be judged" in str(failed.step_failure_data.error)
+
+
+def run_checks(
+    folder: Path, instance: dg.DagsterInstance, offline: FakeOffline, days: Sequence[str]
+) -> dg.ExecuteInProcessResult:
+    """Run the checks of the events and nothing else, over a range, a day or all that is built."""
+    defs = build_definitions(plan_in(folder), settings_from_env({}), offline=offline)
+    job = dg.define_asset_job("checks_only", dg.AssetSelection.checks(ROWS))
+    resolved = dg.Definitions.merge(defs, dg.Definitions(jobs=[job])).resolve_job_def("checks_only")
+    tags = {"dagster/partition": days[0]} if len(days) == 1 else {}
+    if len(days) > 1:
+        tags = {
+            "dagster/asset_partition_range_start": days[0],
+            "dagster/asset_partition_range_end": days[-1],
+        }
+    return resolved.execute_in_process(instance=instance, tags=tags, raise_on_error=False)
+
+
+def of_rows(
+    instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult
+) -> list[dg.AssetCheckEvaluation]:
+    stored = instance.all_logs(result.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+    return [e.dagster_event.asset_check_evaluation_data for e in stored if e.dagster_event]
+
+
 def test_a_run_told_to_publish_materialises_the_day_and_still_shows_it_bad(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
