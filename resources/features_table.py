@@ -53,9 +53,9 @@ def build_features(
     """Replace the values of these days, and of later days that had missed their events.
 
     A day whose own events are absent fails by name. A day whose windows reach into an absent day
-    is built and says so (``missing_days``); building the absent day later restates it. Days of
-    events that are held back count as absent. With ``gated`` the built days are held back until
-    their checks release them.
+    is built and says so (``missing_days``); building the absent day later restates it, unless its
+    own events are absent by then. Days of events that are held back count as absent. With ``gated``
+    the built days are held back until their checks release them.
 
     Raises:
         EngineError: Spark failed.
@@ -79,8 +79,14 @@ def _days_to_restate(settings: Settings, view: ViewPlan, table: str) -> tuple[da
     events = read_partition_log(settings, events_table(view.source.name))
     standing = published_days(events, view.source.fingerprint)
     log = read_partition_log(settings, table)
+    # A day whose own events are bad by now stays as it stands: nobody asked for it, and those who
+    # mend its events build it anew.
     return tuple(
-        sorted(d for d, s in log.items() if s.error is None and standing & set(s.missing_days))
+        sorted(
+            d
+            for d, s in log.items()
+            if s.error is None and d in standing and standing & set(s.missing_days)
+        )
     )
 
 

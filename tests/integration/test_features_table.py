@@ -236,13 +236,7 @@ def test_a_day_that_missed_events_says_so_and_is_restated_when_they_come(
 ) -> None:
     rows = orders()
     view = plan.view("shop_orders")
-    for day in range(5):
-        low, high = START_MS + day * DAY_MS, START_MS + (day + 1) * DAY_MS
-        write_rows(
-            tmp_path / "data" / f"{FIRST + timedelta(days=day)}.parquet",
-            [r for r in rows if low <= r["at"] < high],
-        )
-    bad = tmp_path / "data" / f"{FIRST + timedelta(days=1)}.parquet"
+    bad = write_daily_files(tmp_path, rows)[1]
     healthy = bad.read_bytes()
     bad.write_bytes(b"not parquet")
 
@@ -256,6 +250,40 @@ def test_a_day_that_missed_events_says_so_and_is_restated_when_they_come(
     _, _, restated = backfill(settings, view, days(1, 2))
     assert [o.day for o in restated.built] == list(days(1, 5))
     assert check_against_oracle(settings, view, rows, days(0, 5)) > 1000
+
+
+def test_a_later_day_whose_own_events_are_bad_now_is_left_as_it_stands(
+    settings: Settings, plan: Plan, tmp_path: Path
+) -> None:
+    rows = orders()
+    view = plan.view("shop_orders")
+    files = write_daily_files(tmp_path, rows)
+    healthy = {n: files[n].read_bytes() for n in (1, 3)}
+    files[1].write_bytes(b"not parquet")
+    backfill(settings, view, days(0, 5))
+    files[3].write_bytes(b"not parquet")
+    store = OfflineStore(settings)
+    bad = store.build_events(view.source, [view], days(3, 4), progress=lambda _: None)
+    assert [o.day for o in bad.failed] == [FIRST + timedelta(days=3)]
+
+    files[1].write_bytes(healthy[1])
+    _, _, restated = backfill(settings, view, days(1, 2))
+    assert restated.failed == ()
+    assert [o.day for o in restated.built] == [FIRST + timedelta(days=n) for n in (1, 2, 4)]
+
+    files[3].write_bytes(healthy[3])
+    _, _, healed = backfill(settings, view, days(3, 4))
+    assert [o.day for o in healed.built] == list(days(3, 5))
+    assert check_against_oracle(settings, view, rows, days(0, 5)) > 1000
+
+
+def write_daily_files(folder: Path, rows: list[dict[str, Any]]) -> list[Path]:
+    """Write five days of orders, a file each."""
+    files = [folder / "data" / f"{FIRST + timedelta(days=day)}.parquet" for day in range(5)]
+    for day, file in enumerate(files):
+        low, high = START_MS + day * DAY_MS, START_MS + (day + 1) * DAY_MS
+        write_rows(file, [r for r in rows if low <= r["at"] < high])
+    return files
 
 
 def test_tiles_hold_what_their_events_add_up_to(
