@@ -1,19 +1,15 @@
-"""Real servers that take alerts: HTTP ones that check shapes as the public APIs do, and an SMTP one.
+"""Real servers that take alerts over HTTP and check shapes as the public APIs do.
 
 Each remembers what it took. It can be told to refuse, and it can be stopped and started again on
 the same port with what it has.
 """
 
-import email
-import email.policy
 import json
-import socketserver
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from email.message import EmailMessage
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -172,78 +168,3 @@ def _wrong_for_webhook(body: Any) -> list[str]:
     for message in body.get("messages", []):
         wrong += [name for name in ("key", "incident", "status", "title") if not message.get(name)]
     return wrong
-
-
-@dataclass
-class SmtpReceiver:
-    """An SMTP server.
-
-    Attributes:
-        mails: what it took, in order.
-        refusals: answers to the next ``RCPT TO``, such as ``550 no such user``.
-        password: if set, it wants ``AUTH PLAIN`` of the user ``alerts`` first.
-    """
-
-    mails: list[EmailMessage] = field(default_factory=list)
-    refusals: list[str] = field(default_factory=list)
-    password: str = ""
-    port: int = 0
-
-
-@contextmanager
-def serving_smtp(receiver: SmtpReceiver) -> Iterator[SmtpReceiver]:
-    """Run an SMTP server while the block runs."""
-
-    class Handler(socketserver.StreamRequestHandler):
-        def handle(self) -> None:
-            _talk(self, receiver)
-
-    class Server(socketserver.ThreadingTCPServer):
-        allow_reuse_address = True
-        daemon_threads = True
-
-    with Server(("127.0.0.1", receiver.port), Handler) as server:
-        receiver.port = server.server_address[1]
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        try:
-            yield receiver
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-def _talk(handler: socketserver.StreamRequestHandler, receiver: SmtpReceiver) -> None:
-    def say(line: str) -> None:
-        handler.wfile.write(f"{line}\r\n".encode())
-
-    say("220 receiver ESMTP")
-    is_known = not receiver.password
-    while line := handler.rfile.readline().decode().rstrip("\r\n"):
-        verb = line.split(" ")[0].upper()
-        if verb == "EHLO":
-            say("250-receiver")
-            say("250 AUTH PLAIN")
-        elif verb == "AUTH":
-            from base64 import b64decode
-
-            given = b64decode(line.split(" ")[2]).decode().split("\0")
-            is_known = given[1:] == ["alerts", receiver.password]
-            say("235 welcome" if is_known else "535 5.7.8 wrong credentials")
-        elif verb == "RCPT" and not is_known:
-            say("530 5.7.0 authentication required")
-        elif verb == "RCPT" and receiver.refusals:
-            say(receiver.refusals.pop(0))
-        elif verb == "DATA":
-            say("354 go on")
-            lines = []
-            while (part := handler.rfile.readline()) not in {b".\r\n", b""}:
-                lines.append(part)
-            parsed = email.message_from_bytes(b"".join(lines), policy=email.policy.default)
-            receiver.mails.append(parsed)
-            say("250 taken")
-        elif verb == "QUIT":
-            say("221 bye")
-            return
-        else:
-            say("250 fine")

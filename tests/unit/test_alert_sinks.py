@@ -12,7 +12,8 @@ from resources.alerts.message import Delivery, Message, digest_title, probe_mess
 from resources.alerts.sinks import email, pagerduty, slack, stdout, webhook
 from resources.alerts.sinks.sink import MessageRefused, SinkUnavailable
 from tests import alert_receivers as receivers
-from tests.alert_receivers import ROUTING_KEY, HttpReceiver, SmtpReceiver, serving, serving_smtp
+from tests.alert_receivers import ROUTING_KEY, HttpReceiver, serving
+from tests.smtp_receiver import CERTIFICATE, SmtpReceiver, serving_smtp
 
 
 def message(number: int = 0, **changes: Any) -> Message:
@@ -185,6 +186,27 @@ def test_mail_is_sent_as_a_user_and_a_wrong_password_is_no_fault_of_the_message(
     with pytest.raises(SinkUnavailable, match="535"):
         mail_sink(mailbox, user="alerts", password="not " + RIGHT).send(one())
     assert len(mailbox.mails) == 1
+
+
+@pytest.mark.parametrize("security", ["starttls", "tls"])
+def test_mail_goes_encrypted_and_only_to_a_server_that_is_trusted(
+    security: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving_smtp(SmtpReceiver(security=security, password=RIGHT)) as mailbox:
+        sink = mail_sink(mailbox, security=security, user="alerts", password=RIGHT)
+        with pytest.raises(SinkUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
+            sink.send(one())
+        assert not mailbox.mails
+        monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+        sink.send(one())
+        [mail] = mailbox.mails
+        assert mail["X-Millrace-Key"] == "incident0:opened"
+
+
+def test_a_password_is_not_sent_to_a_server_that_does_not_encrypt(mailbox: SmtpReceiver) -> None:
+    mailbox.password = RIGHT
+    with pytest.raises(SinkUnavailable, match="STARTTLS"):
+        mail_sink(mailbox, security="starttls", user="alerts", password=RIGHT).send(one())
 
 
 @pytest.mark.parametrize(
