@@ -90,11 +90,12 @@ def source_assets(
         publish = context.op_execution_context.op_config[PUBLISH]
         with offline.judging() as judge:
             gate = Gate(judge, source, views, publish=publish, progress=progress)
-            for stage in stages:
-                if stage not in chosen and chosen_checks(context, stage.spec.key):
-                    _judge_again(context, gate, stage)
+            alone = [s for s in stages if s not in chosen and chosen_checks(context, s.spec.key)]
+            without = [s for s in alone if not _is_judged_again(context, gate, s)]
             if chosen:
                 yield from _run(context, builder, gate, chosen)
+        if without:
+            raise _nothing_to_judge(without)
 
     if source.batch is None:
         return [build]
@@ -150,16 +151,22 @@ def _empty(days: Days) -> tuple[PartitionOutcome, ...]:
     return tuple(PartitionOutcome(day) for day in days)
 
 
-def _judge_again(context: dg.AssetExecutionContext, gate: Gate, stage: _Stage) -> None:
-    """Judge what was built: checks were chosen, and their asset was not."""
+def _is_judged_again(context: dg.AssetExecutionContext, gate: Gate, stage: _Stage) -> bool:
+    """Judge what was built: checks were chosen, and their asset was not. False: nothing was."""
     judged = gate.judged_again(stage.view, _asked_days(context) if _is_of_days(context) else None)
     if judged.judgement is None or not judged.judgement.days:
-        raise dg.Failure(
-            f"nothing of {stage.spec.key.to_user_string()} can be judged: these days are not built, "
-            "or were built by another definition. Materialize them, which judges them too",
-            allow_retries=False,
-        )
+        return False
     report_checks(context, stage.spec.key, judged)
+    return True
+
+
+def _nothing_to_judge(stages: Sequence[_Stage]) -> dg.Failure:
+    names = ", ".join(stage.spec.key.to_user_string() for stage in stages)
+    return dg.Failure(
+        f"nothing of {names} can be judged: these days are not built, or were built by another "
+        "definition. Materialize them, which judges them too",
+        allow_retries=False,
+    )
 
 
 def _is_of_days(context: dg.AssetExecutionContext) -> bool:

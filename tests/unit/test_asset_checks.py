@@ -176,12 +176,26 @@ def test_checks_of_what_was_never_built_fail_and_say_what_to_do(
     assert "nothing of events/payments can be judged" in str(failed.step_failure_data.error)
 
 
+def test_checks_without_anything_to_judge_keep_nothing_else_from_being_built(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    both = dg.AssetSelection.checks(ROWS) | dg.AssetSelection.assets(TILES)
+    days = ("2020-01-03", "2020-01-04")
+    result = run_checks(tmp_path, instance, FakeOffline(), days, both)
+    assert not result.success
+    assert instance.get_materialized_partitions(TILES) == set(days)
+
+
 def run_checks(
-    folder: Path, instance: dg.DagsterInstance, offline: FakeOffline, days: Sequence[str]
+    folder: Path,
+    instance: dg.DagsterInstance,
+    offline: FakeOffline,
+    days: Sequence[str],
+    selection: dg.AssetSelection | None = None,
 ) -> dg.ExecuteInProcessResult:
-    """Run the checks of the events and nothing else, over a range, a day or all that is built."""
+    """Run the check on the rows of events, over a range, a day or all that is built."""
     defs = build_definitions(plan_in(folder), settings_from_env({}), offline=offline)
-    job = dg.define_asset_job("checks_only", dg.AssetSelection.checks(ROWS))
+    job = dg.define_asset_job("checks_only", selection or dg.AssetSelection.checks(ROWS))
     resolved = dg.Definitions.merge(defs, dg.Definitions(jobs=[job])).resolve_job_def("checks_only")
     tags = {"dagster/partition": days[0]} if len(days) == 1 else {}
     if len(days) > 1:
