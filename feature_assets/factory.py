@@ -157,6 +157,15 @@ def _is_judged_again(context: dg.AssetExecutionContext, gate: Gate, stage: _Stag
     if judged.judgement is None or not judged.judgement.days:
         return False
     report_checks(context, stage.spec.key, judged)
+    found = judged.judgement
+    context.log.info(
+        "%s: %d day(s) judged again in %.1f s, %d with findings; nothing is published or held back "
+        "by it",
+        found.table,
+        len(found.days),
+        found.seconds,
+        sum(any(f.is_alarm for f in judged_day.findings) for judged_day in found.days),
+    )
     return True
 
 
