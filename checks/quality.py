@@ -134,12 +134,7 @@ def judge_build(
     profiles = _profiles(settings, table, closed, outcomes, files, stored, progress, local_rows)
     held = held_days(read_partition_log(settings, table.name))
     history = _history(stored, held, profiles)
-    judged = _judged(table, profiles, history, publish=publish)
-    if expectations is not None:
-        from checks.expectations import expected
-
-        asked = expected(expectations, settings, table.name, table.rules, judged)
-        judged = [_gated(day, day.findings, publish=publish) for day in asked]
+    judged = _judged(settings, table, profiles, history, expectations, publish=publish)
     write_profiles(
         settings,
         table.name,
@@ -187,17 +182,9 @@ def judge_again(
     asked = sorted(d for d in built_days(states, table.fingerprint) if days is None or d in days)
     files = day_files(settings, table.name)
     stored = read_profiles(settings, table.name, _earlier(asked, table.rules))
-    profiles = {
-        day: stored[day].profile
-        for day in asked
-        if day in stored and stored[day].files == files.get(day, _NO_FILES)
-    }
+    profiles = _profiles_that_stand(asked, files, stored)
     history = _history(stored, held_days(states), profiles)
-    judged = _judged(table, profiles, history, publish=False)
-    if expectations is not None:
-        from checks.expectations import expected
-
-        judged = expected(expectations, settings, table.name, table.rules, judged)
+    judged = _judged(settings, table, profiles, history, expectations, publish=False)
     return Judgement(
         table=table.name,
         days=tuple(judged),
@@ -241,9 +228,8 @@ def _profiles(
     """Return the profiles of the days, read from the table where their files have changed."""
     counts = {day: table.counts(outcomes[day]) for day in days}
     known = {
-        day: replace(stored[day].profile, counts=counts[day])
-        for day in days
-        if day in stored and stored[day].files == files.get(day, _NO_FILES)
+        day: replace(profile, counts=counts[day])
+        for day, profile in _profiles_that_stand(days, files, stored).items()
     }
     wanted = [day for day in days if day not in known]
     if not wanted:
@@ -253,10 +239,23 @@ def _profiles(
     return {**known, **{profile.day: profile for profile in made}}
 
 
+def _profiles_that_stand(
+    days: Sequence[date], files: Mapping[date, str], stored: Mapping[date, StoredDay]
+) -> "dict[date, DayProfile]":
+    """Return the stored profiles of those days whose files are the ones that were profiled."""
+    return {
+        day: stored[day].profile
+        for day in days
+        if day in stored and stored[day].files == files.get(day, _NO_FILES)
+    }
+
+
 def _judged(
+    settings: Settings,
     table: JudgedTable,
     profiles: "Mapping[date, DayProfile]",
     history: "Sequence[DayProfile]",
+    expectations: "ExpectationJudge | None",
     *,
     publish: bool,
 ) -> list[JudgedDay]:
@@ -269,7 +268,12 @@ def _judged(
         if day.held is None:
             baseline.append(profile)
         judged.append(day)
-    return judged
+    if expectations is None:
+        return judged
+    from checks.expectations import expected
+
+    asked = expected(expectations, settings, table.name, table.rules, judged)
+    return [_gated(day, day.findings, publish=publish) for day in asked]
 
 
 def _gated(judged: JudgedDay, findings: tuple[Finding, ...], *, publish: bool) -> JudgedDay:

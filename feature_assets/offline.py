@@ -192,10 +192,11 @@ class LakeJudge:
         from resources.lake import table_version
         from resources.versions import deployed_version
 
-        version = None if view is None else deployed_version(self.settings, view) or "v1"
-        if view is None or version is None:
-            table = JudgedTable.of_source(source, views)
+        if view is None:
+            version, table = None, JudgedTable.of_source(source, views)
         else:
+            # A definition that the lake never saw has built no day, whatever the table's name.
+            version = deployed_version(self.settings, view) or "v1"
             table = JudgedTable.of_view(view, version)
         judged = judge_again(self.settings, table, days, expectations=self.expectations)
         stands = table_version(self.settings, table.name)

@@ -59,20 +59,17 @@ def _left_out(
     first = max(start, newest - LOOKED_BACK)
     if first > newest:
         return frozenset()
-    days = list(Days(first, newest + timedelta(days=1)))
-    asked = {day.isoformat() for day in days}
+    asked = {day.isoformat() for day in Days(first, newest + timedelta(days=1))}
 
     def with_event(kind: dg.DagsterEventType) -> set[str]:
         storage = instance.event_log_storage
         return set(storage.get_latest_storage_id_by_partition(key, kind, partitions=asked))
 
     built = with_event(dg.DagsterEventType.ASSET_MATERIALIZATION)
-    if not built:
-        return frozenset()
-    known = built | with_event(dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED)
-    return frozenset(
-        day for day in days if day.isoformat() > min(built) and day.isoformat() not in known
-    )
+    unbuilt = {day for day in asked - built if built and day > min(built)}
+    if unbuilt:
+        unbuilt -= with_event(dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED)
+    return frozenset(map(date.fromisoformat, unbuilt))
 
 
 def _fact(key: dg.AssetKey, days: frozenset[date], now_ms: int) -> Fact:

@@ -10,6 +10,9 @@ from millrace.plan import Plan
 from resources.alerts.decision import Condition
 from resources.alerts.facts import Fact, Subject
 
+_OF_ASSETS = frozenset({"check", "partition", "days"})
+"""Kinds whose subject is named as its asset is."""
+
 
 @dataclass(frozen=True)
 class Declared:
@@ -82,7 +85,7 @@ class Declared:
         return bool(about) and all(self._is_removed(one) for one in about)
 
     def _is_removed(self, subject: Subject) -> bool:
-        if self.repository is None or subject.kind not in {"check", "partition", "days"}:
+        if self.repository is None or subject.kind not in _OF_ASSETS:
             return False
         graph, key = self.repository.asset_graph, dg.AssetKey.from_user_string(subject.name)
         name = subject.name.rpartition("/")[2]
@@ -93,6 +96,6 @@ class Declared:
 
 
 def _assets(subject: Subject, awaits: Iterable[str]) -> list[str]:
-    if subject.kind in {"check", "partition", "days"}:
+    if subject.kind in _OF_ASSETS:
         return [subject.name]
     return [Subject.parse(key).name for key in awaits]

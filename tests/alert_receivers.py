@@ -5,13 +5,14 @@ the same port with what it has.
 """
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.background_server import in_background
 
 ROUTING_KEY = "0123456789abcdef0123456789abcdef"
 
@@ -93,14 +94,8 @@ def serving(receiver: HttpReceiver) -> Iterator[HttpReceiver]:
     ThreadingHTTPServer.allow_reuse_address = True
     server = ThreadingHTTPServer(("127.0.0.1", receiver.port), Handler)
     receiver.port = server.server_port
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
+    with in_background(server):
         yield receiver
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def slack() -> HttpReceiver:

@@ -5,7 +5,6 @@ emitter, outbox and receivers are the real ones. ``Receiver`` is a real HTTP ser
 """
 
 import json
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -42,6 +41,7 @@ from streaming.archive.lineage import telling_archive
 from streaming.records import StreamRecord
 from streaming.upload_lineage import telling_upload
 from streaming.upload_plan import UploadPlan
+from tests.background_server import in_background
 from tests.fake_offline import FakeOffline
 from tests.stream_fakes import FakeEngines, fake_engines, write_views
 
@@ -268,14 +268,8 @@ class Receiver:
         server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         server.daemon_threads = True
         self.port = server.server_port
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        try:
+        with in_background(server):
             yield self
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
 
     def take(self, path: str, event: Event, headers: Any) -> int:
         """Take one event; returns the status to answer."""

@@ -4,7 +4,6 @@ import email
 import email.policy
 import socketserver
 import ssl
-import threading
 from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,8 @@ from dataclasses import dataclass, field
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
+
+from tests.background_server import in_background
 
 CERTIFICATE = Path(__file__).parent / "certificates" / "localhost.pem"
 """Of 127.0.0.1, signed by itself."""
@@ -49,15 +50,10 @@ def serving_smtp(receiver: SmtpReceiver) -> Iterator[SmtpReceiver]:
         def handle_error(self, request: Any, client_address: Any) -> None:
             """Say nothing: a client that trusts no such certificate breaks off."""
 
-    with Server(("127.0.0.1", receiver.port), Handler) as server:
-        receiver.port = server.server_address[1]
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        try:
-            yield receiver
-        finally:
-            server.shutdown()
-            thread.join()
+    server = Server(("127.0.0.1", receiver.port), Handler)
+    receiver.port = server.server_address[1]
+    with in_background(server):
+        yield receiver
 
 
 class _Talk(socketserver.StreamRequestHandler):

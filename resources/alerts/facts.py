@@ -22,9 +22,9 @@ class Subject:
     """The thing that is well or not.
 
     Attributes:
-        kind: ``check`` of an asset, ``partition`` that a run was to build, ``days`` that no
-            run was to build, ``run`` of a job, ``stream`` of a view, ``tick`` of a schedule or sensor, ``daemon`` of Dagster, ``sink``
-            of ours.
+        kind: ``check`` of an asset, ``partition`` that a run was to build, ``days`` that no run was
+            to build, ``run`` of a job, ``stream`` of a view, ``tick`` of a schedule or sensor,
+            ``daemon`` of Dagster, ``sink`` of ours.
         name: asset (``events/payments``), job, view, schedule, daemon or sink.
         aspect: which of several: the check, the stream's property; may be empty.
         partition: ``2020-01-31``, or what else narrows it; ``-`` for the whole.

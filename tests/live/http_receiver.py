@@ -1,12 +1,13 @@
 """A real HTTP server that keeps what is posted to it; killed and started again at the same port."""
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.background_server import in_background
 
 
 @dataclass
@@ -50,11 +51,5 @@ def receiving(receiver: Receiver | None = None) -> Iterator[Receiver]:
 
     server = ThreadingHTTPServer(("127.0.0.1", kept.port), Handler)
     kept.port = server.server_port
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with in_background(server):
         yield kept
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

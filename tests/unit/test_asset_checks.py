@@ -58,10 +58,7 @@ class Run:
         )
 
     def evaluations(self, key: dg.AssetCheckKey) -> dict[str | None, dg.AssetCheckEvaluation]:
-        stored = self.instance.all_logs(
-            self.result.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
-        )
-        told = [e.dagster_event.asset_check_evaluation_data for e in stored if e.dagster_event]
+        told = stored_evaluations(self.instance, self.result)
         return {e.partition: e for e in told if e.asset_check_key == key}
 
     def statuses(self, key: dg.AssetCheckKey) -> dict[str, list[int]]:
@@ -162,7 +159,7 @@ def test_checks_that_are_run_alone_judge_what_is_built(
     result = run_checks(tmp_path, instance, offline, days)
     assert result.success
     assert offline.calls == [], "nothing is built"
-    told = {e.partition: e.passed for e in of_rows(instance, result)}
+    told = {e.partition: e.passed for e in stored_evaluations(instance, result)}
     of_days: dict[str | None, bool] = {f"2020-01-0{day}": day != 4 for day in judged}
     assert told == (of_days if len(days) == 1 else {**of_days, None: False})
 
@@ -206,7 +203,7 @@ def run_checks(
     return resolved.execute_in_process(instance=instance, tags=tags, raise_on_error=False)
 
 
-def of_rows(
+def stored_evaluations(
     instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult
 ) -> list[dg.AssetCheckEvaluation]:
     stored = instance.all_logs(result.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
