@@ -8,7 +8,8 @@ storage writes; ``tests/contract/test_evaluation_log.py`` holds both ways agains
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -40,6 +41,41 @@ def log_evaluations(
     entries = [_entry(context, evaluation) for evaluation in evaluations]
     for start in range(0, len(entries), _CHUNK):
         _store(storage, context.run.run_id, entries[start : start + _CHUNK])
+
+
+@contextmanager
+def withdrawing_planned(
+    context: dg.AssetExecutionContext, keys: Sequence[dg.AssetKey]
+) -> Iterator[None]:
+    """Take back the checks of assets that were planned and not evaluated, if the step fails.
+
+    Dagster would take each of them for one that was executed and failed, and so show every check of
+    an asset as failed for one day that could not be built, though of that day nothing was there to be
+    judged. Without the plan they are as they were before the run. On a storage that is no SQL
+    database of Dagster's nothing is taken back.
+    """
+    try:
+        yield
+    except Exception:
+        _withdraw_planned(context, keys)
+        raise
+
+
+def _withdraw_planned(context: dg.AssetExecutionContext, keys: Sequence[dg.AssetKey]) -> None:
+    from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+    from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable as Executions
+    from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
+
+    storage = context.instance.event_log_storage
+    if not isinstance(storage, SqlEventLogStorage):
+        return
+    with storage.index_transaction() as connection:
+        connection.execute(
+            Executions.delete()
+            .where(Executions.c.run_id == context.run.run_id)
+            .where(Executions.c.asset_key.in_([key.to_string() for key in keys]))
+            .where(Executions.c.execution_status == AssetCheckExecutionRecordStatus.PLANNED.value)
+        )
 
 
 def _store(storage: Any, run_id: str, entries: Sequence[Any]) -> None:

@@ -77,7 +77,8 @@ def _spec(
         text = _ABOUT.get(name, f"Rules of type {name}.")
     blocking = [rule for rule in rules if rule.is_blocking]
     if blocking:
-        text += f" {len(blocking)} of its rules hold a day back from readers."
+        rules_hold = "rule holds" if len(blocking) == 1 else "rules hold"
+        text += f" {len(blocking)} {rules_hold} a day back from readers."
     columns = [rule.feature for rule in rules if rule.feature is not None]
     metadata: dict[str, Any] = {"rules": len(rules), "blocking_rules": len(blocking)}
     if columns:

@@ -52,6 +52,11 @@ class Judgement:
     seconds: float = 0.0
 
     @property
+    def alarmed(self) -> int:
+        """How many days have findings that somebody should see."""
+        return sum(any(f.is_alarm for f in judged.findings) for judged in self.days)
+
+    @property
     def held(self) -> dict[date, str]:
         """The days that readers do not see, with the reason."""
         return {judged.day: judged.held for judged in self.days if judged.held is not None}

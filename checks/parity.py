@@ -53,7 +53,8 @@ def parity_check(plan: Plan, view: ViewPlan) -> dg.AssetChecksDefinition:
         return dg.AssetCheckResult(
             passed=report.is_equal,
             description=f"{report.differing} of {report.values} values differ; answers lag by at "
-            f"most {in_flight.lag_ms} ms, {in_flight.allowed_ms} ms are allowed",
+            f"most {in_flight.lag_ms} ms, {in_flight.allowed_ms} ms are allowed"
+            + (f". {report.hint}" if report.hint else ""),
             metadata={
                 "values": report.values,
                 "differing": report.differing,

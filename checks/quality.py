@@ -298,9 +298,8 @@ def _measured_before(
 
 
 def _summary(judgement: Judgement) -> str:
-    alarms = sum(any(f.is_alarm for f in judged.findings) for judged in judgement.days)
     told = f"{judgement.table}: {len(judgement.days)} day(s) judged in {judgement.seconds:.1f} s"
-    told += f", {alarms} with findings, {len(judgement.held)} held back"
+    told += f", {judgement.alarmed} with findings, {len(judgement.held)} held back"
     if judgement.open_days:
         told += f"; {len(judgement.open_days)} not over yet, published unjudged"
     return told

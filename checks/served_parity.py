@@ -11,18 +11,22 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from checks.recomputing import Recomputed, Recomputer
 from checks.sampling import SampledKey, sample_keys
 from millrace.errors import DataError, EngineUnavailable
 from millrace.plan import FeaturePlan, Plan, ViewPlan
+from resources.archived_days import events_table
 from resources.endpoints import kafka_bootstrap, server_url
 from resources.lake import open_table
 from resources.online_api import Key, ServedEntity, batch_lookup, value_to_json
+from resources.partition_log import built_days, read_partition_log
+from resources.reports import day_list
 from resources.settings import Settings
 from resources.stream_books import read_markers
+from resources.tiles_table import tiles_table
 from resources.versions import deployed_version
 
 IN_FLIGHT_MS = 5_000
@@ -102,6 +106,8 @@ class ParityReport:
         differences: the first of those values that differ, and ``differing`` how many there are.
         as_of_ms: the first and the last instant asked about.
         archive_wait_s: how long the archive took to pass the last of them.
+        days_without_tiles: if values differ, days of history whose events are in the lake and whose
+            tiles were never built, so that nothing of them could be uploaded: the likeliest cause.
     """
 
     view: ViewPlan
@@ -117,6 +123,19 @@ class ParityReport:
     archive_wait_s: float
     seconds: float
     by_feature: Mapping[str, int] = field(default_factory=dict)
+    days_without_tiles: tuple[date, ...] = ()
+
+    @property
+    def hint(self) -> str | None:
+        """What most likely made values differ and how to mend it; None if that is not known."""
+        if not self.days_without_tiles:
+            return None
+        first, last = self.days_without_tiles[0], self.days_without_tiles[-1]
+        name, end = self.view.name, last + timedelta(days=1)
+        return (
+            f"{day_list(self.days_without_tiles)} have events and no tiles, so what is served lacks "
+            f"them: millrace backfill {name} --start {first} --end {end}, then millrace upload {name}"
+        )
 
     @property
     def is_equal(self) -> bool:
@@ -137,6 +156,7 @@ class ParityReport:
             "differing": self.differing,
             "by_feature": dict(self.by_feature),
             "differences": [d.as_json(self.view) for d in self.differences],
+            "days_without_tiles": [day.isoformat() for day in self.days_without_tiles],
             "in_flight": {
                 "allowed_ms": self.in_flight.allowed_ms,
                 "answers": self.in_flight.answers,
@@ -201,6 +221,7 @@ def check_parity(
     recomputer = Recomputer(settings, view, [one.key for one in sampled], instants)
     comparison = _Comparison(view, recomputer, in_flight_ms)
     comparison.run(answers)
+    differs = bool(comparison.by_feature)
     return ParityReport(
         view=view,
         version=version,
@@ -217,6 +238,19 @@ def check_parity(
         archive_wait_s=waited,
         seconds=time.monotonic() - began,
         by_feature=dict(comparison.by_feature),
+        days_without_tiles=_days_without_tiles(settings, view, version) if differs else (),
+    )
+
+
+def _days_without_tiles(settings: Settings, view: ViewPlan, version: str) -> tuple[date, ...]:
+    """Return the days before the newest tiles that have events and no tiles, ascending."""
+    log = read_partition_log(settings, events_table(view.source.name))
+    tiles = read_partition_log(settings, tiles_table(view.name, version))
+    built = built_days(tiles, view.fingerprint)
+    return tuple(
+        day
+        for day in sorted(built_days(log, view.source.fingerprint) - built)
+        if view.start <= day < max(built, default=view.start) and log[day].rows
     )
 
 

@@ -180,19 +180,21 @@ def _raw_text(raw: dict[str, Any]) -> str:
 
 
 def _show_results(followers: Sequence["RunFollower"], *, as_json: bool) -> None:
+    from jobs.range_runs import failure_lines
+
     if as_json:
         show_json({"runs": [follower.as_json() for follower in followers]})
         return
     results = [result for follower in followers for result in follower.results()]
     page.print(_by_partition(results) if len(results) <= _LONG else _by_asset(results))
-    failed = [result for result in results if result.error is not None]
-    for result in failed[:_FAILURES_SHOWN]:
-        page.print(f"[red]failed[/red] {result.asset} {result.day}: ", end="")
-        page.print(str(result.error), markup=False, soft_wrap=True)
-    if len(failed) > _FAILURES_SHOWN:
-        page.print(f"and {len(failed) - _FAILURES_SHOWN} more; --json names them all")
-    built = len(results) - len(failed)
-    page.print(f"{built} partitions built, {len(failed)} failed")
+    lines = failure_lines(results)
+    for line in lines[:_FAILURES_SHOWN]:
+        page.print("[red]failed[/red] ", end="")
+        page.print(line, markup=False, soft_wrap=True)
+    if len(lines) > _FAILURES_SHOWN:
+        page.print(f"and for {len(lines) - _FAILURES_SHOWN} more reasons; --json names them all")
+    failed = sum(result.error is not None for result in results)
+    page.print(f"{len(results) - failed} partitions built, {failed} failed")
     for follower in followers:
         page.print(f"{follower.status.lower()}: {follower.url}", markup=False, soft_wrap=True)
 

@@ -80,7 +80,9 @@ def show_intention(settings: "Settings", sets: "Sequence[DemoSet]") -> None:
 
 
 def show_backfill(followers: "Sequence[RunFollower]") -> None:
-    """Show one line per asset, and each failure."""
+    """Show one line per asset, and each reason of failure."""
+    from jobs.range_runs import failure_lines
+
     table = _table("asset", "days", "rows", "null keys", "dead letters", "duplicates", "seconds")
     for follower in followers:
         by_asset: dict[str, list[PartitionResult]] = {}
@@ -93,21 +95,9 @@ def show_backfill(followers: "Sequence[RunFollower]") -> None:
             totals = (f"{sum(r.count(name) for r in built):,}" for name in counters)
             table.add_row(asset, str(len(built)), *totals, f"{seconds:.1f}")
     page.print(table)
-    for reason, failed in _by_reason(followers).items():
-        more = f" and {len(failed) - 1:,} more" if len(failed) > 1 else ""
-        page.print(
-            f"failed: {failed[0].asset} {failed[0].day}{more}: {reason}",
-            markup=False, style="red", soft_wrap=True,
-        )  # fmt: skip
-
-
-def _by_reason(followers: "Sequence[RunFollower]") -> "dict[str, list[PartitionResult]]":
-    failed: dict[str, list[PartitionResult]] = {}
-    for follower in followers:
-        for result in follower.results():
-            if result.error is not None:
-                failed.setdefault(result.error, []).append(result)
-    return dict(list(failed.items())[:_REASONS_SHOWN])
+    results = [result for follower in followers for result in follower.results()]
+    for line in failure_lines(results)[:_REASONS_SHOWN]:
+        page.print(f"failed: {line}", markup=False, style="red", soft_wrap=True)
 
 
 def show_training(proofs: Sequence[TrainingProof]) -> None:

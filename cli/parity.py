@@ -77,6 +77,8 @@ def _show(report: "ParityReport") -> None:
         page.print("[green]equal[/]: 0 values differ")
     else:
         console.print(f"[bold red]{report.differing} values differ[/] (--seed {report.seed})")
+        if report.hint is not None:
+            console.print(report.hint, markup=False, style="yellow", soft_wrap=True)
 
 
 def _show_differences(report: "ParityReport") -> None:

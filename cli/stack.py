@@ -1,6 +1,6 @@
 """``millrace up``, ``down``, ``status``, ``logs`` and ``doctor``: the local stack by hand."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +20,8 @@ _Parts = Annotated[
     ),
 ]
 _STYLES = {"running": "green", "external": "green", "starting": "yellow", "failed": "red"}
+_LINKED = frozenset({"kafka", "flink", "server"})
+"""Parts whose addresses stand in the metadata of assets (``feature_assets.links``)."""
 _MARKS = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[red]fail[/]"}
 
 
@@ -45,10 +47,27 @@ def up(parts: _Parts = None) -> None:
             console.print(note)
     with _watching(stack, [c.part for c in changes if c.kind != "external"]) as watch:
         stack.wait(names, watch=watch)
+    _renew_links(stack, changes)
     if all(change.kind in {"kept", "external"} for change in changes):
         console.print("nothing to do")
     else:
         _show_table(list(stack.status()))
+
+
+def _renew_links(stack: "Stack", changes: "Sequence[Change]") -> None:
+    """Have Dagster load its assets again if parts that they link to were started beside it."""
+    from millrace.errors import PlatformError
+    from resources.dagster_api import DagsterApi
+    from resources.endpoints import dagster_url
+
+    started = {change.part for change in changes if change.kind in {"started", "restarted"}}
+    running = {one.name for one in stack.status() if one.state == "running"}
+    if not started & _LINKED or "dagster" not in running:
+        return
+    try:
+        DagsterApi(dagster_url(stack.settings)).reload()
+    except PlatformError as error:
+        console.print(f"warning: links in Dagster are old: {error}", markup=False, style="yellow")
 
 
 def down() -> None:
@@ -177,7 +196,7 @@ def _show_table(statuses: "list[PartStatus]") -> None:
     for one in statuses:
         style = _STYLES.get(one.state, "dim")
         pids = ", ".join(f"{name} {pid}" for name, pid in one.pids.items())
-        restarts = f"restarted {one.restarts} times" if one.restarts else ""
+        restarts = f"restarts: {one.restarts}" if one.restarts else ""
         table.add_row(
             one.name,
             f"[{style}]{one.state}[/]",

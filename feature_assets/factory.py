@@ -11,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 
+from checks.evaluation_log import withdrawing_planned
 from checks.evaluations import chosen_checks
 from feature_assets.judging import (
     PUBLISH,
@@ -93,7 +94,8 @@ def source_assets(
             alone = [s for s in stages if s not in chosen and chosen_checks(context, s.spec.key)]
             without = [s for s in alone if not _is_judged_again(context, gate, s)]
             if chosen:
-                yield from _run(context, builder, gate, chosen)
+                with withdrawing_planned(context, [s.spec.key for s in chosen]):
+                    yield from _run(context, builder, gate, chosen)
         if without:
             raise _nothing_to_judge(without)
 
@@ -164,7 +166,7 @@ def _is_judged_again(context: dg.AssetExecutionContext, gate: Gate, stage: _Stag
         found.table,
         len(found.days),
         found.seconds,
-        sum(any(f.is_alarm for f in judged_day.findings) for judged_day in found.days),
+        found.alarmed,
     )
     return True
 

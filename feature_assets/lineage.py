@@ -14,7 +14,6 @@ from typing import Any
 
 import dagster as dg
 
-from feature_assets.reporting import day_list
 from millrace.plan import SourcePlan, ViewPlan
 from resources.lineage import datasets, facets
 from resources.lineage.datasets import Dataset
@@ -22,7 +21,7 @@ from resources.lineage.emitter import Emitter
 from resources.lineage.quiet import quietly
 from resources.lineage.runs import Backfill, Enclosing, End, Work, python_version
 from resources.lineage.shipping import ship_soon
-from resources.reports import BuildReport
+from resources.reports import BuildReport, days_by_reason
 from resources.settings import Settings, settings_from_env
 
 _MOST_TAGS = 30
@@ -131,10 +130,8 @@ class TableBuild:
     def end_as_built(self) -> None:
         """Tell how the build ended, by its report."""
         failed = [o for o in self._report.failed if o.day in self.days] if self._report else []
-        reasons: dict[str, list[date]] = {}
-        for outcome in failed:
-            reasons.setdefault(outcome.error or "", []).append(outcome.day)
-        lines = [f"{day_list(days)}: {reason}" for reason, days in reasons.items()]
+        reasons = days_by_reason((o.day, o.error or "") for o in failed)
+        lines = [f"{days}: {reason}" for reason, days in reasons.items()]
         self.end("FAIL" if failed else "COMPLETE", "\n".join(lines))
 
     @quietly

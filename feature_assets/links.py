@@ -1,7 +1,7 @@
 """Where to look at what an asset stands for: the declaration, a page of the docs, a running part.
 
-Addresses are those of the parts that run when the code location is loaded; *Reload* takes up new
-ones. None holds a secret: a store's URL, which may, is never shown.
+Addresses are those of the parts that run when the code location is loaded; ``millrace up`` loads it
+again once it has started one of them. None holds a secret: a store's URL, which may, is never shown.
 """
 
 import json

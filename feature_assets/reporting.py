@@ -6,18 +6,16 @@ materialisation per good day and a failure at the end of the step that names the
 ``docs/decisions/partial-failure.md``.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from itertools import pairwise
 from typing import Any
 
 import dagster as dg
 
 from resources.dagster_api import FAILURES
-from resources.reports import BuildReport, Days, PartitionOutcome
+from resources.reports import BuildReport, Days, PartitionOutcome, day_list, days_by_reason
 
-_DAYS_NAMED = 40
 _REASON_LENGTH = 500
 
 
@@ -70,25 +68,8 @@ class FailedDays:
 
 
 def _lines(key: dg.AssetKey, days: Mapping[date, str]) -> Iterator[str]:
-    by_reason: dict[str, list[date]] = {}
-    for day, reason in sorted(days.items()):
-        by_reason.setdefault(reason, []).append(day)
-    for reason, bad in by_reason.items():
-        yield f"{key.to_user_string()}: {day_list(bad)}: {reason}"
-
-
-def day_list(days: Sequence[date]) -> str:
-    """Name days briefly: neighbours as ``first..last``, at most 40 entries.
-
-    >>> day_list([date(2020, 1, 1), date(2020, 1, 2), date(2020, 1, 9)])
-    '2020-01-01..2020-01-02, 2020-01-09'
-    """
-    ordered = sorted(days)
-    edges = [i for i, (a, b) in enumerate(pairwise(ordered), 1) if (b - a).days > 1]
-    spans = [ordered[i:j] for i, j in pairwise([0, *edges, len(ordered)])]
-    names = [f"{s[0]}..{s[-1]}" if len(s) > 1 else f"{s[0]}" for s in spans]
-    more = len(names) - _DAYS_NAMED
-    return ", ".join(names[:_DAYS_NAMED]) + (f" and {more} more" if more > 0 else "")
+    for reason, bad in days_by_reason(sorted(days.items())).items():
+        yield f"{key.to_user_string()}: {bad}: {reason}"
 
 
 def report_days(

@@ -19,8 +19,8 @@ from feature_assets.keys import (
 from millrace.plan import BatchPlan, Plan, SourcePlan, ViewPlan
 
 _SAME_DAY = dg.TimeWindowPartitionMapping()
-_KINDS = {"spark", "delta"}
-_ARCHIVED_KINDS = {"kafka", "delta"}
+_ENGINES = ("spark", "delta")
+_ARCHIVED = ("kafka", "delta")
 
 
 def daily_partitions(views: Sequence[ViewPlan]) -> dg.DailyPartitionsDefinition:
@@ -41,7 +41,7 @@ def raw_spec(source: SourcePlan, batch: BatchPlan, views: Sequence[ViewPlan]) ->
         raw_path(source),
         description=source.description or f"Raw files of {source.name}.",
         group_name=source.name,
-        kinds={batch.format},
+        kinds=_kinds(raw_path(source), batch.format),
         owners=descriptions.owners_of(views),
         metadata={**links.about(raw_path(source), source.where), "path": batch.path},
     )
@@ -65,7 +65,7 @@ def events_spec(
         },
         group_name=source.name,
         code_version=source.fingerprint,
-        kinds=_ARCHIVED_KINDS if source.batch is None else _KINDS,
+        kinds=_kinds(events_path(source), *(_ARCHIVED if source.batch is None else _ENGINES)),
         owners=descriptions.owners_of(views),
         partitions_def=days,
     )
@@ -85,7 +85,7 @@ def view_specs(
         metadata={**_place(lake, tiles_path(view)), **_about(view, tiles_path(view))},
         group_name=view.source.name,
         code_version=view.fingerprint,
-        kinds=_KINDS,
+        kinds=_kinds(tiles_path(view), *_ENGINES),
         owners=descriptions.owners(view.owner),
         tags=descriptions.tags(view.tags),
         partitions_def=days,
@@ -100,6 +100,7 @@ def view_specs(
             "dagster/column_schema": descriptions.features_schema(view),
             "dagster/column_lineage": descriptions.features_lineage(view),
         },
+        kinds=_kinds(features_path(view), *_ENGINES),
         freshness_policy=timing.features_freshness(view),
     )
     return tiles, features
@@ -136,7 +137,7 @@ def _topic_spec(
         topic_path(source),
         description=source.description or f"Events of {source.name} as they arrive.",
         group_name=source.name,
-        kinds={"kafka"},
+        kinds=_kinds(topic_path(source), "kafka"),
         owners=descriptions.owners_of(views),
         metadata={
             **links.about(topic_path(source), source.where),
@@ -157,7 +158,7 @@ def _dead_letters_spec(source: SourcePlan, views: Sequence[ViewPlan], lake: str)
         description=f"What the archive refused of {source.name}: reason, original bytes, place in "
         "the topic. The check `books` holds what was read against what became of it.",
         group_name=source.name,
-        kinds=_ARCHIVED_KINDS,
+        kinds=_kinds(path, *_ARCHIVED),
         owners=descriptions.owners_of(views),
         metadata={**_place(lake, path), **links.about(path, source.where)},
     )
@@ -169,7 +170,7 @@ def _stream_spec(view: ViewPlan, addresses: links.Links) -> dg.AssetSpec:
         key=dg.AssetKey(path),
         deps=[dg.AssetKey(topic_path(view.source))],
         description=descriptions.stream_text(view),
-        kinds={"flink", "kafka"},
+        kinds=_kinds(path, "flink", "kafka"),
         metadata={**_about(view, path), **links.stream_links(addresses)},
     )
 
@@ -185,7 +186,7 @@ def _online_spec(
             **links.online_links(addresses, view),
             "dagster/column_schema": descriptions.features_schema(view),
         },
-        kinds={"redis"},
+        kinds=_kinds(online_path(view), "redis"),
         freshness_policy=timing.online_freshness(view),
     )
 
@@ -201,8 +202,13 @@ def _live_spec(view: ViewPlan) -> dg.AssetSpec:
 
 
 def _about(view: ViewPlan, path: tuple[str, str]) -> dict[str, Any]:
-    said = {"owner": view.owner or "", "start": view.start.isoformat()}
-    return {**said, **links.about(path, view.where)}
+    said = {"owner": view.owner} if view.owner else {}
+    return {**said, "start": view.start.isoformat(), **links.about(path, view.where)}
+
+
+def _kinds(path: tuple[str, str], *engines: str) -> set[str]:
+    """Return an asset's labels: what it is, since the graph shows only the end of its key; its engines."""
+    return {path[0], *engines}
 
 
 def _place(lake: str, path: tuple[str, str]) -> dict[str, str]:

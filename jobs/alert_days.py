@@ -12,11 +12,10 @@ import dagster as dg
 from dagster._utils.schedules import get_latest_completed_cron_tick
 
 from feature_assets.keys import events_path, features_path
-from feature_assets.reporting import day_list
 from feature_assets.timing import BUILD_TIME, due_days, source_cron
 from millrace.plan import Plan, SourcePlan
 from resources.alerts.facts import Fact, Story, Subject
-from resources.reports import Days
+from resources.reports import Days, day_list
 
 LOOKED_BACK = timedelta(days=31)
 """Older holes are history that somebody chose not to build."""

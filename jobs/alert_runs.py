@@ -19,7 +19,7 @@ from dagster_shared.error import SerializableErrorInfo
 
 from jobs.run_states import ENDED
 from resources.alerts.facts import SEVERITIES, WHOLE, Fact, Story, Subject
-from resources.dagster_api import ASSET_JOB, FAILURES
+from resources.dagster_api import ASSET_JOB, FAILURES, raised_error
 
 OVERLAP = timedelta(minutes=5)
 """Updates that commit late, or carry the time of a slower clock, are seen within this."""
@@ -234,7 +234,7 @@ class _Told:
         named: Any = (told.metadata or {}).get(FAILURES) if told is not None else None
         if named is None:
             error = told.description if told is not None and told.description else ""
-            self.errors[event.step_key or "step"] = error or _root_cause(failure.error)
+            self.errors[event.step_key or "step"] = error or _raised(failure.error)
             return
         for name, days in named.value.items():
             for day, reason in days.items():
@@ -318,11 +318,12 @@ class _Told:
         return ", ".join(named[:_MOST_NAMED]) + more or self.run.job_name
 
 
-def _root_cause(error: SerializableErrorInfo | None) -> str:
-    """Return what was raised first: Dagster wraps it in an error that only names the step."""
-    while error is not None and error.cause is not None:
+def _raised(error: SerializableErrorInfo | None) -> str:
+    chain = []
+    while error is not None:
+        chain.append((error.cls_name or "", error.message))
         error = error.cause
-    return "the step failed" if error is None else error.message.strip()
+    return raised_error(chain) if chain else "the step failed"
 
 
 def _is_retried(run: dg.DagsterRun) -> bool:

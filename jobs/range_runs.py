@@ -5,7 +5,7 @@ fast and does the same as the UI.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any
@@ -14,7 +14,7 @@ from feature_assets.keys import view_paths
 from millrace.errors import EngineRejected, EngineUnavailable, PlatformError
 from millrace.plan import Plan, SourcePlan, ViewPlan
 from resources.dagster_api import DagsterApi, Failed, Materialized, Note, range_tags
-from resources.reports import Days, parse_day
+from resources.reports import Days, days_by_reason, parse_day
 
 _POLL_S = 0.5
 _LONGEST_POLL_S = 2.0
@@ -61,6 +61,9 @@ class RangeRun:
 def range_runs(plan: Plan, names: Sequence[str], days: Days, today: date) -> tuple[RangeRun, ...]:
     """Return one run per source for a backfill of some views.
 
+    Views of one source may begin on different days: those of the range before a view's own start
+    are empty partitions of it.
+
     Args:
         plan: all declarations.
         names: feature views, at least one; a name said twice counts once.
@@ -70,31 +73,33 @@ def range_runs(plan: Plan, names: Sequence[str], days: Days, today: date) -> tup
 
     Raises:
         NotDeclared: no such view; the nearest are named.
-        PlatformError: the range begins before a view does, or holds a day that is not built
-            yet, or a source has no files.
+        PlatformError: the range begins before every view of a source does, or holds a day that is
+            not built yet, or a source has no files.
     """
     views = [plan.view(name) for name in dict.fromkeys(names)]
-    for view in views:
-        _check(view, days, today)
     sources = {view.source.name: view.source for view in views}
-    return tuple(
+    runs = tuple(
         RangeRun(source, tuple(v for v in views if v.source.name == name), days)
         for name, source in sources.items()
     )
+    for run in runs:
+        _check(run, today)
+    return runs
 
 
-def _check(view: ViewPlan, days: Days, today: date) -> None:
-    where = f"view {view.name}"
-    if days.start < view.start:
+def _check(run: RangeRun, today: date) -> None:
+    first = min(run.views, key=lambda view: view.start)
+    where = f"view {first.name}"
+    if run.days.start < first.start:
         raise PlatformError(
-            f"{days.start} is before the view's history, which starts on {view.start}",
+            f"{run.days.start} is before the view's history, which starts on {first.start}",
             where=where,
-            fix=f"--start {view.start}, or an earlier `start` in the declaration",
+            fix=f"--start {first.start}, or an earlier `start` in the declaration",
         )
-    _check_end(view.source, days, today, where)
-    if view.source.batch is None:
+    _check_end(run.source, run.days, today, where)
+    if run.source.batch is None:
         raise PlatformError(
-            f"source {view.source.name} has no files to backfill from",
+            f"source {run.source.name} has no files to backfill from",
             where=where,
             fix="give the source a `batch`",
         )
@@ -280,6 +285,22 @@ class RunFollower:
             "status": self.status,
             "results": [result.as_json() for result in self.results()],
         }
+
+
+def failure_lines(results: Iterable[PartitionResult]) -> list[str]:
+    """Name the failed partitions, a line for each reason and the days it is given for.
+
+    In the order of the results; assets that lost the same days for the same reason share a line.
+    """
+    failed: dict[str, list[tuple[date, str]]] = {}
+    for result in results:
+        if result.error is not None:
+            failed.setdefault(result.asset, []).append((result.day, result.error))
+    assets: dict[tuple[str, str], list[str]] = {}
+    for asset, days in failed.items():
+        for cause in days_by_reason(days).items():
+            assets.setdefault(cause, []).append(asset)
+    return [f"{', '.join(some)} {days}: {why}" for (why, days), some in assets.items()]
 
 
 def follow(

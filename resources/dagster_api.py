@@ -6,9 +6,10 @@ run.
 """
 
 import json
+import re
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from http.client import HTTPException
@@ -26,6 +27,9 @@ FINISHED = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
 FAILURES = "failures"
 """Metadata entry of a failed step: asset key to day to reason."""
 
+_WRAPPERS = ("DagsterExecutionStepExecutionError", "RetryRequested", "RetryRequestedFromPolicy")
+_UNYIELDED = "did not yield or return expected outputs"
+"""Dagster's remark on steps that report their days as events; there is nothing to be done about it."""
 _PAGE = 1000
 _LAUNCH_TIMEOUT_S = 300.0
 """Dagster writes an event for each partition that is planned before it answers."""
@@ -272,17 +276,39 @@ def _event(raw: Mapping[str, Any]) -> Iterator[RunEvent]:
     elif kind == "ExecutionStepFailureEvent":
         details = raw["failureMetadata"] or {"metadataEntries": [], "description": None}
         days = dict(_entry(e) for e in details["metadataEntries"]).get(FAILURES, {})
-        error = raw["error"] or {"message": raw["message"]}
-        yield Failed(details["description"] or _innermost(error), days)
+        yield Failed(details["description"] or _raised(raw), days)
     elif kind == "RunFailureEvent":
-        yield Failed(_innermost(raw["error"]) if raw["error"] else raw["message"])
-    elif kind == "LogMessageEvent":
+        yield Failed(_raised(raw))
+    elif kind == "LogMessageEvent" and _UNYIELDED not in raw["message"]:
         yield Note(raw["message"])
 
 
-def _innermost(error: Mapping[str, Any]) -> str:
-    causes = error.get("causes") or []
-    return str((causes[-1] if causes else error)["message"]).strip()
+def _raised(raw: Mapping[str, Any]) -> str:
+    if not raw["error"]:
+        return str(raw["message"])
+    chain = (raw["error"], *(raw["error"]["causes"] or ()))
+    return raised_error((str(one["className"]), str(one["message"])) for one in chain)
+
+
+def raised_error(chain: Iterable[tuple[str, str]]) -> str:
+    """Return what an error says, without what Dagster wraps around it and without what caused it.
+
+    Args:
+        chain: class and message of each error, the outermost first; at least one. Dagster's own only
+            name the step, or tell that it is tried again; the causes of an error of ours are an
+            engine's own words, which it has put into better ones.
+
+    >>> raised_error([
+    ...     ("RetryRequested", "Exceeded max_retries of 1"),
+    ...     ("EngineUnavailable", "millrace.errors.EngineUnavailable: Spark does not answer"),
+    ...     ("SparkConnectGrpcException", "<_InactiveRpcError of RPC that terminated with: …"),
+    ... ])
+    'Spark does not answer'
+    """
+    errors = list(chain)
+    ours = [message for name, message in errors if name not in _WRAPPERS]
+    message = (ours or [message for _, message in errors])[0].strip()
+    return re.sub(r"^millrace\.errors\.\w+: ", "", message)
 
 
 def _entry(raw: Mapping[str, Any]) -> tuple[str, Any]:

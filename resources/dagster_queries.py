@@ -38,15 +38,16 @@ query RunEvents($run: ID!, $cursor: String, $limit: Int) {
         }
         ... on ExecutionStepFailureEvent {
           message
-          error { message causes { message } }
+          error { ...Raised }
           failureMetadata { description metadataEntries { ...Entry } }
         }
-        ... on RunFailureEvent { message error { message causes { message } } }
+        ... on RunFailureEvent { message error { ...Raised } }
         ... on LogMessageEvent { message }
       }
     }
   }
 }
+fragment Raised on PythonError { className message causes { className message } }
 fragment Entry on MetadataEntry {
   label
   ... on IntMetadataEntry { intRepr }

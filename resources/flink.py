@@ -232,7 +232,7 @@ class FlinkCluster:
         if not latest:
             return CheckpointReport(completed)
         at_ms = int(latest["latest_ack_timestamp"])
-        age_s = max(0.0, datetime.now(tz=UTC).timestamp() - at_ms / 1000)
+        age_s = round(max(0.0, datetime.now(tz=UTC).timestamp() - at_ms / 1000), 3)
         return CheckpointReport(completed, latest["external_path"], at_ms, age_s)
 
     def exceptions(self, job_id: str) -> str | None:

@@ -4,9 +4,10 @@ The offline tables fill these records, the assets turn them into Dagster events,
 prints them. Frozen, without engine types, and plain JSON by ``as_json``.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 from millrace.durations import DAY_MS
@@ -14,6 +15,7 @@ from millrace.errors import PlatformError
 
 _ONE_DAY = timedelta(days=1)
 _EPOCH = date(1970, 1, 1)
+_DAYS_NAMED = 40
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,32 @@ def parse_day(text: str) -> date:
         return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).date()
     except ValueError:
         raise PlatformError(f"{text!r} is not a day", fix="write YYYY-MM-DD, 2018-04-01") from None
+
+
+def day_list(days: Sequence[date]) -> str:
+    """Name days briefly: neighbours as ``first..last``, at most 40 entries.
+
+    >>> day_list([date(2020, 1, 1), date(2020, 1, 2), date(2020, 1, 9)])
+    '2020-01-01..2020-01-02, 2020-01-09'
+    """
+    ordered = sorted(days)
+    edges = [i for i, (a, b) in enumerate(pairwise(ordered), 1) if (b - a).days > 1]
+    spans = [ordered[i:j] for i, j in pairwise([0, *edges, len(ordered)])]
+    names = [f"{s[0]}..{s[-1]}" if len(s) > 1 else f"{s[0]}" for s in spans]
+    more = len(names) - _DAYS_NAMED
+    return ", ".join(names[:_DAYS_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def days_by_reason(failed: Iterable[tuple[date, str]]) -> dict[str, str]:
+    """Return for each reason the days it is given for, named briefly; in the order it comes up.
+
+    >>> days_by_reason([(date(2020, 1, 1), "cut off"), (date(2020, 1, 2), "cut off")])
+    {'cut off': '2020-01-01..2020-01-02'}
+    """
+    days: dict[str, list[date]] = {}
+    for day, reason in failed:
+        days.setdefault(reason, []).append(day)
+    return {reason: day_list(some) for reason, some in days.items()}
 
 
 @dataclass(frozen=True)

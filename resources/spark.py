@@ -4,6 +4,7 @@ Written against the part of the DataFrame API that Connect and classic sessions 
 cluster of the user's (``MILLRACE_SPARK_REMOTE``) runs the same code.
 """
 
+import re
 import tempfile
 import warnings
 import zipfile
@@ -13,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from millrace.errors import EngineError, EngineUnavailable
+from millrace.errors import EngineError, EngineRejected, EngineUnavailable
 from resources.endpoints import spark_remote
 from resources.settings import Settings
 
@@ -62,9 +63,16 @@ def _session(remote: str, *, is_ours: bool) -> "SparkSession":
         if not is_ours:
             _ship_our_code(session)
     except PySparkException as error:
+        where = remote.split(";", maxsplit=1)[0]
+        if not is_ours and "UNAUTHENTICATED" in str(error):
+            raise EngineRejected(
+                f"Spark refuses to be spoken to: {telling_part(error)}",
+                where=where,
+                fix="MILLRACE_SPARK_REMOTE names its token: sc://host:port/;token=…",
+            ) from error
         raise EngineUnavailable(
-            f"Spark does not answer: {first_line(error)}",
-            where=remote.split(";", maxsplit=1)[0],
+            f"Spark does not answer: {telling_part(error)}",
+            where=where,
             fix="`millrace status` shows its state, `millrace up spark` starts it",
         ) from error
     return session
@@ -104,9 +112,15 @@ def _ship_our_code(session: "SparkSession") -> None:
         session.addArtifacts(str(archive), pyfile=True)
 
 
-def first_line(error: Exception, limit: int = 400) -> str:
-    """Return the telling part of an engine's message: its first line, cut to ``limit``."""
+def telling_part(error: Exception, limit: int = 400) -> str:
+    """Return the telling part of an engine's message, cut to ``limit``.
+
+    That is its first line, or what gRPC has further down as the details.
+    """
     text = str(error).strip()
+    details = re.search(r'^\s*details = "(.+)"$', text, re.MULTILINE)
+    if details:
+        return details[1][:limit]
     return (text.splitlines() or [type(error).__name__])[0][:limit]
 
 
@@ -139,7 +153,7 @@ def engine_errors(where: str) -> Iterator[None]:
                 "Spark died in the middle", where=where, fix="it is started again; run it again"
             ) from error
         raise EngineError(
-            first_line(error), where=where, fix="`millrace logs spark` has the whole trace"
+            telling_part(error), where=where, fix="`millrace logs spark` has the whole trace"
         ) from error
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 from uuid import uuid4
 
 from resources.reports import BuildReport
-from resources.spark import first_line
+from resources.spark import telling_part
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -120,7 +120,7 @@ class SparkWatch:
             self._session.client.set_retry_policies([])
             self._session.interruptTag(self._tag)
         except PySparkException as error:
-            self._say(f"{self._what}: Spark was not told to stop: {first_line(error)}")
+            self._say(f"{self._what}: Spark was not told to stop: {telling_part(error)}")
         else:
             self._say(f"{self._what}: cancelled, Spark was told to stop")
 

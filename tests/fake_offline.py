@@ -11,7 +11,6 @@ from pathlib import Path
 from checks.judgement import JudgedDay, Judgement, held_reason
 from feature_assets.offline import Judge, Progress
 from millrace.compile.checks import Rule, check_rules, source_rules
-from millrace.errors import PlatformError
 from millrace.plan import Plan, SourcePlan, ViewPlan
 from millrace.quality.finding import Finding
 from millrace.quality.profile import DayProfile
@@ -75,7 +74,7 @@ class FakeOffline:
 
     bad: Mapping[str, Mapping[date, str]] = field(default_factory=dict)
     spoilt: Mapping[str, Mapping[date, str]] = field(default_factory=dict)
-    crashes: dict[str, list[PlatformError]] = field(default_factory=dict)
+    crashes: dict[str, list[Exception]] = field(default_factory=dict)
     beyond: tuple[date, ...] = ()
     standing: tuple[date, ...] = ()
     calls: list[tuple[str, Days, tuple[str, ...]]] = field(default_factory=list)

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
-from resources.endpoints import dagster_url, spark_remote
+from resources.dagster_api import DagsterApi
+from resources.endpoints import dagster_url, server_url, spark_remote
 from resources.settings import CHECKOUT, Settings, settings_from_env
 
 pytestmark = pytest.mark.services
@@ -112,39 +112,38 @@ def test_spark_writes_and_reads_delta_and_runs_python(stack: Stack, tmp_path: Pa
     session.stop()
 
 
-def test_spark_refuses_a_client_without_its_token(stack: Stack) -> None:
+def test_spark_refuses_a_client_without_its_token_and_the_client_says_so(stack: Stack) -> None:
     # In a process of its own, left at once: the client goes on trying to release its session.
     code = (
-        "import os, sys\n"
-        "from pyspark.errors import PySparkException\n"
-        "from pyspark.sql.connect.session import SparkSession\n"
+        "import os\n"
+        "from millrace.errors import EngineRejected\n"
+        "from resources.settings import settings_from_env\n"
+        "from resources.spark import connect\n"
         "try:\n"
-        "    SparkSession.builder.remote(sys.argv[1]).create().range(1).collect()\n"
-        "except PySparkException as error:\n"
+        "    connect(settings_from_env()).range(1).collect()\n"
+        "except EngineRejected as error:\n"
         "    print(error, flush=True)\n"
         "    os._exit(7)"
     )
     bare = spark_remote(stack.settings).partition(";")[0]
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, bare],
+        [sys.executable, "-W", "ignore", "-c", code],
+        env={**os.environ, "MILLRACE_SPARK_REMOTE": bare},
         capture_output=True,
         text=True,
         check=False,
         timeout=120,
     )
     assert done.returncode == 7, done.stderr
-    assert "UNAUTHENTICATED" in done.stdout.upper()
+    assert "No authentication token provided" in done.stdout
+    assert "fix: MILLRACE_SPARK_REMOTE names its token" in done.stdout
 
 
 def test_dagster_serves_the_code_location(stack: Stack) -> None:
     query = "{ workspaceOrError { ... on Workspace { locationEntries { name loadStatus } } } }"
-    request = urllib.request.Request(  # noqa: S310
-        f"{dagster_url(stack.settings)}/graphql",
-        json.dumps({"query": query}).encode(),
-        {"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-        (entry,) = json.load(answer)["data"]["workspaceOrError"]["locationEntries"]
+    (entry,) = DagsterApi(dagster_url(stack.settings)).query(query, {})["workspaceOrError"][
+        "locationEntries"
+    ]
     assert entry == {"name": "millrace", "loadStatus": "LOADED"}
 
 
@@ -176,6 +175,17 @@ def test_another_lake_restarts_dagster_alone_and_is_said(stack: Stack, tmp_path:
     assert after["spark"] == before["spark"]
     assert after["dagster"]["url"] == before["dagster"]["url"]
     assert after["dagster"]["pids"] != before["dagster"]["pids"]
+
+
+def test_assets_lead_to_a_part_that_is_started_after_dagster(stack: Stack) -> None:
+    started = stack.run("up", "server")
+    assert started.returncode == 0, started.stderr
+    query = """query Links($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) {
+        ... on AssetNode { metadataEntries { label ... on UrlMetadataEntry { url } } } } }"""
+    key = {"path": ["online", "airport_departures"]}
+    node = DagsterApi(dagster_url(stack.settings)).query(query, {"key": key})["assetNodeOrError"]
+    links = {entry["label"]: entry.get("url") for entry in node["metadataEntries"]}
+    assert links["api_docs"] == f"{server_url(stack.settings)}/docs"
 
 
 def test_doctor_finds_nothing_that_fails(stack: Stack) -> None:

@@ -41,7 +41,8 @@ class Run:
     ) -> None:
         defs = build_definitions(plan_in(folder), settings_from_env({}), offline=offline)
         first, last = days[0], days[-1]
-        self.partitions: Any = defs.resolve_asset_graph().get(EVENTS).partitions_def
+        self.graph = defs.resolve_asset_graph()
+        self.partitions: Any = self.graph.get(EVENTS).partitions_def
         self.instance = instance
         self.result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
             instance=instance,
@@ -60,6 +61,9 @@ class Run:
     def evaluations(self, key: dg.AssetCheckKey) -> dict[str | None, dg.AssetCheckEvaluation]:
         told = stored_evaluations(self.instance, self.result)
         return {e.partition: e for e in told if e.asset_check_key == key}
+
+    def checks(self, *assets: dg.AssetKey) -> list[dg.AssetCheckKey]:
+        return [key for key in self.graph.asset_check_keys if key.asset_key in assets]
 
     def statuses(self, key: dg.AssetCheckKey) -> dict[str, list[int]]:
         """The status of each day as the UI shows it."""
@@ -87,6 +91,35 @@ def test_each_day_of_a_range_has_its_own_status_in_the_ui(
     assert run.statuses(ROWS) == {"FAILED": [4], "SUCCEEDED": [2, 3, 5, 6]}
     of_features = dg.AssetCheckKey(FEATURES, "volume")
     assert "FAILED" not in run.statuses(of_features)
+
+
+def test_a_day_that_could_not_be_built_leaves_its_checks_as_they_were(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    Run(tmp_path, instance, FakeOffline(), "2020-01-02")
+    broken = {"events/payments": {date(2020, 1, day): "cannot be read" for day in (2, 4)}}
+    run = Run(tmp_path, instance, FakeOffline(bad=broken), "2020-01-02", "2020-01-06")
+    assert not run.result.success
+    assert run.statuses(ROWS) == {"SUCCEEDED": [2, 3, 5, 6]}
+    for check in run.checks(EVENTS, FEATURES):
+        assert "EXECUTION_FAILED" not in run.statuses(check), check
+
+
+def test_a_single_day_that_could_not_be_built_fails_no_check(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    broken = {"events/payments": {date(2020, 1, 4): "cannot be read"}}
+    run = Run(tmp_path, instance, FakeOffline(bad=broken), "2020-01-04")
+    assert not run.result.success
+    assert all(run.statuses(check) == {} for check in run.checks(EVENTS, FEATURES))
+
+
+def test_a_step_that_breaks_fails_no_check(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    Run(tmp_path, instance, FakeOffline(), "2020-01-02", "2020-01-03")
+    broken = FakeOffline(crashes={"events/payments": [RuntimeError("of ours")]})
+    run = Run(tmp_path, instance, broken, "2020-01-03")
+    assert not run.result.success
+    assert run.statuses(ROWS) == {"SUCCEEDED": [2, 3]}
 
 
 def test_the_check_as_a_whole_names_the_bad_days_after_a_range(

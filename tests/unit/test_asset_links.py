@@ -77,7 +77,7 @@ def test_tables_say_where_they_lie_and_by_whom_they_are_written(file: Path) -> N
     letters = live(file, "dead_letters", "taps")
     assert letters.metadata["dagster/uri"] == "/lake/dead_letters/taps"
     assert letters.metadata["dagster/storage_kind"] == "delta"
-    assert letters.kinds == {"kafka", "delta"}
+    assert letters.kinds == {"dead_letters", "kafka", "delta"}
 
 
 def test_live_assets_lead_to_the_topic_the_job_and_the_api(file: Path) -> None:

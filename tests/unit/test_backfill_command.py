@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from cli import backfill as command
 from cli.main import build_app
-from jobs.range_runs import RunFollower, follow, launch, range_runs
+from jobs.range_runs import RunFollower, failure_lines, follow, launch, range_runs
 from millrace.errors import EngineRejected, EngineUnavailable, NotDeclared, PlatformError
 from millrace.plan import Plan, SchedulePlan
 from resources.dagster_api import (
@@ -142,6 +142,15 @@ def test_days_before_the_history_are_refused_with_its_start(plan: Plan) -> None:
     assert "--start 2020-01-05" in caught.value.fix
 
 
+def test_views_of_one_source_are_built_from_the_earliest_start_on(plan: Plan) -> None:
+    days = Days.parse("2020-01-01", "2020-01-08")
+    [run] = range_runs(plan, ["habits", "spend"], days, TODAY)
+    assert run.days == days
+    with pytest.raises(PlatformError) as caught:
+        range_runs(plan, ["habits", "spend"], Days.parse("2019-12-31", "2020-01-08"), TODAY)
+    assert "view spend: 2019-12-31 is before" in str(caught.value)
+
+
 def test_a_day_that_is_not_over_is_refused(plan: Plan) -> None:
     with pytest.raises(PlatformError) as caught:
         range_runs(plan, ["spend"], Days.parse("2020-02-01", "2020-03-02"), TODAY)
@@ -206,6 +215,18 @@ def test_each_partition_is_told_apart(plan: Plan) -> None:
         ("features/spend", 7): "events/payments failed: cut off",
     }
     assert follower.note == "reading"
+
+
+def test_failures_are_a_line_for_each_reason(plan: Plan) -> None:
+    partly = followed(plan, RunProgress("FAILURE", PARTLY, "2"))
+    assert failure_lines(partly.results()) == [
+        "events/payments 2020-01-07: cut off",
+        "tiles/spend, features/spend 2020-01-07: events/payments failed: cut off",
+    ]
+    dead = followed(plan, RunProgress("FAILURE", (Failed("the process died"),), "1"))
+    assert failure_lines(dead.results()) == [
+        "events/payments, tiles/spend, features/spend 2020-01-06..2020-01-07: the process died"
+    ]
 
 
 def test_a_day_that_a_dead_run_never_mentioned_failed_with_it(plan: Plan) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from feature_assets import factory
 from jobs.definitions import build_definitions
-from millrace.errors import DataError, EngineError, EngineUnavailable, PlatformError
+from millrace.errors import DataError, EngineError, EngineUnavailable
 from resources.settings import settings_from_env
 from tests.fake_offline import FakeOffline, plan_in
 
@@ -225,7 +225,7 @@ def test_an_engine_that_stays_away_ends_the_run_with_its_name(
     tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(factory, "RETRY_AFTER_S", 0)
-    gone: list[PlatformError] = [
+    gone: list[Exception] = [
         EngineUnavailable("Spark is gone"),
         EngineUnavailable("Spark is gone"),
     ]

@@ -102,7 +102,7 @@ def test_an_asset_says_what_it_is_and_who_owns_it(location: dg.Definitions) -> N
     assert features.owners == ["payments@example.com"]
     assert features.tags["domain"] == "payments"
     assert features.tags["purpose_of_use"] == "fraud_risk"
-    assert features.kinds == {"spark", "delta"}
+    assert features.kinds == {"features", "spark", "delta"}
     assert features.group_name == "payments"
     assert features.metadata["dagster/uri"] == "/lake/features/spend"
     description = features.description or ""

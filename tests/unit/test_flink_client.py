@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
 
 from millrace.errors import EngineRejected, EngineUnavailable
 from resources.flink import FlinkCluster, newest_checkpoint, root_cause
+from tests.background_server import in_background
 
 JOB = "a" * 32
 TRACE = (
@@ -45,14 +45,8 @@ def answering(answers: dict[str, tuple[int, Any]]) -> Iterator[FlinkCluster]:
             """Say nothing."""
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with in_background(server):
         yield FlinkCluster(f"http://127.0.0.1:{server.server_port}/")
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def job(state: str, *vertices: str) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """``millrace lookup``: what it asks the server, and what it shows."""
 
 import json
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +14,7 @@ from cli.lookup import register
 from millrace.errors import EngineUnavailable, NotDeclared, ServingError
 from resources import endpoints
 from resources.settings import Settings
+from tests.background_server import in_background
 
 FEATURES = {
     "n_1h": {"value": 3, "ts": "2025-11-25T12:00:02.000Z", "version": "v1", "status": "PRESENT"},
@@ -55,12 +55,11 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        fake.url = f"http://127.0.0.1:{listening.server_port}"
-        monkeypatch.setattr(endpoints, "server_url", lambda _settings: fake.url)
-        threading.Thread(target=listening.serve_forever, daemon=True).start()
+    listening = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    fake.url = f"http://127.0.0.1:{listening.server_port}"
+    monkeypatch.setattr(endpoints, "server_url", lambda _settings: fake.url)
+    with in_background(listening):
         yield fake
-        listening.shutdown()
 
 
 @pytest.fixture

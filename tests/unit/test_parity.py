@@ -2,10 +2,9 @@
 
 import json
 import os
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,9 +24,12 @@ from cli.parity import register
 from millrace.errors import DataError, EngineRejected, EngineUnavailable
 from resources.declarations import plan_of
 from resources.endpoints import FILE_NAME, start_mark
+from resources.partition_log import append_partition_log
+from resources.reports import BuildReport, PartitionOutcome
 from resources.settings import Settings, settings_from_env
 from resources.versions import claim_version
 from tests import reference
+from tests.background_server import in_background
 
 DAY = datetime(2024, 3, 10, tzinfo=UTC)
 DAY_MS = int(DAY.timestamp() * 1000)
@@ -180,20 +182,14 @@ def server(lake: Settings) -> Iterator[Server]:
             pass
 
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=http.serve_forever)
-    thread.start()
     entry = {
         "url": f"http://127.0.0.1:{http.server_port}",
         "pid": os.getpid(),
         "started": start_mark(os.getpid()),
     }
     (lake.home / FILE_NAME).write_text(json.dumps({"server": entry}))
-    try:
+    with in_background(http):
         yield told
-    finally:
-        http.shutdown()
-        http.server_close()
-        thread.join()
 
 
 def audit(lake: Settings, **options: Any) -> ParityReport:
@@ -320,6 +316,27 @@ def test_command_lists_differences_and_ends_with_1(lake: Settings, server: Serve
     found = json.loads(told)
     assert (found["equal"], found["differing"]) == (False, 8)
     assert found["differences"][0]["served"] == found["differences"][0]["recomputed"] + 3
+
+
+def test_days_that_have_events_and_no_tiles_are_named_where_values_differ(
+    lake: Settings, server: Server
+) -> None:
+    view = plan_of(lake.views).view("buying")
+    days = [date(2024, 3, 8), date(2024, 3, 9), date(2024, 3, 10)]
+    for table, built, fingerprint in (
+        ("events/sales", days, view.source.fingerprint),
+        ("tiles/buying/v1", days[2:], view.fingerprint),
+    ):
+        outcomes = tuple(PartitionOutcome(day, rows=9) for day in built)
+        append_partition_log(lake, BuildReport(table, None, 0, outcomes), fingerprint)
+    assert audit(lake).hint is None, "nothing differs, so nothing is to be explained"
+    server.spoil = lambda _, name, value: value + 3 if name == "sales_1h" else value
+    report = audit(lake)
+    assert report.as_json()["days_without_tiles"] == ["2024-03-08", "2024-03-09"]
+    assert report.hint == (
+        "2024-03-08..2024-03-09 have events and no tiles, so what is served lacks them: "
+        "millrace backfill buying --start 2024-03-08 --end 2024-03-10, then millrace upload buying"
+    )
 
 
 def test_asset_check_passes_on_equal_answers_alone_and_says_why_it_cannot_judge(

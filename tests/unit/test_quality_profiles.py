@@ -1,5 +1,7 @@
 """A day's profile is right, adds up from parts, and comes back from its table as it went in."""
 
+import subprocess
+import sys
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -200,3 +202,16 @@ def test_without_the_extra_the_message_says_how_to_get_it(monkeypatch: pytest.Mo
 def test_a_column_without_values_has_no_share_and_no_quantiles() -> None:
     column = ColumnProfile("x", "number", 5, 5)
     assert (column.null_rate, column.variance, column.quantiles([0.5])) == (1.0, None, ())
+
+
+def test_a_process_that_asked_sketches_ends_in_silence() -> None:
+    # As in a step's process, a thread that never ends holds what it was given.
+    code = (
+        "import threading\n"
+        "from millrace.quality import sketches\n"
+        "sketches.kept_kll(sketches.new_kll().serialize())\n"
+        "wait = lambda held: threading.Event().wait()\n"
+        "threading.Thread(target=wait, args=(sketches.kept_kll,), daemon=True).start()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,7 @@ import pytest
 from millrace.errors import SetupError
 from resources.jars import Jar, cached, read_lock
 from stack.jars import ROOTS, fetch, write_lock
+from tests.background_server import in_background
 
 _CONTENT = b"not really a jar, but " * 5000
 _SHA256 = hashlib.sha256(_CONTENT).hexdigest()
@@ -50,13 +50,9 @@ def repository() -> Iterator[Repository]:
             return
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
     served.url = f"http://127.0.0.1:{server.server_port}/maven"
-    yield served
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with in_background(server):
+        yield served
 
 
 def test_the_committed_lock_holds_what_every_engine_needs() -> None:

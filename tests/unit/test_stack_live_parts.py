@@ -2,7 +2,6 @@
 
 import json
 import os
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +19,7 @@ from stack.kafka import kafka_part, prepare_storage
 from stack.parts import Context, Launch, Part
 from stack.python_parts import archive_part, server_part, writer_part
 from stack.store import store_part
+from tests.background_server import in_background
 
 
 class Ports:
@@ -179,12 +179,8 @@ def jobmanager() -> Iterator[tuple[str, int, list[str]]]:
             return
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", server.server_port, workers
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with in_background(server):
+        yield f"http://127.0.0.1:{server.server_port}", server.server_port, workers
 
 
 def test_flink_is_ready_with_its_own_worker_alone(

@@ -249,7 +249,7 @@ def test_topics_streams_and_online_values_are_assets_with_lineage(location: Loca
     assert upstream("stream", "spend") == {"topic/payments"}
     assert upstream("online", "spend") == {"stream/spend", "features/spend"}
     stream = graph.get(dg.AssetKey(["stream", "spend"])).to_asset_spec()
-    assert stream.kinds == {"flink", "kafka"}
+    assert stream.kinds == {"stream", "flink", "kafka"}
     assert stream.group_name == "payments"
     assert stream.code_version == location.plan.view("spend").fingerprint
     assert graph.get(dg.AssetKey(["online", "spend"])).is_external

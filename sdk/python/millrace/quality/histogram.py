@@ -6,6 +6,7 @@ values that the baseline does not know. Counts are smoothed as (c + 0.5)/(n + 0.
 epsilon, and every distance says what it would be by chance alone.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -27,14 +28,14 @@ _LEAST_COVERED = 0.5
 _HALF = 0.5
 
 
-class Bins:
+class Bins(ABC):
     """Where the values of a column are counted; made of the baseline, used for any day."""
 
     labels: tuple[str, ...]
 
+    @abstractmethod
     def count(self, columns: Sequence[ColumnProfile]) -> Counts:
         """Return the values of days (rows) in each bin (columns); a row adds up to its rows."""
-        raise NotImplementedError
 
 
 class NumberBins(Bins):

@@ -3,6 +3,7 @@
 Hashes are 64-bit and the same in every process, so summaries made apart can be merged.
 """
 
+import atexit
 from collections.abc import Sequence
 from functools import lru_cache
 from math import isqrt
@@ -148,6 +149,10 @@ def kept_kll(data: bytes) -> "kll_doubles_sketch":
         SetupError: the extra ``quality`` is not installed.
     """
     return read_kll(data)
+
+
+# The binding takes what still lives at the very end for leaked, and says so on standard error.
+atexit.register(kept_kll.cache_clear)
 
 
 def _datasketches() -> Any:
