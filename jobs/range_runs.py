@@ -20,6 +20,7 @@ _POLL_S = 0.5
 _LONGEST_POLL_S = 2.0
 _SLOWER = 1.1
 _SILENCE_S = 90.0
+_UNDECIDED_S = 15.0
 
 
 @dataclass(frozen=True)
@@ -199,11 +200,13 @@ class RunFollower:
     run_id: str
     status: str = "QUEUED"
     note: str = ""
+    clock: Callable[[], float] = time.monotonic
     _cursor: str | None = None
     _built: dict[tuple[str, date], PartitionResult] = field(default_factory=dict)
     _errors: dict[tuple[str, date], str] = field(default_factory=dict)
     _messages: list[str] = field(default_factory=list)
     _is_finished: bool = False
+    _undecided_since: float | None = None
 
     @property
     def url(self) -> str:
@@ -240,8 +243,16 @@ class RunFollower:
                 self.note = event.message
         if progress.will_be_retried:
             self._follow_retry(progress.retry_run_id)
+        elif progress.is_undecided:
+            self._is_finished = self._was_undecided_for() > _UNDECIDED_S
         else:
             self._is_finished = progress.is_finished
+
+    def _was_undecided_for(self) -> float:
+        now = self.clock()
+        if self._undecided_since is None:
+            self._undecided_since = now
+        return now - self._undecided_since
 
     def _follow_retry(self, run_id: str | None) -> None:
         """Go on with the run that takes the place of one whose process died.
@@ -251,7 +262,7 @@ class RunFollower:
         self.status = "QUEUED"
         self.note = "the run's process died, Dagster starts it once more"
         if run_id is not None:
-            self.run_id, self._cursor = run_id, None
+            self.run_id, self._cursor, self._undecided_since = run_id, None, None
             self._built.clear()
             self._errors.clear()
             self._messages.clear()

@@ -27,6 +27,7 @@ FINISHED = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
 FAILURES = "failures"
 """Metadata entry of a failed step: asset key to day to reason."""
 
+_WILL_RETRY = "dagster/will_retry"
 _WRAPPERS = ("DagsterExecutionStepExecutionError", "RetryRequested", "RetryRequestedFromPolicy")
 _UNYIELDED = "did not yield or return expected outputs"
 """Dagster's remark on steps that report their days as events; there is nothing to be done about it."""
@@ -81,7 +82,15 @@ class RunProgress:
     @property
     def will_be_retried(self) -> bool:
         """True if Dagster starts the run once more, because its process died."""
-        return self.status == "FAILURE" and self.tags.get("dagster/will_retry") == "true"
+        return self.status == "FAILURE" and self.tags.get(_WILL_RETRY) == "true"
+
+    @property
+    def is_undecided(self) -> bool:
+        """True if the run failed and Dagster has not noted yet whether it starts it once more.
+
+        It notes that right after the failure is stored; an instance that retries nothing never does.
+        """
+        return self.status == "FAILURE" and _WILL_RETRY not in self.tags
 
     @property
     def retry_run_id(self) -> str | None:

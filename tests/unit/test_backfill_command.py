@@ -97,6 +97,8 @@ EVERYTHING: tuple[RunEvent, ...] = tuple(
     for asset in ("events/payments", "tiles/spend", "features/spend")
     for day in (6, 7)
 )
+FINAL = {"dagster/will_retry": "false"}
+RETRIED = {"dagster/will_retry": "true", "dagster/auto_retry_run_id": "run-2"}
 PARTLY: tuple[RunEvent, ...] = (
     *(built(a, 6) for a in ("events/payments", "tiles/spend", "features/spend")),
     Failed(
@@ -203,7 +205,7 @@ def test_each_partition_is_told_apart(plan: Plan) -> None:
     follower = followed(
         plan,
         RunProgress("STARTED", (Note("reading"),), "1"),
-        RunProgress("FAILURE", PARTLY, "2"),
+        RunProgress("FAILURE", PARTLY, "2", FINAL),
     )
     outcomes = {(r.asset, r.day.day): r.error for r in follower.results()}
     assert outcomes == {
@@ -218,33 +220,52 @@ def test_each_partition_is_told_apart(plan: Plan) -> None:
 
 
 def test_failures_are_a_line_for_each_reason(plan: Plan) -> None:
-    partly = followed(plan, RunProgress("FAILURE", PARTLY, "2"))
+    partly = followed(plan, RunProgress("FAILURE", PARTLY, "2", FINAL))
     assert failure_lines(partly.results()) == [
         "events/payments 2020-01-07: cut off",
         "tiles/spend, features/spend 2020-01-07: events/payments failed: cut off",
     ]
-    dead = followed(plan, RunProgress("FAILURE", (Failed("the process died"),), "1"))
+    dead = followed(plan, RunProgress("FAILURE", (Failed("the process died"),), "1", FINAL))
     assert failure_lines(dead.results()) == [
         "events/payments, tiles/spend, features/spend 2020-01-06..2020-01-07: the process died"
     ]
 
 
 def test_a_day_that_a_dead_run_never_mentioned_failed_with_it(plan: Plan) -> None:
-    follower = followed(plan, RunProgress("FAILURE", (Failed("the process died"),), "1"))
+    follower = followed(plan, RunProgress("FAILURE", (Failed("the process died"),), "1", FINAL))
     assert {r.error for r in follower.results()} == {"the process died"}
 
 
 def test_a_run_that_dagster_starts_once_more_is_followed_to_its_end(plan: Plan) -> None:
-    waiting = {"dagster/will_retry": "true"}
-    retried = {**waiting, "dagster/auto_retry_run_id": "run-2"}
     follower = followed(
         plan,
-        RunProgress("FAILURE", (Failed("the process died"),), "1", waiting),
-        RunProgress("FAILURE", (), "1", retried),
+        RunProgress("FAILURE", (Failed("the process died"),), "1", {"dagster/will_retry": "true"}),
+        RunProgress("FAILURE", (), "1", RETRIED),
         RunProgress("SUCCESS", EVERYTHING, "1"),
     )
     assert follower.run_id == "run-2"
     assert {r.error for r in follower.results()} == {None}
+
+
+def test_a_run_that_dagster_has_not_judged_yet_is_waited_for(plan: Plan) -> None:
+    """Dagster stores the failure first, and a moment later that it starts the run once more."""
+    follower = followed(
+        plan,
+        RunProgress("FAILURE", (Failed("the process died"),), "1"),
+        RunProgress("FAILURE", (), "1", {"dagster/will_retry": "true"}),
+        RunProgress("FAILURE", (), "1", RETRIED),
+        RunProgress("SUCCESS", EVERYTHING, "1"),
+    )
+    assert follower.status == "SUCCESS"
+
+
+def test_an_instance_that_judges_no_failed_run_is_not_waited_for_long(plan: Plan) -> None:
+    [run] = range_runs(plan, ["spend"], DAYS, TODAY)
+    unjudged = RunProgress("FAILURE", PARTLY, "1")
+    ticks = iter(range(0, 100, 5))
+    follower = RunFollower(FakeApi(plan, [unjudged] * 9), run, "run-1", clock=lambda: next(ticks))
+    assert len(list(follow([follower], sleep=lambda _: None))) == 5
+    assert follower.status == "FAILURE"
 
 
 def test_a_day_built_on_the_way_is_told_but_is_no_progress(plan: Plan) -> None:
@@ -298,7 +319,7 @@ def test_a_whole_backfill_exits_0_with_a_line_per_partition(run: Command) -> Non
 
 
 def test_a_bad_day_exits_1_and_is_named_with_its_reason(run: Command) -> None:
-    done = run(steps=[RunProgress("FAILURE", PARTLY, "1")])
+    done = run(steps=[RunProgress("FAILURE", PARTLY, "1", FINAL)])
     assert done.exit_code == 1
     assert "events/payments 2020-01-07: cut off" in done.stdout
     assert "3 partitions built, 3 failed" in done.stdout
