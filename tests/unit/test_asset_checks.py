@@ -7,7 +7,9 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from sqlalchemy.exc import OperationalError
 
+from checks import evaluation_log
 from jobs.definitions import build_definitions
 from millrace.errors import EngineError
 from resources.settings import settings_from_env
@@ -112,6 +114,18 @@ def test_a_single_day_that_could_not_be_built_fails_no_check(
     run = Run(tmp_path, instance, FakeOffline(bad=broken), "2020-01-04")
     assert not run.result.success
     assert all(run.statuses(check) == {} for check in run.checks(EVENTS, FEATURES))
+
+
+def test_a_database_that_takes_nothing_back_does_not_hide_why_the_step_failed(
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OperationalError("DELETE", {}, Exception("database is locked"))
+
+    monkeypatch.setattr(evaluation_log, "_withdraw_planned", refuse)
+    broken = {"events/payments": {date(2020, 1, 4): "cannot be read"}}
+    run = Run(tmp_path, instance, FakeOffline(bad=broken), "2020-01-04")
+    assert "cannot be read" in run.failure
 
 
 def test_a_step_that_breaks_fails_no_check(tmp_path: Path, instance: dg.DagsterInstance) -> None:
