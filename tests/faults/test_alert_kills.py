@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from resources.alerts.outbox import Outbox
 from resources.alerts.state import AlertStore
 from resources.settings import CHECKOUT, settings_from_env
 from tests.alert_processes import START, now_ms
+from tests.ports import free_port
 
 pytestmark = pytest.mark.services
 
@@ -48,13 +48,6 @@ class Process:
 
     def check(self) -> None:
         assert self._process.poll() is None, f"{self._command[3]} ended by itself"
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 @pytest.fixture

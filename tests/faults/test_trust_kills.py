@@ -30,7 +30,7 @@ from resources.reports import Days
 from resources.settings import Settings, settings_from_env
 from stack.files import StackFiles
 from tests.conftest import run_millrace
-from tests.dagster_stack import free_port, wait_for
+from tests.dagster_stack import wait_for
 from tests.live.durable_receiver import ReceiverProcess
 from tests.live.struck_dagster import (
     DagsterProgram,
@@ -41,6 +41,7 @@ from tests.live.struck_dagster import (
     build,
     evaluations,
 )
+from tests.ports import free_port
 
 pytestmark = pytest.mark.services
 

@@ -20,6 +20,7 @@ from millrace.plan import EntityPlan
 from millrace.types import INT64
 from millrace.windows import Window
 from tests.online_cases import feature_of, view_of
+from tests.ports import free_port
 from tests.reference import Event
 from tests.serving_harness import client_of, publish, put_events, running_store
 
@@ -96,12 +97,6 @@ def server(store: ValkeyServer) -> Iterator[tuple[subprocess.Popen[bytes], int]]
     finally:
         process.kill()
         process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def until_ready(process: subprocess.Popen[bytes], port: int) -> None:

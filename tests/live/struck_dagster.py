@@ -165,12 +165,17 @@ class DagsterProgram:
         self._known: tuple[int, float] = (0, 0.0)
 
     def kill(self) -> None:
-        """Kill it with -9."""
-        os.kill(self._pid() or 0, signal.SIGKILL)
+        """Kill it with -9; none if it has ended meanwhile."""
+        if pid := self._pid():
+            os.kill(pid, signal.SIGKILL)
 
-    def lived_s(self) -> float:
-        """Return for how long it has been seen running; 0 if it does not."""
-        pid = self._pid()
+    def worked_s(self) -> float:
+        """Return for how long it has been seen running while all of Dagster was ready; else 0.
+
+        A busy machine takes long to start it, and one that is always struck before never works.
+        """
+        is_ready = self._files.read_records()["dagster"].state == "running"
+        pid = self._pid() if is_ready else None
         if pid is None:
             return 0.0
         if self._known[0] != pid:
@@ -187,7 +192,7 @@ class Striker:
     """Kills one of several at random again and again; in a ``with``, until its end.
 
     Attributes:
-        programs: struck once they have lived for ``grown_s``; a younger one is still starting.
+        programs: struck once they have worked for ``grown_s``.
         receivers: struck at any time, every other time as soon as they have taken something and
             before they have answered; started again after up to ``away_s``.
         pause_s: least and most between two kills.
@@ -197,7 +202,7 @@ class Striker:
     receivers: Mapping[str, ReceiverProcess]
     seed: int
     pause_s: tuple[float, float] = (3.0, 8.0)
-    grown_s: float = 20.0
+    grown_s: float = 10.0
     away_s: float = 4.0
     lurk_s: float = 10.0
     kills: Counter[str] = field(default_factory=Counter)
@@ -226,7 +231,7 @@ class Striker:
             self._error.append(error)
 
     def _strike(self, chance: random.Random) -> None:
-        grown = [n for n, one in self.programs.items() if one.lived_s() > self.grown_s]
+        grown = [n for n, one in self.programs.items() if one.worked_s() > self.grown_s]
         name = chance.choice([*grown, *self.receivers])
         self.kills[name] += 1
         if name in self.programs:
