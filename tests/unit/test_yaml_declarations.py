@@ -128,6 +128,7 @@ FAULTS = {
     "unknown heading": ("entities:", "entitys:", "entitys", "no key 'entitys'", "'entities'"),
     "misspelt key": ("event_id:", "event_ids:", "event_ids", "'event_ids'", "'event_id'"),
     "misspelt required key": ("event_time:", "event_tim:", "event_tim:", "event_tim", "event_time"),
+    "filter of one feature": ("name: big_1d,", "name: big_1d, filter: amount > 9,", "big_1d", "a feature has no key 'filter'", "CASE WHEN"),
     "missing key": ("    event_time: ts\n", "", "name: cards", "no event_time", "add event_time"),
     "missing type": (", type: int64", "", "customer, join_key", "an entity has no type", "add"),
     "repeated key": ("    event_id: id", "    event_id: id\n    event_id: ts", "event_id: ts", "stands twice in a source, first in line 10", "keep one"),

@@ -5,7 +5,7 @@ what the author wrote: ``no``, ``1e3`` and ``2018-04-01`` stay as they are.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -30,11 +30,13 @@ class Keys:
         of: what the record is, for messages: ``a feature``.
         required: keys that must be there.
         optional: keys that may be there.
+        mends: what to write in place of a key that others would look for here.
     """
 
     of: str
     required: tuple[str, ...]
     optional: tuple[str, ...] = ()
+    mends: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def known(self) -> tuple[str, ...]:
@@ -202,7 +204,8 @@ class NodeReader:
         meant: set[str] = set()
         for key, key_node, value in self.pairs(node, keys.of):
             if key not in keys.known:
-                hint = nearest(key, [k for k in keys.known if k not in fields])
+                left = [k for k in keys.known if k not in fields]
+                hint = keys.mends.get(key) or nearest(key, left)
                 meant.update(k for k in keys.required if f"'{k}'" in hint)
                 self.fault(key_node, f"{keys.of} has no key {key!r}", hint)
                 continue

@@ -60,6 +60,7 @@ _FEATURE = Keys(
     "a feature",
     ("name", "aggregate"),
     ("column", "expr", "window", "windows", "hop", "offset", "k", "p", "description"),
+    {"filter": 'a view has a filter; for one feature, expr: "CASE WHEN … THEN … END"'},
 )
 _SERVICE = Keys("a feature service", ("name", "features"), ("description",))
 
