@@ -152,10 +152,10 @@ def _built(settings: "Settings", run: "RangeRun") -> dict[str, int]:
 
 def _raw(settings: "Settings", run: "RangeRun") -> dict[str, Any]:
     from millrace.errors import PlatformError
-    from resources.raw_files import find_raw_files
+    from resources.raw_files import find_raw_files, is_looked_at
 
     batch = run.source.batch
-    if batch is None or batch.format == "delta" or "://" in batch.path:
+    if batch is None or not is_looked_at(run.source):
         return {"path": batch.path if batch else None}
     try:
         files = find_raw_files(run.source, settings)

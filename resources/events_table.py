@@ -19,10 +19,10 @@ from resources.archived_days import (
     archived_rows,
     dead_letters_table,
     events_table,
-    has_column,
     letters_of_files,
     replaced_by_files,
 )
+from resources.file_letters import replace_letters
 from resources.file_verdicts import VERDICT, judge_beside_archived, judge_rows, pad_ms
 from resources.lake import partition_stats, table_path, table_version
 from resources.partition_log import (
@@ -33,8 +33,8 @@ from resources.partition_log import (
     published_days,
 )
 from resources.partition_log import read_partition_log as read_log
-from resources.raw_files import RawFile, blamed_days, diagnose, find_raw_files
-from resources.raw_rows import FILE, PAYLOAD, read_rows
+from resources.raw_files import RawFile, blamed_days, diagnose, find_raw_files, is_looked_at
+from resources.raw_rows import read_rows
 from resources.reports import BuildReport, Days, PartitionOutcome
 from resources.settings import Settings
 from resources.spark import engine_errors
@@ -92,7 +92,7 @@ def build_events(
     table = events_table(source.name)
     log = read_log(settings, table)
     wanted = _wanted_days(source, views, days, built_days(log, source.fingerprint))
-    attempt = _Attempt(_files(source, settings), wanted)
+    attempt = _Attempt(find_raw_files(source, settings), wanted)
     attempt.blame([f for f in attempt.files if f.error], source)
     counts = _write_good_days(spark, settings, source, attempt, progress)
     return _reported(settings, source, attempt, counts, days, began, gated=gated)
@@ -174,12 +174,6 @@ def history_start(view: ViewPlan, day: date) -> date:
     return min(max(view.start, day - timedelta(days=reach_days)), day)
 
 
-def _files(source: SourcePlan, settings: Settings) -> tuple[RawFile, ...]:
-    if _is_delta(source):
-        return (RawFile(settings.expand(source.files.path), 0),)
-    return find_raw_files(source, settings)
-
-
 def _write_good_days(
     spark: "SparkSession",
     settings: Settings,
@@ -191,16 +185,12 @@ def _write_good_days(
         try:
             return _write(spark, settings, source, attempt, progress)
         except EngineError:
-            broken = () if _is_delta(source) else diagnose(attempt.files, source)
+            broken = diagnose(attempt.files, source) if is_looked_at(source) else ()
             if not broken:
                 raise
             progress(f"{len(broken)} broken file(s), first {broken[0].path}: {broken[0].error}")
             attempt.blame(broken, source)
     return {}
-
-
-def _is_delta(source: SourcePlan) -> bool:
-    return source.files.format == "delta"
 
 
 def _write(
@@ -231,7 +221,7 @@ def _write(
         f"for {len(good)} day(s) from {span.start} to {span.last}"
     )
     with engine_errors(f"events/{source.name}"):
-        rows = read_rows(spark, source, files, settings)
+        rows = read_rows(spark, source, files)
         # The archive may not commit between the look at its rows and the write beside them.
         with locked(settings, events_table(source.name)):
             archived = archived_rows(settings, source.name) if source.stream else {}
@@ -251,7 +241,7 @@ def _write(
         kept = wrong.persist() if found["dead"] or found["duplicate"] else wrong.filter("false")
         if found["dead"] or had_letters:
             with locked(settings, dead_letters_table(source.name)):
-                _keep_dead_letters(kept, settings, source, good, files)
+                replace_letters(kept, settings, source.name, good, files)
         counted = _count_by_day(kept, good)
         kept.unpersist()
         return counted
@@ -291,42 +281,6 @@ def _replace(
     )
     found: dict[str, int] = books.get
     return found
-
-
-def _keep_dead_letters(
-    wrong: "DataFrame",
-    settings: Settings,
-    source: SourcePlan,
-    good: tuple[date, ...],
-    files: Sequence[RawFile],
-) -> None:
-    """Replace the dead letters of these days; those without a day, of these files."""
-    from pyspark.sql import functions as F
-
-    dead = wrong.filter(F.col(VERDICT) == "dead")
-    arrival = F.coalesce(
-        F.to_date(F.timestamp_millis(F.col("_ingest_ms"))), F.lit(date(1970, 1, 1))
-    )
-    letters = dead.select(
-        F.col("_reason").alias("reason"),
-        F.col(PAYLOAD).cast("binary").alias("payload"),
-        F.col(FILE).alias("origin"),
-        F.col("event_date").alias("event_day"),
-        F.col("_ingest_ms").alias("arrived_ms"),
-        F.lit(None).cast("int").alias("partition"),
-        F.lit(None).cast("bigint").alias("offset"),
-        F.lit(None).cast("string").alias("detail"),
-        arrival.alias("event_date"),
-    )
-    names = [f.path for f in files]
-    origin = " OR ".join("origin LIKE '%" + n.replace("'", "''") + "'" for n in names[:1000])
-    days = day_predicate(good).replace("event_date", "event_day")
-    replaced = f"({days}) OR (event_day IS NULL AND ({origin}))"
-    if has_column(settings, dead_letters_table(source.name), "offset"):
-        replaced = f"({replaced}) AND `offset` IS NULL"
-    letters.coalesce(1).write.format("delta").mode("overwrite").partitionBy("event_date").option(
-        "replaceWhere", replaced
-    ).option("mergeSchema", "true").save(table_path(settings, dead_letters_table(source.name)))
 
 
 def _count_by_day(wrong: "DataFrame", good: tuple[date, ...]) -> dict[date, PartitionOutcome]:

@@ -3,10 +3,14 @@
 Looking costs a footer (Parquet) or a header line (CSV) per file; the rows are read once, by
 Spark. Knowing the days of each file lets a backfill skip files outside its range and, where a
 file is broken, fail exactly the days that it holds.
+
+A Delta table and what lies behind a URL are Spark's alone, who has the credentials: the whole of
+it is read, and what is broken there fails the run.
 """
 
+import glob
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
@@ -23,7 +27,7 @@ if TYPE_CHECKING:
 _DAY_IN_NAME = re.compile(r"(?<!\d)(\d{4})-?(\d{2})-?(\d{2})(?!\d)")
 _SUFFIXES = {
     "parquet": (".parquet", ".parq", ".pq"),
-    "csv": (".csv", ".csv.gz", ".tsv", ".txt"),
+    "csv": (".csv", ".csv.gz", ".txt"),
     "json": (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz"),
 }
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -51,20 +55,38 @@ class RawFile:
         return self.days is None or (self.days[0] < end and start < self.days[1])
 
 
+def is_looked_at(source: SourcePlan) -> bool:
+    """Whether the source's files are listed and looked at here, before Spark reads them."""
+    return source.files.format != "delta" and "://" not in source.files.path
+
+
 def find_raw_files(source: SourcePlan, settings: Settings) -> tuple[RawFile, ...]:
     """List and look at the files of a batch source, ordered by path.
+
+    The path is a file, a folder, searched with those below it, or a pattern with ``*``, ``?``,
+    ``[…]`` or ``**`` of either. In folders, names of other formats or beginning with ``.`` or
+    ``_`` are passed over. Of a source that is not looked at, its address alone is returned.
 
     Raises:
         DataError: the path does not exist or holds no file of the format. Broken files do not
             raise: they carry their error.
     """
     batch, where = source.files, f"source {source.name}"
-    root = Path(settings.expand(batch.path, where=where))
-    paths = [root] if root.is_file() else sorted(_data_files(root, batch.format))
+    place = settings.expand(batch.path, where=where)
+    if not is_looked_at(source):
+        return (RawFile(place, 0),)
+    root = Path(place)
+    is_pattern = glob.has_magic(place) and not root.exists()
+    found = map(Path, glob.glob(place, recursive=True)) if is_pattern else [root]
+    roots = [one for one in found if not is_pattern or one.name[0] not in "._"]
+    paths = sorted({path for one in roots for path in _data_files(one, batch.format)})
     if not paths:
-        problem = "holds no " + batch.format + " file" if root.is_dir() else "does not exist"
+        holds = "matches" if is_pattern else "holds"
+        is_there = is_pattern or root.is_dir()
         raise DataError(
-            f"{root} {problem}", where=where, fix="set MILLRACE_DATA, or correct the path"
+            f"{root} {f'{holds} no {batch.format} file' if is_there else 'does not exist'}",
+            where=where,
+            fix="set MILLRACE_DATA, or correct the path",
         )
     look = _LOOKS[batch.format]
     with ThreadPoolExecutor(8) as pool:
@@ -72,6 +94,8 @@ def find_raw_files(source: SourcePlan, settings: Settings) -> tuple[RawFile, ...
 
 
 def _data_files(root: Path, file_format: str) -> Iterable[Path]:
+    if root.is_file():
+        yield root
     for path in root.rglob("*"):
         hidden = any(part[0] in "._" for part in path.relative_to(root).parts)
         if not hidden and path.is_file() and path.name.lower().endswith(_SUFFIXES[file_format]):
@@ -89,11 +113,17 @@ def _checked(
     return found
 
 
-def _column_fault(columns: Mapping[str, str], source: SourcePlan) -> str | None:
+def missing_column(columns: Collection[str], source: SourcePlan) -> str | None:
+    """Say which declared column is not among those found, if any, and what comes closest."""
     missing = [c.name for c in source.columns if c.name not in columns]
-    if missing:
-        hint = nearest(missing[0], list(columns))
-        return f"column {missing[0]!r} is missing ({hint})"
+    if not missing:
+        return None
+    return f"column {missing[0]!r} is missing ({nearest(missing[0], list(columns))})"
+
+
+def _column_fault(columns: Mapping[str, str], source: SourcePlan) -> str | None:
+    if missing := missing_column(columns, source):
+        return missing
     for column in source.columns:
         found = columns[column.name]
         if not can_convert(found, column.type.kind):

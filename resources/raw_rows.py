@@ -8,9 +8,9 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from millrace.compile.spark import sql_type
+from millrace.errors import DataError
 from millrace.plan import Column, SourcePlan
-from resources.raw_files import RawFile
-from resources.settings import Settings
+from resources.raw_files import RawFile, is_looked_at, missing_column
 
 if TYPE_CHECKING:
     from pyspark.sql import Column as SparkColumn
@@ -26,19 +26,24 @@ ARRIVAL = "_arrival"
 """Struct ordering rows as they stand in the source: file, block, row within the block."""
 
 _CORRUPT = "_corrupt_record"
+_MARKED = {"columnNameOfCorruptRecord": _CORRUPT}
+# A quote within quotes is doubled (RFC 4180), and no line ends within them: one that is never closed
+# spoils a row and not the rest of the file.
+_CSV = {"header": "true", "escape": '"'}
 _INTEGERS = {"tinyint", "smallint", "int", "bigint"}
 
 
-def read_rows(
-    spark: "SparkSession", source: SourcePlan, files: Sequence[RawFile], settings: Settings
-) -> "DataFrame":
+def read_rows(spark: "SparkSession", source: SourcePlan, files: Sequence[RawFile]) -> "DataFrame":
     """Return every row of the files: declared columns, then the four columns named above.
 
     Files with the same physical columns are read together; a file whose column is narrower or
     wider than its neighbour's converts on its own.
+
+    Raises:
+        DataError: a column is missing, where nobody looked at the files before.
     """
     if source.files.format == "delta":
-        return _converted(spark.read.format("delta").load(_delta_path(source, settings)), source)
+        return _converted(spark.read.format("delta").load(files[0].path), source)
     groups = groupby(sorted(files, key=_signature), key=_signature)
     frames = [
         _converted(_read(spark, source, [f.path for f in group], list(signature)), source)
@@ -50,10 +55,6 @@ def read_rows(
     return union
 
 
-def _delta_path(source: SourcePlan, settings: Settings) -> str:
-    return settings.expand(source.files.path, where=f"source {source.name}")
-
-
 def _signature(file: RawFile) -> tuple[tuple[str, str], ...]:
     return tuple((file.columns or {}).items())
 
@@ -63,22 +64,28 @@ def _read(
 ) -> "DataFrame":
     if source.files.format == "parquet":
         return spark.read.parquet(*paths)
-    names = (
-        [c.name for c in source.columns]
-        if source.files.format == "json"
-        else [name for name, _ in columns]
-    )
-    schema = ", ".join(f"`{name.replace('`', '``')}` STRING" for name in [*names, _CORRUPT])
-    reader = spark.read.schema(schema).option("columnNameOfCorruptRecord", _CORRUPT)
     if source.files.format == "json":
-        return reader.json(paths)
-    return reader.option("header", "true").option("enforceSchema", "true").csv(paths)
+        names = [c.name for c in source.columns]
+        return spark.read.schema(_texts(names)).options(**_MARKED).json(paths)
+    if is_looked_at(source):
+        names = [name for name, _ in columns]
+        return spark.read.schema(_texts(names)).options(**_CSV, **_MARKED).csv(paths)
+    # Files that nobody looked at: the header of one tells the columns, and the others must agree.
+    names = spark.read.options(**_CSV).csv(paths).columns
+    agreed = {**_CSV, **_MARKED, "enforceSchema": "false"}
+    return spark.read.schema(_texts(names)).options(**agreed).csv(paths)
+
+
+def _texts(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name.replace('`', '``')}` STRING" for name in [*names, _CORRUPT])
 
 
 def _converted(raw: "DataFrame", source: SourcePlan) -> "DataFrame":
     from pyspark.sql import functions as F
 
     found = {field.name: field.dataType.simpleString() for field in raw.schema.fields}
+    if missing := missing_column([name for name in found if name != _CORRUPT], source):
+        raise DataError(missing, where=f"source {source.name}", fix="correct it, or `columns`")
     converted, broken = [], [F.expr("false")]
     for column in source.columns:
         value, loses = _convert(F.col(f"`{column.name}`"), found[column.name], column)

@@ -1,0 +1,117 @@
+"""Dead letters of raw files: replaced with the days they belong to, or with the files they came from.
+
+A row without an event time belongs to no day. It is known by its file alone, so it is replaced when
+that file is read again.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import date
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from resources.archived_days import dead_letters_table, has_column
+from resources.file_verdicts import VERDICT
+from resources.lake import open_table, table_path
+from resources.raw_files import RawFile
+from resources.raw_rows import FILE, PAYLOAD
+from resources.settings import Settings
+from resources.writing import day_predicate
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+_MAGIC = "*?[{"
+
+
+def replace_letters(
+    wrong: "DataFrame",
+    settings: Settings,
+    source: str,
+    days: Sequence[date],
+    files: Iterable[RawFile],
+) -> None:
+    """Replace the dead letters of some days, and those without a day of some files.
+
+    Args:
+        wrong: judged rows that were not accepted; it is read twice, so keep it.
+        settings: where the lake is.
+        source: name of the source.
+        days: the days that were built.
+        files: what was read.
+    """
+    from pyspark.sql import functions as F
+
+    dead = wrong.filter(F.col(VERDICT) == "dead")
+    undated = dead.filter(F.col("event_date").isNull()).select(FILE).distinct().collect()
+    origins = {row[FILE] for row in undated} | _standing(settings, source, files)
+    arrival = F.coalesce(
+        F.to_date(F.timestamp_millis(F.col("_ingest_ms"))), F.lit(date(1970, 1, 1))
+    )
+    letters = dead.select(
+        F.col("_reason").alias("reason"),
+        F.col(PAYLOAD).cast("binary").alias("payload"),
+        F.col(FILE).alias("origin"),
+        F.col("event_date").alias("event_day"),
+        F.col("_ingest_ms").alias("arrived_ms"),
+        F.lit(None).cast("int").alias("partition"),
+        F.lit(None).cast("bigint").alias("offset"),
+        F.lit(None).cast("string").alias("detail"),
+        arrival.alias("event_date"),
+    )
+    table = dead_letters_table(source)
+    replaced = day_predicate(days).replace("event_date", "event_day")
+    if origins:
+        named = ", ".join(map(_literal, sorted(origins)))
+        replaced = f"({replaced}) OR (event_day IS NULL AND origin IN ({named}))"
+    if has_column(settings, table, "offset"):
+        replaced = f"({replaced}) AND `offset` IS NULL"
+    letters.coalesce(1).write.format("delta").mode("overwrite").partitionBy("event_date").option(
+        "replaceWhere", replaced
+    ).option("mergeSchema", "true").save(table_path(settings, table))
+
+
+def _literal(text: str) -> str:
+    """Return a text for Spark's SQL, in which a backslash escapes."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _standing(settings: Settings, source: str, files: Iterable[RawFile]) -> set[str]:
+    """Return the files of which there are letters without a day, of those that were read."""
+    import pyarrow.dataset as ds
+
+    table = open_table(settings, dead_letters_table(source))
+    if table is None:
+        return set()
+    rows = table.to_pyarrow_dataset()
+    of_files = ds.field("event_day").is_null()
+    if "offset" in rows.schema.names:
+        of_files &= ds.field("offset").is_null()
+    origins = set(rows.to_table(columns=["origin"], filter=of_files)["origin"].unique().to_pylist())
+    roots = {_place(_without_pattern(file.path)) for file in files}
+    return {one for one in origins if _is_within(_place(one), roots)}
+
+
+def _without_pattern(path: str) -> str:
+    """Return the folder that a pattern behind a URL searches; Spark alone knows what it finds."""
+    magic = [path.find(c) for c in _MAGIC if c in path]
+    return path[: min(magic)].rpartition("/")[0] if magic and "://" in path else path
+
+
+def _place(path: str) -> str:
+    """Return one form of a path, whether Spark writes it, as an address, or a declaration does.
+
+    >>> _place("file:///a/b%20c.json"), _place("/a/b c.json"), _place("s3a://bucket/a%20b/")
+    ('/a/b c.json', '/a/b c.json', 's3a://bucket/a b')
+    """
+    if path.startswith("/"):
+        return path
+    address = unquote(path).rstrip("/")
+    return (
+        "/" + address.removeprefix("file:").lstrip("/") if address.startswith("file:") else address
+    )
+
+
+def _is_within(place: str, roots: set[str]) -> bool:
+    """Whether a file is one of those that were read, or lies in a folder or table that was."""
+    return place in roots or any(place.startswith(f"{one}/") for one in roots)
