@@ -202,6 +202,9 @@ def _look_at_csv(path: Path, source: SourcePlan) -> RawFile:
     from pyarrow import csv
 
     size = path.stat().st_size
+    if size == 0:
+        # Engines write such files for tasks that had no rows.
+        return RawFile(str(path), size, columns={c.name: "null" for c in source.columns})
     try:
         with csv.open_csv(path, read_options=csv.ReadOptions(block_size=1 << 16)) as reader:
             columns = dict.fromkeys(reader.schema.names, "null")

@@ -96,6 +96,9 @@ def _converted(raw: "DataFrame", source: SourcePlan) -> "DataFrame":
         broken.append(loses)
     if _CORRUPT in found:
         broken.append(F.col(_CORRUPT).isNotNull())
+        # Spark reads bytes that are not UTF-8 as this character, without a word.
+        texts = [F.col(f"`{column.name}`") for column in source.columns]
+        broken += [F.coalesce(text.contains("\ufffd"), F.expr("false")) for text in texts]
     payload = [F.col(f"`{name}`") for name in found]
     any_broken = broken[0]
     for one in broken[1:]:

@@ -183,6 +183,32 @@ def test_a_column_that_is_not_there_is_named(
     assert "'scores'" in told
 
 
+def test_csv_as_others_write_it(settings: Settings, folder: Path) -> None:
+    """With a byte order mark, Windows' line ends, another order, more columns, or no rows at all."""
+    pc.write_csv(events(0), folder / "visits.csv")
+    windows = (folder / "visits.csv").read_bytes().replace(b"\n", b"\r\n")
+    (folder / "visits.csv").write_bytes(b"\xef\xbb\xbf" + windows)
+    names = [column.name for column in COLUMNS]
+    turned = events(1).select(names[::-1]).append_column("more", pa.array(range(8)))
+    pc.write_csv(turned, folder / "turned.csv")
+    pc.write_csv(events(2).slice(0, 0), folder / "header.csv")
+    (folder / "nothing.csv").write_bytes(b"")
+    assert build(settings, source("csv", folder)).failed == ()
+    assert rows_of(settings) == wanted(0, 1)
+
+
+@pytest.mark.parametrize("batch_format", ["csv", "json"])
+def test_rows_that_are_no_utf_8_are_dead_letters(
+    settings: Settings, folder: Path, batch_format: str
+) -> None:
+    path = folder / f"visits.{batch_format}"
+    who = pa.array(["Zo?", *events(0)["who"].to_pylist()[1:]])
+    WRITE[batch_format](events(0).set_column(2, "who", who), path)
+    path.write_bytes(path.read_bytes().replace(b"Zo?", b"Zo\xeb"))
+    assert build(settings, source(batch_format, folder)).failed == ()
+    assert rows_of(settings) == wanted(0)[1:]
+
+
 def test_an_empty_cell_of_csv_is_null_quoted_or_not(settings: Settings, folder: Path) -> None:
     cells = ",".join(column.name for column in COLUMNS)
     lines = [cells, '"1","2024-03-01","","","","","",""', "2,2024-03-01,,,,,,"]
