@@ -152,15 +152,17 @@ def _built(settings: "Settings", run: "RangeRun") -> dict[str, int]:
 
 def _raw(settings: "Settings", run: "RangeRun") -> dict[str, Any]:
     from millrace.errors import PlatformError
-    from resources.raw_files import find_raw_files, is_looked_at
+    from resources.raw_files import find_raw_files
 
     batch = run.source.batch
-    if batch is None or not is_looked_at(run.source):
-        return {"path": batch.path if batch else None}
+    if batch is None:
+        return {"path": None}
     try:
         files = find_raw_files(run.source, settings)
     except PlatformError as error:
         return {"path": batch.path, "error": str(error)}
+    if not all(file.was_looked_at for file in files):
+        return {"path": batch.path}
     read = [file for file in files if file.may_hold(run.days.start, run.days.end)]
     return {
         "path": batch.path,

@@ -33,7 +33,7 @@ from resources.partition_log import (
     published_days,
 )
 from resources.partition_log import read_partition_log as read_log
-from resources.raw_files import RawFile, blamed_days, diagnose, find_raw_files, is_looked_at
+from resources.raw_files import RawFile, blamed_days, diagnose, find_raw_files
 from resources.raw_rows import read_rows
 from resources.reports import BuildReport, Days, PartitionOutcome
 from resources.settings import Settings
@@ -185,7 +185,7 @@ def _write_good_days(
         try:
             return _write(spark, settings, source, attempt, progress)
         except EngineError:
-            broken = diagnose(attempt.files, source) if is_looked_at(source) else ()
+            broken = diagnose(attempt.files, source)
             if not broken:
                 raise
             progress(f"{len(broken)} broken file(s), first {broken[0].path}: {broken[0].error}")

@@ -42,6 +42,7 @@ class RawFile:
             it would tell.
         columns: column name to physical type as text; empty where the format does not say.
         error: why it cannot be used; None for a good file.
+        was_looked_at: False for a table or a URL, of which nothing but the address is known.
     """
 
     path: str
@@ -49,15 +50,11 @@ class RawFile:
     days: tuple[date, date] | None = None
     columns: Mapping[str, str] | None = None
     error: str | None = None
+    was_looked_at: bool = True
 
     def may_hold(self, start: date, end: date) -> bool:
         """True unless the file is known to hold no event of ``[start, end)``."""
         return self.days is None or (self.days[0] < end and start < self.days[1])
-
-
-def is_looked_at(source: SourcePlan) -> bool:
-    """Whether the source's files are listed and looked at here, before Spark reads them."""
-    return source.files.format != "delta" and "://" not in source.files.path
 
 
 def find_raw_files(source: SourcePlan, settings: Settings) -> tuple[RawFile, ...]:
@@ -65,7 +62,7 @@ def find_raw_files(source: SourcePlan, settings: Settings) -> tuple[RawFile, ...
 
     The path is a file, a folder, searched with those below it, or a pattern with ``*``, ``?``,
     ``[…]`` or ``**`` of either. In folders, names of other formats or beginning with ``.`` or
-    ``_`` are passed over. Of a source that is not looked at, its address alone is returned.
+    ``_`` are passed over. Of a Delta table or a URL the address alone is returned.
 
     Raises:
         DataError: the path does not exist or holds no file of the format. Broken files do not
@@ -73,8 +70,8 @@ def find_raw_files(source: SourcePlan, settings: Settings) -> tuple[RawFile, ...
     """
     batch, where = source.files, f"source {source.name}"
     place = settings.expand(batch.path, where=where)
-    if not is_looked_at(source):
-        return (RawFile(place, 0),)
+    if batch.format == "delta" or "://" in place:
+        return (RawFile(place, 0, was_looked_at=False),)
     root = Path(place)
     is_pattern = glob.has_magic(place) and not root.exists()
     found = map(Path, glob.glob(place, recursive=True)) if is_pattern else [root]
@@ -241,10 +238,11 @@ def diagnose(files: Sequence[RawFile], source: SourcePlan) -> tuple[RawFile, ...
 
     Used only after an engine failed on them: pages may be broken behind a healthy footer.
     """
-    read = _READERS[source.files.format]
     broken = []
     for file in files:
-        error = read(Path(file.path), [c.name for c in source.columns])
+        if not file.was_looked_at:
+            continue
+        error = _READERS[source.files.format](Path(file.path), [c.name for c in source.columns])
         if error is not None:
             broken.append(replace(file, error=error))
     return tuple(broken)

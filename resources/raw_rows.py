@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from millrace.compile.spark import sql_type
 from millrace.errors import DataError
 from millrace.plan import Column, SourcePlan
-from resources.raw_files import RawFile, is_looked_at, missing_column
+from resources.raw_files import RawFile, missing_column
 
 if TYPE_CHECKING:
     from pyspark.sql import Column as SparkColumn
@@ -67,7 +67,7 @@ def _read(
     if source.files.format == "json":
         names = [c.name for c in source.columns]
         return spark.read.schema(_texts(names)).options(**_MARKED).json(paths)
-    if is_looked_at(source):
+    if columns:
         names = [name for name, _ in columns]
         return spark.read.schema(_texts(names)).options(**_CSV, **_MARKED).csv(paths)
     # Files that nobody looked at: the header of one tells the columns, and the others must agree.

@@ -3,6 +3,7 @@
 import gzip
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -137,6 +138,13 @@ def test_one_file_or_table(settings: Settings, folder: Path, batch_format: str, 
     report = build(settings, source(batch_format, path.as_uri() if place == "URL" else path))
     assert report.failed == ()
     assert rows_of(settings) == wanted(*range(COUNT))
+
+
+def test_a_variable_may_hold_a_url(settings: Settings, folder: Path) -> None:
+    pq.write_table(events(0), folder / "visits.parquet")
+    there = replace(settings, data=folder.as_uri())
+    assert build(there, source("parquet", "${MILLRACE_DATA}/visits.*")).failed == ()
+    assert rows_of(settings) == wanted(0)
 
 
 @pytest.mark.parametrize("place", ["folder", "URL", "pattern"])
