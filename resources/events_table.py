@@ -209,6 +209,8 @@ def _write(
     files = [f for f in attempt.files if f.may_hold(low, high)]
     if not files and source.stream is not None and not _has_file_rows(settings, source, good):
         return {}
+    # Where no file holds these days they are empty; any file tells Spark the columns.
+    files = files or list(attempt.files[:1])
     if not files:
         raise DataError(
             f"no file of {source.name} can be read",
@@ -216,8 +218,9 @@ def _write(
             fix="; ".join(sorted(set(attempt.failed.values()))[:3]),
         )
     megabytes = sum(f.size_bytes for f in files) / 1e6
+    what = f"{len(files)} file(s), {megabytes:.1f} MB"
     progress(
-        f"events/{source.name}: reading {len(files)} file(s), {megabytes:.1f} MB, "
+        f"events/{source.name}: reading {what if files[0].was_looked_at else source.files.path}, "
         f"for {len(good)} day(s) from {span.start} to {span.last}"
     )
     with engine_errors(f"events/{source.name}"):

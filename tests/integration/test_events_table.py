@@ -234,6 +234,14 @@ def test_an_empty_day_is_built_and_empties_what_was_there(
     assert report.failed == ()
 
 
+def test_days_that_no_file_holds_are_empty_alone_as_among_others(
+    settings: Settings, tmp_path: Path
+) -> None:
+    daily_files(tmp_path / "data", 2)
+    report = build(settings, source(), 20, 22)
+    assert [(o.rows, o.error) for o in report.outcomes] == [(0, None)] * 2
+
+
 def test_a_path_that_is_not_there_says_so(settings: Settings) -> None:
     with pytest.raises(DataError, match=r"does not exist[\s\S]*MILLRACE_DATA"):
         build(settings, source("${MILLRACE_DATA}/nowhere"), 0, 1)

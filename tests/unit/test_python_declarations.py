@@ -164,6 +164,7 @@ FAULTS = {
     "exception": ("x = 1\ny = x / 0\n", 2, "ZeroDivisionError: division by zero", ""),
     "within a function": ("def f():\n    raise KeyError('k')\nf()\n", 2, "KeyError: 'k'", ""),
     "exit": ("import sys\nsys.exit(3)\n", 2, "SystemExit: 3", ""),
+    "exception of no kind": ("class Stop(BaseException): pass\nraise Stop('now')\n", 2, "Stop: now", ""),
     "unknown import": ("from millrace import FeatureVew\n", 1, "cannot import name", ""),
     "unknown name": ("x = Chek('a')\n", 1, "name 'Chek' is not defined", "'Check'"),
     "unknown keyword": ("e = Entity('a', 'b', typ='int64')\n", 1, "unexpected keyword", "'type'"),

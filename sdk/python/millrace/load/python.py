@@ -67,7 +67,9 @@ def _execute(code: CodeType, file: str, faults: FaultList) -> ModuleType | None:
     except SpecError as error:
         for fault in error.faults:
             faults.add(fault.where or _line_of(error, file), fault.what, fault.fix)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the author's code raises
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever the author's code raises
         what = f"{type(error).__name__}: {error}".removesuffix(": ")
         faults.add(_line_of(error, file), f"the declarations raise {what[:300]}", _hint(error))
     else:
