@@ -61,8 +61,9 @@ def _renew_links(stack: "Stack", changes: "Sequence[Change]") -> None:
     from resources.endpoints import dagster_url
 
     started = {change.part for change in changes if change.kind in {"started", "restarted"}}
-    running = {one.name for one in stack.status() if one.state == "running"}
-    if not started & _LINKED or "dagster" not in running:
+    if not started & _LINKED:
+        return
+    if not any(one.name == "dagster" and one.state == "running" for one in stack.status()):
         return
     try:
         DagsterApi(dagster_url(stack.settings)).reload()

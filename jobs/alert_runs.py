@@ -19,7 +19,7 @@ from dagster_shared.error import SerializableErrorInfo
 
 from jobs.run_states import ENDED
 from resources.alerts.facts import SEVERITIES, WHOLE, Fact, Story, Subject
-from resources.dagster_api import ASSET_JOB, FAILURES, raised_error
+from resources.dagster_api import ASSET_JOB, FAILURES, WILL_RETRY, raised_error
 
 OVERLAP = timedelta(minutes=5)
 """Updates that commit late, or carry the time of a slower clock, are seen within this."""
@@ -327,7 +327,7 @@ def _raised(error: SerializableErrorInfo | None) -> str:
 
 
 def _is_retried(run: dg.DagsterRun) -> bool:
-    return run.tags.get("dagster/will_retry") == "true"
+    return run.tags.get(WILL_RETRY) == "true"
 
 
 def _is_inherited(reason: str, named: Mapping[str, object]) -> bool:

@@ -17,6 +17,7 @@ import dagster as dg
 
 from millrace.durations import DAY_MS
 from millrace.errors import EngineUnavailable
+from resources.dagster_api import WILL_RETRY
 from streaming.engines import Engines
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ class Look:
         """Say whether Dagster may still be about to note that it starts a failed run once more."""
         return (
             update.run.status is dg.DagsterRunStatus.FAILURE
-            and "dagster/will_retry" not in update.run.tags
+            and WILL_RETRY not in update.run.tags
             and self.instance.run_retries_enabled
             and self.now_ms - update.at_us // 1000 < _UNDECIDED_MS
         )

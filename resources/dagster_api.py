@@ -26,8 +26,9 @@ ASSET_JOB = "__ASSET_JOB"
 FINISHED = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
 FAILURES = "failures"
 """Metadata entry of a failed step: asset key to day to reason."""
+WILL_RETRY = "dagster/will_retry"
+"""Tag of a failed run: whether Dagster starts it once more."""
 
-_WILL_RETRY = "dagster/will_retry"
 _WRAPPERS = ("DagsterExecutionStepExecutionError", "RetryRequested", "RetryRequestedFromPolicy")
 _UNYIELDED = "did not yield or return expected outputs"
 """Dagster's remark on steps that report their days as events; there is nothing to be done about it."""
@@ -82,7 +83,7 @@ class RunProgress:
     @property
     def will_be_retried(self) -> bool:
         """True if Dagster starts the run once more, because its process died."""
-        return self.status == "FAILURE" and self.tags.get(_WILL_RETRY) == "true"
+        return self.status == "FAILURE" and self.tags.get(WILL_RETRY) == "true"
 
     @property
     def is_undecided(self) -> bool:
@@ -90,7 +91,7 @@ class RunProgress:
 
         It notes that right after the failure is stored; an instance that retries nothing never does.
         """
-        return self.status == "FAILURE" and _WILL_RETRY not in self.tags
+        return self.status == "FAILURE" and WILL_RETRY not in self.tags
 
     @property
     def retry_run_id(self) -> str | None:

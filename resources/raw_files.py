@@ -78,12 +78,11 @@ def find_raw_files(source: SourcePlan, settings: Settings) -> tuple[RawFile, ...
     roots = [one for one in found if not is_pattern or one.name[0] not in "._"]
     paths = sorted({path for one in roots for path in _data_files(one, batch.format)})
     if not paths:
-        holds = "matches" if is_pattern else "holds"
-        is_there = is_pattern or root.is_dir()
+        problem = f"holds no {batch.format} file" if root.is_dir() else "does not exist"
+        if is_pattern:
+            problem = f"matches no {batch.format} file"
         raise DataError(
-            f"{root} {f'{holds} no {batch.format} file' if is_there else 'does not exist'}",
-            where=where,
-            fix="set MILLRACE_DATA, or correct the path",
+            f"{root} {problem}", where=where, fix="set MILLRACE_DATA, or correct the path"
         )
     look = _LOOKS[batch.format]
     with ThreadPoolExecutor(8) as pool:
