@@ -16,6 +16,7 @@ from checks.evaluation_log import log_evaluations, newest_materializations
 from checks.judgement import JudgedDay, Judgement, findings_text
 from millrace.compile.checks import Rule
 from millrace.quality.finding import Finding
+from resources.partition_keys import closing_key
 
 EXPECTATIONS = "expectations"
 """The check that Great Expectations answers; there is one on every judged table."""
@@ -53,13 +54,13 @@ def check_name(rule: Rule) -> str:
 
 
 def check_specs(
-    key: dg.AssetKey, rules: Sequence[Rule], days: dg.DailyPartitionsDefinition
+    key: dg.AssetKey, rules: Sequence[Rule], partitions: dg.TimeWindowPartitionsDefinition
 ) -> list[dg.AssetCheckSpec]:
     """Return the checks of one asset, in the order of its rules, the expectations last."""
     by_name = {name: found for name, found in _by_check(rules) if name != EXPECTATIONS}
     declared = [rule for rule in rules if rule.type == "expectation"]
-    specs = [_spec(key, name, found, days) for name, found in by_name.items()]
-    return [*specs, _spec(key, EXPECTATIONS, declared, days)]
+    specs = [_spec(key, name, found, partitions) for name, found in by_name.items()]
+    return [*specs, _spec(key, EXPECTATIONS, declared, partitions)]
 
 
 def _by_check(rules: Sequence[Rule]) -> list[tuple[str, list[Rule]]]:
@@ -68,7 +69,10 @@ def _by_check(rules: Sequence[Rule]) -> list[tuple[str, list[Rule]]]:
 
 
 def _spec(
-    key: dg.AssetKey, name: str, rules: Sequence[Rule], days: dg.DailyPartitionsDefinition
+    key: dg.AssetKey,
+    name: str,
+    rules: Sequence[Rule],
+    partitions: dg.TimeWindowPartitionsDefinition,
 ) -> dg.AssetCheckSpec:
     if name == EXPECTATIONS:
         text = "Great Expectations over the metrics of the day: the generated suite, and what is "
@@ -84,9 +88,9 @@ def _spec(
     if columns:
         metadata["columns"] = ", ".join(dict.fromkeys(columns))
     metadata.update(_responsible(rules))
-    # The days are those of the asset: without them the UI shows no status by partition.
+    # The partitions are those of the asset: without them the UI shows no status by partition.
     return dg.AssetCheckSpec(
-        name, asset=key, description=text, metadata=metadata, partitions_def=days
+        name, asset=key, description=text, metadata=metadata, partitions_def=partitions
     )
 
 
@@ -106,6 +110,8 @@ def report_judgement(
     key: dg.AssetKey,
     checks: Sequence[str],
     judgement: Judgement,
+    *,
+    by_hour: bool,
 ) -> None:
     """Store one evaluation per check and day and, after a range, one per check for all its days.
 
@@ -118,16 +124,17 @@ def report_judgement(
         key: the asset.
         checks: names of the checks that the run asks for.
         judgement: what was found.
+        by_hour: whether the asset's partitions are hours; a day is told at its last one.
     """
-    days = [judged.day.isoformat() for judged in judgement.days]
-    newest = newest_materializations(context.instance, key, days)
+    partitions = {judged.day: closing_key(judged.day, by_hour=by_hour) for judged in judgement.days}
+    newest = newest_materializations(context.instance, key, list(partitions.values()))
     latest = max(newest.values(), key=lambda target: target.storage_id, default=None)
     evaluations: list[AssetCheckEvaluation] = []
     for name in checks:
         found = [(judged, _of_check(name, judged.findings)) for judged in judgement.days]
         # What nobody could judge is not said to be well: the check then counts as skipped.
         found = [(judged, findings) for judged, findings in found if findings]
-        evaluations += _of_days(key, name, judgement, found, newest)
+        evaluations += _of_days(key, name, judgement, found, partitions, newest)
         if found and not context.has_partition_key:
             evaluations.append(_together(key, name, judgement, found, latest))
     log_evaluations(context, evaluations)
@@ -138,6 +145,7 @@ def _of_days(
     name: str,
     judgement: Judgement,
     found: _Found,
+    partitions: Mapping[date, str],
     newest: Mapping[str, Any],
 ) -> Iterator[AssetCheckEvaluation]:
     pictures = _MOST_PICTURES
@@ -152,8 +160,8 @@ def _of_days(
             severity=_severity(findings),
             description=_day_text(judged, findings),
             metadata=_day_metadata(judgement, judged, findings, has_picture=has_picture),
-            partition=judged.day.isoformat(),
-            target_materialization_data=newest.get(judged.day.isoformat()),
+            partition=partitions[judged.day],
+            target_materialization_data=newest.get(partitions[judged.day]),
         )
 
 
@@ -295,11 +303,10 @@ def report_unable(
     context: dg.AssetExecutionContext,
     key: dg.AssetKey,
     checks: Sequence[str],
-    days: Sequence[date],
+    partitions: Sequence[str],
     reason: str,
 ) -> None:
-    """Fail checks that could not run, on each day: what nobody looked at never passes."""
-    partitions = [day.isoformat() for day in days]
+    """Fail checks that could not run, on each partition: what nobody looked at never passes."""
     newest = newest_materializations(context.instance, key, partitions)
     of: list[str | None] = [*partitions, *([] if context.has_partition_key else [None])]
     log_evaluations(

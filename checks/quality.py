@@ -19,13 +19,13 @@ from millrace.plan import SourcePlan, ViewPlan
 from millrace.quality.finding import Finding
 from resources.partition_log import (
     append_partition_log,
-    built_days,
     held_days,
     read_partition_log,
+    whole_days,
 )
 from resources.profiles_table import StoredDay, day_files, read_profiles, write_profiles
 from resources.profiling import LOCAL_ROWS, profile_days
-from resources.reports import BuildReport, PartitionOutcome
+from resources.reports import ALL_HOURS, BuildReport, PartitionOutcome
 from resources.settings import Settings
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def judge_build(
 ) -> Judgement:
     """Judge the days of a build that are over, and publish those that no blocking rule fails.
 
-    Idempotent. A day whose files are those that were profiled before is not read again.
+    A day of which some hours were never built is not over. Idempotent. A day whose files are those that were profiled before is not read again.
 
     Args:
         settings: the lake, and the Spark for large builds.
@@ -128,12 +128,14 @@ def judge_build(
     """
     began = time.monotonic()
     outcomes = {o.day: o for o in report.built}
-    closed = sorted(day for day in outcomes if table.is_closed(day, now_ms))
+    states = read_partition_log(settings, table.name)
+    closed = sorted(
+        day for day in outcomes if table.is_closed(day, now_ms) and states[day].is_whole
+    )
     files = day_files(settings, table.name)
     stored = read_profiles(settings, table.name, _earlier(closed, table.rules))
     profiles = _profiles(settings, table, closed, outcomes, files, stored, progress, local_rows)
-    held = held_days(read_partition_log(settings, table.name))
-    history = _history(stored, held, profiles)
+    history = _history(stored, held_days(states), profiles)
     judged = _judged(settings, table, profiles, history, expectations, publish=publish)
     write_profiles(
         settings,
@@ -152,7 +154,9 @@ def judge_build(
         earlier=_measured_before(stored, profiles),
         seconds=time.monotonic() - began,
     )
-    built = replace(report, outcomes=report.built)
+    # What was judged was the whole day, whatever hour of it was built last.
+    entries = (replace(o, hours=ALL_HOURS) if o.day in profiles else o for o in report.built)
+    built = replace(report, outcomes=tuple(entries))
     append_partition_log(settings, built, table.fingerprint, held=judgement.held)
     progress(_summary(judgement))
     return judgement
@@ -179,7 +183,7 @@ def judge_again(
     """
     began = time.monotonic()
     states = read_partition_log(settings, table.name)
-    asked = sorted(d for d in built_days(states, table.fingerprint) if days is None or d in days)
+    asked = sorted(d for d in whole_days(states, table.fingerprint) if days is None or d in days)
     files = day_files(settings, table.name)
     stored = read_profiles(settings, table.name, _earlier(asked, table.rules))
     profiles = _profiles_that_stand(asked, files, stored)

@@ -36,6 +36,7 @@ def backfill(
 ) -> None:
     """Build the days [start, end) of views and of the events they need, through Dagster.
 
+    Of sources that are refreshed each hour the range may be of hours: 2018-04-01T05:00.
     One run per source; views of one source share it, so raw files are read once. Days that are
     built already are built again, with the same content.
     """
@@ -50,7 +51,7 @@ def backfill(
     plan, faults = load_valid_plan(settings)
     for fault in faults:
         console.print(f"warning: left out: {fault}", markup=False, style="yellow")
-    runs = range_runs(plan, views, Days.parse(start, end), datetime.now(tz=UTC).date())
+    runs = range_runs(plan, views, Days.parse(start, end), datetime.now(tz=UTC))
     if dry_run:
         _show_dry_run(settings, runs, as_json=as_json)
         return
@@ -85,7 +86,8 @@ def _api(settings: "Settings") -> "DagsterApi":
 
 
 def _size(run: "RangeRun") -> str:
-    return f"{len(run.assets)} assets x {len(run.days)} days {run.days}"
+    unit = "hours" if run.is_hourly else "days"
+    return f"{len(run.assets)} assets x {len(run.keys)} {unit} {run.days}"
 
 
 def _wait(followers: Sequence["RunFollower"]) -> None:
@@ -134,7 +136,7 @@ def _foreseen(settings: "Settings", run: "RangeRun") -> dict[str, Any]:
 
 
 def _built(settings: "Settings", run: "RangeRun") -> dict[str, int]:
-    """Count the days that stand already; empty while Dagster does not run."""
+    """Count the partitions that stand already; empty while Dagster does not run."""
     from millrace.errors import EngineUnavailable
 
     built = {}
@@ -143,7 +145,7 @@ def _built(settings: "Settings", run: "RangeRun") -> dict[str, int]:
         for path in run.assets:
             state = api.asset(path)
             standing = state.statuses if state else {}
-            built["/".join(path)] = sum(standing.get(d) == "MATERIALIZED" for d in run.days)
+            built["/".join(path)] = sum(standing.get(k) == "MATERIALIZED" for k in run.keys)
     except EngineUnavailable as error:
         console.print(f"note: what is built already is not known: {error}", markup=False)
         return {}
@@ -206,12 +208,12 @@ _HEADINGS = ("rows", "bytes", "null keys", "duplicates", "dead letters")
 
 
 def _by_partition(results: Sequence["PartitionResult"]) -> "Table":
-    table = _table("asset", "day", "outcome", *_HEADINGS, "missing days")
+    table = _table("asset", "partition", "outcome", *_HEADINGS, "missing days")
     for result in results:
         counters = [f"{result.count(name):,}" if not result.error else "" for name in _COUNTERS]
         outcome = "[red]failed[/red]" if result.error else "built"
         missing = str(result.metadata.get("missing_days", ""))
-        table.add_row(result.asset, str(result.day), outcome, *counters, missing)
+        table.add_row(result.asset, result.partition, outcome, *counters, missing)
     return table
 
 

@@ -146,8 +146,8 @@ def _launched(settings: "Settings", plan: "Plan", sets: "Sequence[DemoSet]") -> 
     from resources.endpoints import dagster_url
 
     api = DagsterApi(dagster_url(settings))
-    today = datetime.now(tz=UTC).date()
-    runs = [run for one in sets for run in range_runs(plan, one.views, one.days, today)]
+    now = datetime.now(tz=UTC)
+    runs = [run for one in sets for run in range_runs(plan, one.views, one.days, now)]
     followers = [RunFollower(api, run, launch(api, run)) for run in runs]
     for follower in followers:
         run = follower.run

@@ -25,10 +25,10 @@ from feature_assets.judging import (
 from feature_assets.lineage import telling
 from feature_assets.offline import OfflineTables, Progress
 from feature_assets.reporting import FailedDays, report_days
-from feature_assets.specs import daily_partitions, events_spec, raw_spec, view_specs
+from feature_assets.specs import events_spec, raw_spec, source_partitions, view_specs
 from millrace.errors import EngineUnavailable, PlatformError
 from millrace.plan import Plan, SourcePlan, ViewPlan
-from resources.reports import BuildReport, Days, PartitionOutcome
+from resources.reports import HOURS_A_DAY, BuildReport, Days, PartitionOutcome
 
 RETRY_AFTER_S = 20
 """An engine that died is given this long to be started again by its supervisor."""
@@ -68,8 +68,7 @@ def source_assets(
         views: the views of this source, in declared order.
         lake: root of the Delta tables, for the assets' metadata.
     """
-    days = daily_partitions(views)
-    stages = _stages(source, views, days, lake)
+    stages = _stages(source, views, source_partitions(views), lake)
 
     @dg.multi_asset(
         name=f"build_{source.name}",
@@ -105,14 +104,17 @@ def source_assets(
 
 
 def _stages(
-    source: SourcePlan, views: Sequence[ViewPlan], days: dg.DailyPartitionsDefinition, lake: str
+    source: SourcePlan,
+    views: Sequence[ViewPlan],
+    partitions: dg.TimeWindowPartitionsDefinition,
+    lake: str,
 ) -> list[_Stage]:
-    events = events_spec(source, views, days, lake)
-    stages = [_Stage(events, source_check_specs(source, views, events.key, days))]
+    events = events_spec(source, views, partitions, lake)
+    stages = [_Stage(events, source_check_specs(source, views, events.key, partitions))]
     for view in views:
-        tiles, features = view_specs(view, days, lake)
+        tiles, features = view_specs(view, partitions, lake)
         stages.append(_Stage(tiles, (), view))
-        stages.append(_Stage(features, view_check_specs(view, features.key, days), view))
+        stages.append(_Stage(features, view_check_specs(view, features.key, partitions), view))
     return stages
 
 
@@ -133,7 +135,7 @@ class _Builder:
             return BuildReport("/".join(stage.spec.key.path), None, 0, _empty(days))
         is_tiles = stage.spec.key.path[0] == "tiles"
         build = self.offline.build_tiles if is_tiles else self.offline.build_features
-        return build(view, Days(max(days.start, view.start), days.end), progress=self.progress)
+        return build(view, days.since(view.start), progress=self.progress)
 
 
 def _is_early(stage: _Stage, report: BuildReport) -> bool:
@@ -145,12 +147,12 @@ def _with_early_days(stage: _Stage, days: Days, report: BuildReport) -> BuildRep
     """Add the days before the view's own start: empty partitions of it, which nobody judges."""
     if stage.view is None or not days.start < stage.view.start < days.end:
         return report
-    early = _empty(Days(days.start, stage.view.start))
+    early = _empty(replace(days, end=stage.view.start, to_hour=HOURS_A_DAY))
     return replace(report, outcomes=(*early, *report.outcomes))
 
 
 def _empty(days: Days) -> tuple[PartitionOutcome, ...]:
-    return tuple(PartitionOutcome(day) for day in days)
+    return tuple(PartitionOutcome(day, days.hours(day)) for day in days)
 
 
 def _is_judged_again(context: dg.AssetExecutionContext, gate: Gate, stage: _Stage) -> bool:
@@ -158,7 +160,7 @@ def _is_judged_again(context: dg.AssetExecutionContext, gate: Gate, stage: _Stag
     judged = gate.judged_again(stage.view, _asked_days(context) if _is_of_days(context) else None)
     if judged.judgement is None or not judged.judgement.days:
         return False
-    report_checks(context, stage.spec.key, judged)
+    report_checks(context, stage.spec, judged)
     found = judged.judgement
     context.log.info(
         "%s: %d day(s) judged again in %.1f s, %d with findings; nothing is published or held back "
@@ -186,7 +188,7 @@ def _is_of_days(context: dg.AssetExecutionContext) -> bool:
 
 def _asked_days(context: dg.AssetExecutionContext) -> Days:
     window = context.partition_time_window
-    return Days(window.start.date(), window.end.date())
+    return Days.between(window.start, window.end)
 
 
 def _run(
@@ -200,8 +202,8 @@ def _run(
         if not good:
             continue
         try:
-            with telling(context, builder.source, stage.view, stage.spec.key, good) as told:
-                judged = Judged(builder.build(stage, Days.covering(good)))
+            with telling(context, builder.source, stage.view, stage.spec.key, days, good) as told:
+                judged = Judged(builder.build(stage, days.within(good)))
                 if stage.is_judged and not _is_early(stage, judged.report):
                     judged = gate.judged(stage.view, judged.report)
                 told.built(judged.report)
@@ -210,7 +212,7 @@ def _run(
         except PlatformError as error:
             failed.add(stage.spec.key, dict.fromkeys(good, str(error)))
             continue
-        report = _with_early_days(stage, Days.covering(good), judged.report)
+        report = _with_early_days(stage, days.within(good), judged.report)
         yield from report_days(context, stage.spec, report, days, failed)
-        report_checks(context, stage.spec.key, judged)
-    failed.raise_if_any()
+        report_checks(context, stage.spec, judged)
+    failed.raise_if_any(days, by_hour=builder.source.schedule.is_hourly)

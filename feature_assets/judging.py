@@ -13,6 +13,7 @@ from feature_assets.offline import Judge, Progress
 from millrace.compile.checks import check_rules, source_rules
 from millrace.errors import EngineUnavailable, PlatformError
 from millrace.plan import SourcePlan, ViewPlan
+from resources.partition_keys import closing_key
 from resources.reports import BuildReport, Days
 
 PUBLISH = "publish"
@@ -31,17 +32,17 @@ def source_check_specs(
     source: SourcePlan,
     views: Sequence[ViewPlan],
     key: dg.AssetKey,
-    days: dg.DailyPartitionsDefinition,
+    partitions: dg.TimeWindowPartitionsDefinition,
 ) -> list[dg.AssetCheckSpec]:
     """Return the checks of ``events/<source>``; ``views`` are all that read it."""
-    return check_specs(key, source_rules(source, views), days)
+    return check_specs(key, source_rules(source, views), partitions)
 
 
 def view_check_specs(
-    view: ViewPlan, key: dg.AssetKey, days: dg.DailyPartitionsDefinition
+    view: ViewPlan, key: dg.AssetKey, partitions: dg.TimeWindowPartitionsDefinition
 ) -> list[dg.AssetCheckSpec]:
     """Return the checks of ``features/<view>``."""
-    return check_specs(key, check_rules(view), days)
+    return check_specs(key, check_rules(view), partitions)
 
 
 @dataclass(frozen=True)
@@ -115,15 +116,16 @@ def _held(report: BuildReport, reasons: dict[Any, str]) -> BuildReport:
     return replace(report, outcomes=tuple(outcomes))
 
 
-def report_checks(context: dg.AssetExecutionContext, key: dg.AssetKey, judged: Judged) -> None:
+def report_checks(context: dg.AssetExecutionContext, spec: dg.AssetSpec, judged: Judged) -> None:
     """Tell Dagster and lineage what was found; after the days' materialisations are stored."""
     from checks.told import tell
 
-    checks = chosen_checks(context, key)
+    by_hour = isinstance(spec.partitions_def, dg.HourlyPartitionsDefinition)
+    checks = chosen_checks(context, spec.key)
     if judged.error is not None:
-        days = [outcome.day for outcome in judged.report.failed]
-        report_unable(context, key, checks, days, judged.error)
+        keys = [closing_key(outcome.day, by_hour=by_hour) for outcome in judged.report.failed]
+        report_unable(context, spec.key, checks, keys, judged.error)
     if judged.judgement is None:
         return
-    report_judgement(context, key, checks, judged.judgement)
+    report_judgement(context, spec.key, checks, judged.judgement, by_hour=by_hour)
     tell(judged.judgement, enclosing(context), judged.report.delta_version)

@@ -21,7 +21,7 @@ from resources.lineage.emitter import Emitter
 from resources.lineage.quiet import quietly
 from resources.lineage.runs import Backfill, Enclosing, End, Work, python_version
 from resources.lineage.shipping import ship_soon
-from resources.reports import BuildReport, days_by_reason
+from resources.reports import BuildReport, Days, days_by_reason
 from resources.settings import Settings, settings_from_env
 
 _MOST_TAGS = 30
@@ -62,6 +62,7 @@ def telling(
     source: SourcePlan,
     view: ViewPlan | None,
     key: dg.AssetKey,
+    asked: Days,
     days: Sequence[date],
 ) -> Iterator["TableBuild"]:
     """Tell of the build of one table: START now, and its end however the block ends.
@@ -71,9 +72,11 @@ def telling(
         source: whose events are built, or read.
         view: whose tiles or features are built; None for the events.
         key: asset key of the table.
-        days: the days that are to be built; at least one.
+        asked: the range that the run is for.
+        days: its days that are to be built; at least one.
     """
-    build = TableBuild(settings_from_env(), context, source, view, "/".join(key.path), tuple(days))
+    job, span = "/".join(key.path), asked.within(days)
+    build = TableBuild(settings_from_env(), context, source, view, job, span, tuple(days))
     build.begin()
     try:
         yield build
@@ -95,6 +98,7 @@ class TableBuild:
     source: SourcePlan
     view: ViewPlan | None
     job: str
+    span: Days
     days: tuple[date, ...]
     _report: BuildReport | None = None
     _work: Work | None = None
@@ -175,7 +179,7 @@ class TableBuild:
         reads_files = self.source.batch is not None or self.view is not None
         engine = ("Spark", version("pyspark")) if reads_files else ("Python", python_version())
         return {
-            "nominalTime": facets.nominal_days(self.days),
+            "nominalTime": facets.nominal_range(self.span),
             "processing_engine": facets.engine(*engine),
         }
 

@@ -14,7 +14,15 @@ from typing import Any
 import dagster as dg
 
 from resources.dagster_api import FAILURES
-from resources.reports import BuildReport, Days, PartitionOutcome, day_list, days_by_reason
+from resources.partition_keys import keys_of_day, partition_keys
+from resources.reports import (
+    ALL_HOURS,
+    BuildReport,
+    Days,
+    PartitionOutcome,
+    day_list,
+    days_by_reason,
+)
 
 _REASON_LENGTH = 500
 
@@ -42,8 +50,8 @@ class FailedDays:
         """Return the failed days of one asset."""
         return self.by_key.get(key, {})
 
-    def raise_if_any(self) -> None:
-        """End the step as failed, naming each bad day with its reason.
+    def raise_if_any(self, asked: Days, *, by_hour: bool) -> None:
+        """End the step as failed, naming each bad partition of the range with its reason.
 
         Raises:
             dagster.Failure: at least one day failed; it is not retried, since bad data stay bad.
@@ -58,13 +66,22 @@ class FailedDays:
             metadata={
                 FAILURES: dg.MetadataValue.json(
                     {
-                        key.to_user_string(): {d.isoformat(): r for d, r in days.items()}
+                        key.to_user_string(): {
+                            partition: reason
+                            for day, reason in days.items()
+                            for partition in _asked_keys(asked, day, by_hour=by_hour)
+                        }
                         for key, days in failed.items()
                     }
                 )
             },
             allow_retries=False,
         )
+
+
+def _asked_keys(asked: Days, day: date, *, by_hour: bool) -> list[str]:
+    hours = asked.hours(day) if day in asked else ALL_HOURS
+    return keys_of_day(day, hours, by_hour=by_hour)
 
 
 def _lines(key: dg.AssetKey, days: Mapping[date, str]) -> Iterator[str]:
@@ -79,27 +96,30 @@ def report_days(
     asked: Days,
     failed: FailedDays,
 ) -> Iterator[dg.MaterializeResult[Any]]:
-    """Tell Dagster how each day of one asset ended.
+    """Tell Dagster how each day of one asset ended, or each hour of a source of hours.
 
-    Days that were built beyond those asked for count as materialised too. Failed ones are added
-    to ``failed``; it is the caller who raises, once all assets have been built.
+    Partitions that were built beyond those asked for count as materialised too. Failed days are
+    added to ``failed``; it is the caller who raises, once all assets have been built.
     """
     failed.add(spec.key, {o.day: o.error for o in report.outcomes if o.error is not None})
     bad = failed.of(spec.key)
-    built = [o for o in report.built if o.day not in bad]
-    within = [o for o in built if o.day in asked]
-    one_result = len(within) == len(asked)
-    for outcome in built:
-        if not one_result or outcome.day not in asked:
-            context.log_event(_materialization(context, spec, report, outcome))
+    by_hour = isinstance(spec.partitions_def, dg.HourlyPartitionsDefinition)
+    built = {
+        key: metadata
+        for outcome in report.built
+        if outcome.day not in bad
+        for key, metadata in _partitions(outcome, by_hour=by_hour)
+    }
+    wanted = partition_keys(asked, by_hour=by_hour)
+    one_result = built.keys() >= set(wanted)
+    beyond = built.keys() - set(wanted) if one_result else built.keys()
+    inputs = _input_tags(context, spec) if beyond else {}
+    for key in sorted(beyond):
+        context.log_event(_materialization(spec, report, key, built[key], inputs))
     if not one_result:
         return
-    for outcome in within:
-        context.add_asset_metadata(
-            _partition_metadata(outcome),
-            asset_key=spec.key,
-            partition_key=outcome.day.isoformat(),
-        )
+    for key in wanted:
+        context.add_asset_metadata(built[key], asset_key=spec.key, partition_key=key)
     yield dg.MaterializeResult(
         asset_key=spec.key,
         metadata=_build_metadata(report),
@@ -108,19 +128,31 @@ def report_days(
 
 
 def _materialization(
-    context: dg.AssetExecutionContext,
     spec: dg.AssetSpec,
     report: BuildReport,
-    outcome: PartitionOutcome,
+    key: str,
+    metadata: Mapping[str, Any],
+    inputs: Mapping[str, str],
 ) -> dg.AssetMaterialization:
     # Dagster adds these tags to results, not to logged events; without them it would take the
-    # day for stale at once.
+    # partition for stale at once.
     tags = {
         "dagster/data_version": str(report.delta_version),
         "dagster/data_version_is_user_provided": "true",
+        **inputs,
     }
     if spec.code_version:
         tags["dagster/code_version"] = spec.code_version
+    return dg.AssetMaterialization(
+        asset_key=spec.key,
+        partition=key,
+        metadata={**_build_metadata(report), **metadata},
+        tags=tags,
+    )
+
+
+def _input_tags(context: dg.AssetExecutionContext, spec: dg.AssetSpec) -> dict[str, str]:
+    tags = {}
     for dep in spec.deps:
         name = dep.asset_key.to_user_string()
         newest = context.instance.fetch_materializations(dep.asset_key, limit=1).records
@@ -130,12 +162,26 @@ def _materialization(
         tags[f"dagster/input_event_pointer/{name}"] = (
             str(newest[0].storage_id) if newest else "NULL"
         )
-    return dg.AssetMaterialization(
-        asset_key=spec.key,
-        partition=outcome.day.isoformat(),
-        metadata={**_build_metadata(report), **_partition_metadata(outcome)},
-        tags=tags,
-    )
+    return tags
+
+
+def _partitions(
+    outcome: PartitionOutcome, *, by_hour: bool
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the partitions that a day is, with their metadata.
+
+    Of a source of hours they are the hours that were built, each with its rows. What is known of
+    the day alone is told at the last of them.
+    """
+    *others, last = keys_of_day(outcome.day, outcome.hours, by_hour=by_hour)
+    rows = dict(zip(keys_of_day(outcome.day, by_hour=True), outcome.rows_by_hour, strict=False))
+    for key in others:
+        yield key, {"dagster/partition_row_count": rows.get(key, 0)}
+    of_day = _partition_metadata(outcome)
+    if by_hour:
+        of_day["dagster/partition_row_count"] = rows.get(last, 0)
+        of_day["rows_of_day"] = outcome.rows
+    yield last, of_day
 
 
 def _partition_metadata(outcome: PartitionOutcome) -> dict[str, Any]:

@@ -17,22 +17,25 @@ from feature_assets.keys import (
     topic_path,
 )
 from millrace.plan import BatchPlan, Plan, SourcePlan, ViewPlan
+from resources.partition_keys import keys_of_day
 
-_SAME_DAY = dg.TimeWindowPartitionMapping()
+_SAME_PARTITION = dg.TimeWindowPartitionMapping()
 _ENGINES = ("spark", "delta")
 _ARCHIVED = ("kafka", "delta")
 
 
-def daily_partitions(views: Sequence[ViewPlan]) -> dg.DailyPartitionsDefinition:
-    """Return the UTC days that all assets of one source share; ``views`` are all that read it.
+def source_partitions(views: Sequence[ViewPlan]) -> dg.TimeWindowPartitionsDefinition:
+    """Return the partitions, of UTC, that all assets of one source share: days, or hours.
 
-    They begin with the earliest view: Dagster takes a range of several assets in one run only if
-    they share one definition. A day before a view's own start is an empty partition of it. The day
-    that is not over yet is among them if the source's schedule builds it.
+    They are hours if the source is refreshed each hour; then the hour that is not over yet is among
+    them. ``views`` are all that read the source, and the partitions begin with the earliest: Dagster
+    takes a range of several assets in one run only if they share one definition. What lies before a
+    view's own start are empty partitions of it.
     """
     start = min(view.start for view in views)
-    end_offset = 1 if views[0].source.schedule.is_hourly else 0
-    return dg.DailyPartitionsDefinition(start.isoformat(), end_offset=end_offset)
+    if not views[0].source.schedule.is_hourly:
+        return dg.DailyPartitionsDefinition(start.isoformat())
+    return dg.HourlyPartitionsDefinition(keys_of_day(start, by_hour=True)[0], end_offset=1)
 
 
 def raw_spec(source: SourcePlan, batch: BatchPlan, views: Sequence[ViewPlan]) -> dg.AssetSpec:
@@ -48,7 +51,10 @@ def raw_spec(source: SourcePlan, batch: BatchPlan, views: Sequence[ViewPlan]) ->
 
 
 def events_spec(
-    source: SourcePlan, views: Sequence[ViewPlan], days: dg.DailyPartitionsDefinition, lake: str
+    source: SourcePlan,
+    views: Sequence[ViewPlan],
+    partitions: dg.TimeWindowPartitionsDefinition,
+    lake: str,
 ) -> dg.AssetSpec:
     """Return the asset of a source's accepted events; ``views`` are those that read it."""
     return dg.AssetSpec(
@@ -67,12 +73,12 @@ def events_spec(
         code_version=source.fingerprint,
         kinds=_kinds(events_path(source), *(_ARCHIVED if source.batch is None else _ENGINES)),
         owners=descriptions.owners_of(views),
-        partitions_def=days,
+        partitions_def=partitions,
     )
 
 
 def view_specs(
-    view: ViewPlan, days: dg.DailyPartitionsDefinition, lake: str
+    view: ViewPlan, partitions: dg.TimeWindowPartitionsDefinition, lake: str
 ) -> tuple[dg.AssetSpec, dg.AssetSpec]:
     """Return ``tiles/<view>`` and ``features/<view>``.
 
@@ -80,7 +86,9 @@ def view_specs(
     """
     tiles = dg.AssetSpec(
         tiles_path(view),
-        deps=[dg.AssetDep(dg.AssetKey(events_path(view.source)), partition_mapping=_SAME_DAY)],
+        deps=[
+            dg.AssetDep(dg.AssetKey(events_path(view.source)), partition_mapping=_SAME_PARTITION)
+        ],
         description=descriptions.tiles_text(view),
         metadata={**_place(lake, tiles_path(view)), **_about(view, tiles_path(view))},
         group_name=view.source.name,
@@ -88,7 +96,7 @@ def view_specs(
         kinds=_kinds(tiles_path(view), *_ENGINES),
         owners=descriptions.owners(view.owner),
         tags=descriptions.tags(view.tags),
-        partitions_def=days,
+        partitions_def=partitions,
         automation_condition=timing.after_events(),
     )
     features = tiles.replace_attributes(

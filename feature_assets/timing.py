@@ -1,6 +1,7 @@
 """When assets are due: the clock of a source's days, what follows from other assets, freshness.
 
 Days are UTC and closed once no event of theirs can be accepted any more; before that they are open.
+So are hours.
 Why a schedule may name a zone and an hour and a day may not: ``docs/decisions/days.md``.
 """
 
@@ -12,6 +13,7 @@ import dagster as dg
 from millrace.days import newest_day_over
 from millrace.durations import DAY_MS, MINUTE_MS
 from millrace.plan import SourcePlan, ViewPlan
+from resources.reports import Days
 
 FOLLOWED = timedelta(days=7)
 """Days older than this are built again by a schedule's or a person's wish only."""
@@ -49,7 +51,7 @@ def source_cron(source: SourcePlan) -> str:
 
 
 def hourly_cron(lateness_ms: int) -> str:
-    """Return the minute of each hour at which open days are built: that at which one closes.
+    """Return the minute of each hour at which open hours are built: that at which one closes.
 
     >>> hourly_cron(5_400_000)
     '30 * * * *'
@@ -86,17 +88,20 @@ def due_days(source: SourcePlan, tick: datetime) -> tuple[date, ...]:
     return _between(known, newest)
 
 
-def open_days(source: SourcePlan, tick: datetime) -> tuple[date, ...]:
-    """Return the UTC days, ascending, that an hourly tick is to build.
+def open_hours(source: SourcePlan, tick: datetime) -> Days:
+    """Return the hours that an hourly tick is to build.
 
-    These are the days that hold an instant before it and still take events. Where the daily tick
-    has a time of its own, also the day that was closed since the last hourly tick: nothing else
-    would read its last events before that.
+    These are the hours that hold an instant before it and still take events, and the one that was
+    closed since the tick before: its last events came after that.
     """
     instant = tick.astimezone(UTC)
-    closed_ago = timedelta() if source.schedule.at is None else _HOUR
-    known = complete_day(instant - closed_ago, source.allowed_lateness_ms)
-    return _between(known, (instant - timedelta(microseconds=1)).date())
+    lateness = timedelta(milliseconds=source.allowed_lateness_ms)
+    begun = _hour(instant - timedelta(microseconds=1))
+    return Days.between(_hour(instant - lateness) - _HOUR, begun + _HOUR)
+
+
+def _hour(instant: datetime) -> datetime:
+    return instant.replace(minute=0, second=0, microsecond=0)
 
 
 def _between(after: date, last: date) -> tuple[date, ...]:

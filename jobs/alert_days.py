@@ -15,6 +15,7 @@ from feature_assets.keys import events_path, features_path
 from feature_assets.timing import BUILD_TIME, due_days, source_cron
 from millrace.plan import Plan, SourcePlan
 from resources.alerts.facts import Fact, Story, Subject
+from resources.partition_keys import key_day, partition_keys
 from resources.reports import Days, day_list
 
 LOOKED_BACK = timedelta(days=31)
@@ -36,12 +37,13 @@ def day_facts(instance: dg.DagsterInstance, plan: Plan, now_ms: int) -> Iterator
         if not views:
             continue
         newest = _newest_due(source, datetime.fromtimestamp(now_ms / 1000, tz=UTC))
-        key = dg.AssetKey(events_path(source))
-        without = _left_out(instance, key, min(view.start for view in views), newest)
+        key, by_hour = dg.AssetKey(events_path(source)), source.schedule.is_hourly
+        first = min(view.start for view in views)
+        without = _left_out(instance, key, first, newest, by_hour=by_hour)
         yield _fact(key, without, now_ms)
         for view in views:
             key = dg.AssetKey(features_path(view))
-            days = _left_out(instance, key, view.start, newest) - without
+            days = _left_out(instance, key, view.start, newest, by_hour=by_hour) - without
             yield _fact(key, days, now_ms)
 
 
@@ -53,22 +55,22 @@ def _newest_due(source: SourcePlan, now: datetime) -> date:
 
 
 def _left_out(
-    instance: dg.DagsterInstance, key: dg.AssetKey, start: date, newest: date
+    instance: dg.DagsterInstance, key: dg.AssetKey, start: date, newest: date, *, by_hour: bool
 ) -> frozenset[date]:
     first = max(start, newest - LOOKED_BACK)
     if first > newest:
         return frozenset()
-    asked = {day.isoformat() for day in Days(first, newest + timedelta(days=1))}
+    asked = set(partition_keys(Days(first, newest + timedelta(days=1)), by_hour=by_hour))
 
     def with_event(kind: dg.DagsterEventType) -> set[str]:
         storage = instance.event_log_storage
         return set(storage.get_latest_storage_id_by_partition(key, kind, partitions=asked))
 
     built = with_event(dg.DagsterEventType.ASSET_MATERIALIZATION)
-    unbuilt = {day for day in asked - built if built and day > min(built)}
+    unbuilt = {one for one in asked - built if built and one > min(built)}
     if unbuilt:
         unbuilt -= with_event(dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED)
-    return frozenset(map(date.fromisoformat, unbuilt))
+    return frozenset(map(key_day, unbuilt))
 
 
 def _fact(key: dg.AssetKey, days: frozenset[date], now_ms: int) -> Fact:

@@ -20,6 +20,7 @@ from dagster_shared.error import SerializableErrorInfo
 from jobs.run_states import ENDED
 from resources.alerts.facts import SEVERITIES, WHOLE, Fact, Story, Subject
 from resources.dagster_api import ASSET_JOB, FAILURES, WILL_RETRY, raised_error
+from resources.partition_keys import key_day
 
 OVERLAP = timedelta(minutes=5)
 """Updates that commit late, or carry the time of a slower clock, are seen within this."""
@@ -236,10 +237,10 @@ class _Told:
             error = told.description if told is not None and told.description else ""
             self.errors[event.step_key or "step"] = error or _raised(failure.error)
             return
-        for name, days in named.value.items():
-            for day, reason in days.items():
+        for name, partitions in named.value.items():
+            for partition, reason in partitions.items():
                 if not _is_inherited(reason, named.value):
-                    self.named[name, day] = (reason, at_ms)
+                    self.named[name, partition] = (reason, at_ms)
 
     def checks(self) -> Iterator[Fact]:
         """Yield what was judged; a check's result over all days counts only if no day has one."""
@@ -258,14 +259,14 @@ class _Told:
         One that was held back for a check is left to that check's own alert.
         """
         failed_checks = {
-            (one.asset_key.to_user_string(), one.partition)
+            (one.asset_key.to_user_string(), key_day(one.partition))
             for one, _, _ in self.evaluations
-            if not one.passed and one.severity is dg.AssetCheckSeverity.ERROR
+            if one.partition and not one.passed and one.severity is dg.AssetCheckSeverity.ERROR
         }
         for (name, partition), at_ms in self.built.items():
             yield self._partition(name, partition, at_ms, "it was built", is_ok=True)
         for (name, partition), (reason, at_ms) in self.named.items():
-            if not (reason.startswith(_HELD) and (name, partition) in failed_checks):
+            if not (reason.startswith(_HELD) and (name, key_day(partition)) in failed_checks):
                 yield self._partition(name, partition, at_ms, reason, is_ok=False)
 
     def _partition(

@@ -13,8 +13,8 @@ from feature_assets.timing import complete_day
 from jobs.backfills import SourceJob
 from jobs.run_states import UNDER_WAY
 from millrace.plan import SourcePlan, ViewPlan
-from resources.dagster_api import range_tags
 from resources.late_days import LateDays, late_days
+from resources.partition_keys import range_tags
 from resources.reports import Days
 from resources.settings import Settings
 from resources.writing import day_ranges
@@ -67,7 +67,7 @@ def _late_sensor(
             return dg.SkipReason(f"{daily_job(source.name)} is under way")
         now = datetime.now(tz=UTC)
         found = late_days(settings, source, closed_day(source, now))
-        requests = late_requests(source.name, found, start, now)
+        requests = late_requests(source, found, start, now)
         if not requests:
             return dg.SkipReason(f"no event came to a built day of {source.name}")
         return dg.SensorResult(run_requests=requests)
@@ -85,7 +85,9 @@ def closed_day(source: SourcePlan, now: datetime) -> date:
     return complete_day(now - timedelta(seconds=grace_s), source.allowed_lateness_ms)
 
 
-def late_requests(source: str, found: LateDays, start: date, now: datetime) -> list[dg.RunRequest]:
+def late_requests(
+    source: SourcePlan, found: LateDays, start: date, now: datetime
+) -> list[dg.RunRequest]:
     """Return a run for each range of late days, newest first, within the bounds of one look.
 
     The key names the range and what was found, so the same finding is asked for once, and once
@@ -95,8 +97,11 @@ def late_requests(source: str, found: LateDays, start: date, now: datetime) -> l
     ranges = sorted(day_ranges(days), reverse=True)[:_MOST_RUNS]
     return [
         dg.RunRequest(
-            run_key=f"{source}|{first}|{end}|{found.version}|{now.date()}",
-            tags={**range_tags(Days(first, end)), LATE_DATA_TAG: source},
+            run_key=f"{source.name}|{first}|{end}|{found.version}|{now.date()}",
+            tags={
+                **range_tags(Days(first, end), by_hour=source.schedule.is_hourly),
+                LATE_DATA_TAG: source.name,
+            },
         )
         for first, end in ranges
     ]

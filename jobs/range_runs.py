@@ -6,15 +6,17 @@ fast and does the same as the UI.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from datetime import date, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 from feature_assets.keys import view_paths
 from millrace.errors import EngineRejected, EngineUnavailable, PlatformError
 from millrace.plan import Plan, SourcePlan, ViewPlan
-from resources.dagster_api import DagsterApi, Failed, Materialized, Note, range_tags
-from resources.reports import Days, days_by_reason, parse_day
+from resources.dagster_api import DagsterApi, Failed, Materialized, Note
+from resources.partition_keys import key_day, partition_keys, range_tags
+from resources.reports import Days, days_by_reason
 
 _POLL_S = 0.5
 _LONGEST_POLL_S = 2.0
@@ -39,12 +41,22 @@ class RangeRun:
     @property
     def tags(self) -> dict[str, str]:
         """The run's tags: the range."""
-        return range_tags(self.days)
+        return range_tags(self.days, by_hour=self.is_hourly)
+
+    @property
+    def is_hourly(self) -> bool:
+        """True if the partitions are hours."""
+        return self.source.schedule.is_hourly
+
+    @property
+    def keys(self) -> list[str]:
+        """The partition keys of each asset, ascending."""
+        return partition_keys(self.days, by_hour=self.is_hourly)
 
     @property
     def partitions(self) -> int:
         """How many partitions the run builds."""
-        return len(self.assets) * len(self.days)
+        return len(self.assets) * len(self.keys)
 
     def as_json(self) -> dict[str, Any]:
         """Return the run as plain JSON values."""
@@ -59,7 +71,7 @@ class RangeRun:
         }
 
 
-def range_runs(plan: Plan, names: Sequence[str], days: Days, today: date) -> tuple[RangeRun, ...]:
+def range_runs(plan: Plan, names: Sequence[str], days: Days, now: datetime) -> tuple[RangeRun, ...]:
     """Return one run per source for a backfill of some views.
 
     Views of one source may begin on different days: those of the range before a view's own start
@@ -68,27 +80,37 @@ def range_runs(plan: Plan, names: Sequence[str], days: Days, today: date) -> tup
     Args:
         plan: all declarations.
         names: feature views, at least one; a name said twice counts once.
-        days: half-open range of UTC days.
-        today: the current UTC day, whose events are not complete: only those are built that come
-            from a source which is refreshed each hour.
+        days: half-open range of UTC days, or of hours for sources which are refreshed each hour.
+        now: the present instant, UTC. The events of its day are not complete: only those are built
+            that come from a source which is refreshed each hour, up to this hour.
 
     Raises:
         NotDeclared: no such view; the nearest are named.
         PlatformError: the range begins before every view of a source does, or holds a day that is
-            not built yet, or a source has no files.
+            not built yet, or hours of a source of days; or a source has no files.
     """
     views = [plan.view(name) for name in dict.fromkeys(names)]
     sources = {view.source.name: view.source for view in views}
     runs = tuple(
-        RangeRun(source, tuple(v for v in views if v.source.name == name), days)
+        RangeRun(
+            source, tuple(v for v in views if v.source.name == name), _until(source, days, now)
+        )
         for name, source in sources.items()
     )
     for run in runs:
-        _check(run, today)
+        _check(run, now)
     return runs
 
 
-def _check(run: RangeRun, today: date) -> None:
+def _until(source: SourcePlan, days: Days, now: datetime) -> Days:
+    """Leave out the hours of today that have not begun."""
+    begun = now.hour + 1
+    if not source.schedule.is_hourly or days.last != now.date() or days.to_hour <= begun:
+        return days
+    return replace(days, to_hour=begun)
+
+
+def _check(run: RangeRun, now: datetime) -> None:
     first = min(run.views, key=lambda view: view.start)
     where = f"view {first.name}"
     if run.days.start < first.start:
@@ -97,7 +119,14 @@ def _check(run: RangeRun, today: date) -> None:
             where=where,
             fix=f"--start {first.start}, or an earlier `start` in the declaration",
         )
-    _check_end(run.source, run.days, today, where)
+    _check_end(run.source, run.days, now.date(), where)
+    if run.days.parts and not run.is_hourly:
+        raise PlatformError(
+            f"the range {run.days} holds a part of a day, and the partitions of source "
+            f"{run.source.name} are days",
+            where=where,
+            fix=f"--start {run.days.start} --end {run.days.end}, or `schedule: {{refresh: hourly}}`",
+        )
     if run.source.batch is None:
         raise PlatformError(
             f"source {run.source.name} has no files to backfill from",
@@ -134,7 +163,7 @@ def launch(api: DagsterApi, run: RangeRun) -> str:
                 where=api.url,
                 fix="`millrace up dagster` restarts it with the MILLRACE_VIEWS of this shell",
             )
-    return api.launch(run.assets, run.days)
+    return api.launch(run.assets, run.days, by_hour=run.is_hourly)
 
 
 def _is_loaded(api: DagsterApi, run: RangeRun) -> bool:
@@ -149,20 +178,26 @@ def _is_loaded(api: DagsterApi, run: RangeRun) -> bool:
 
 @dataclass(frozen=True)
 class PartitionResult:
-    """How one day of one asset ended in a run.
+    """How one partition of one asset ended in a run.
 
     Attributes:
         asset: ``features/customer_spend``.
+        partition: its key: ``2018-04-01``, or ``2018-04-01-05:00`` of an hour.
         metadata: what Dagster shows for the day: counts, bytes, versions; empty if it failed.
         error: why it was not built; None if it was.
-        was_asked: False for a day built on the way, which windows of the asked ones reach into.
+        was_asked: False for one built on the way, which windows of the asked ones reach into.
     """
 
     asset: str
-    day: date
+    partition: str
     metadata: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
     was_asked: bool = True
+
+    @property
+    def day(self) -> date:
+        """The day that it is, or lies in."""
+        return key_day(self.partition)
 
     def count(self, name: str) -> int:
         """Return a counter of the metadata, 0 where it is absent."""
@@ -178,6 +213,7 @@ class PartitionResult:
         return {
             "asset": self.asset,
             "day": self.day.isoformat(),
+            "partition": self.partition,
             "status": "built" if self.error is None else "failed",
             "rows": self.count("dagster/partition_row_count"),
             "bytes": self.count("bytes"),
@@ -202,11 +238,15 @@ class RunFollower:
     note: str = ""
     clock: Callable[[], float] = time.monotonic
     _cursor: str | None = None
-    _built: dict[tuple[str, date], PartitionResult] = field(default_factory=dict)
-    _errors: dict[tuple[str, date], str] = field(default_factory=dict)
+    _built: dict[tuple[str, str], PartitionResult] = field(default_factory=dict)
+    _errors: dict[tuple[str, str], str] = field(default_factory=dict)
     _messages: list[str] = field(default_factory=list)
     _is_finished: bool = False
     _undecided_since: float | None = None
+
+    @cached_property
+    def _asked(self) -> frozenset[str]:
+        return frozenset(self.run.keys)
 
     @property
     def url(self) -> str:
@@ -232,13 +272,13 @@ class RunFollower:
         progress = self.api.progress(self.run_id, self._cursor)
         self._cursor, self.status = progress.cursor, progress.status
         for event in progress.events:
-            if isinstance(event, Materialized) and event.day is not None:
-                self._note_built(event, parse_day(event.day))
+            if isinstance(event, Materialized) and event.partition is not None:
+                self._note_built(event, event.partition)
             elif isinstance(event, Failed):
                 self._messages.append(event.message)
-                for asset, days in event.days.items():
-                    for day, reason in days.items():
-                        self._errors[asset, parse_day(day)] = reason
+                for asset, partitions in event.partitions.items():
+                    for key, reason in partitions.items():
+                        self._errors[asset, key] = reason
             elif isinstance(event, Note):
                 self.note = event.message
         if progress.will_be_retried:
@@ -267,10 +307,10 @@ class RunFollower:
             self._errors.clear()
             self._messages.clear()
 
-    def _note_built(self, event: Materialized, day: date) -> None:
+    def _note_built(self, event: Materialized, key: str) -> None:
         asset = "/".join(event.asset)
-        asked = day in self.run.days and event.asset in self.run.assets
-        self._built[asset, day] = PartitionResult(asset, day, dict(event.metadata), was_asked=asked)
+        asked = key in self._asked and event.asset in self.run.assets
+        self._built[asset, key] = PartitionResult(asset, key, dict(event.metadata), was_asked=asked)
 
     def results(self) -> tuple[PartitionResult, ...]:
         """Return every partition that was asked for, and those built besides, by asset and day.
@@ -280,12 +320,13 @@ class RunFollower:
         unsaid = self._messages[0] if self._messages else f"the run ended as {self.status}"
         found = dict(self._built)
         for path in self.run.assets:
-            for day in self.run.days:
-                key = ("/".join(path), day)
-                if key in self._errors or key not in found:
-                    found[key] = PartitionResult(*key, error=self._errors.get(key, unsaid))
+            asset = "/".join(path)
+            for key in self.run.keys:
+                error = self._errors.get((asset, key))
+                if error is not None or (asset, key) not in found:
+                    found[asset, key] = PartitionResult(asset, key, error=error or unsaid)
         order = ["/".join(path) for path in self.run.assets]
-        return tuple(sorted(found.values(), key=lambda r: (order.index(r.asset), r.day)))
+        return tuple(sorted(found.values(), key=lambda r: (order.index(r.asset), r.partition)))
 
     def as_json(self) -> dict[str, Any]:
         """Return run, status and results as plain JSON values."""

@@ -1,4 +1,4 @@
-"""The schedules of a source: its complete days once, and its open ones each hour if it asks for that.
+"""The schedules of a source: its complete days, and its open hours if it is refreshed each hour.
 
 Both start the job ``daily_<source>``; why days are UTC although a tick need not be:
 ``docs/decisions/days.md``.
@@ -11,16 +11,16 @@ from pathlib import Path
 import dagster as dg
 
 from feature_assets.keys import daily_job, events_path, hourly_schedule
-from feature_assets.timing import due_days, hourly_cron, open_days, source_cron
+from feature_assets.timing import due_days, hourly_cron, open_hours, source_cron
 from jobs.backfills import SourceJob
 from jobs.run_states import UNDER_WAY
 from millrace.errors import SetupError
 from millrace.plan import SourcePlan, ViewPlan
-from resources.dagster_api import range_tags
+from resources.partition_keys import range_tags
 from resources.reports import Days
 from resources.settings import Settings
 
-OPEN_DAYS_TAG = "millrace/open_days"
+OPEN_HOURS_TAG = "millrace/open_hours"
 
 _SCHEDULE_TAG = "dagster/schedule_name"
 
@@ -40,6 +40,8 @@ def _daily_schedule(
     source: SourcePlan, start: date, job: SourceJob, settings: Settings
 ) -> dg.ScheduleDefinition:
     """Return the schedule of complete days; on by default.
+
+    Of a source of hours it builds all hours of the day once more, and the day is judged.
 
     It ticks once a day, as its source says or else ``allowed_lateness`` after midnight UTC, and
     asks for the newest day that is then complete, and for the one before if no tick came between
@@ -61,7 +63,14 @@ def _daily_schedule(
         wrong = _unbuildable(source, days[-1], start, settings)
         if wrong:
             return dg.SkipReason(wrong)
-        keys = [day.isoformat() for day in days if day >= start]
+        due = [day for day in days if day >= start]
+        if source.schedule.is_hourly:
+            tags = [range_tags(Days.covering([day]), by_hour=True) for day in due]
+            return [
+                dg.RunRequest(run_key=day.isoformat(), tags=one)
+                for day, one in zip(due, tags, strict=True)
+            ]
+        keys = [day.isoformat() for day in due]
         return [dg.RunRequest(run_key=key, partition_key=key) for key in keys]
 
     return newest_day
@@ -70,11 +79,12 @@ def _daily_schedule(
 def _hourly_schedule(
     source: SourcePlan, start: date, job: SourceJob, settings: Settings
 ) -> dg.ScheduleDefinition:
-    """Return the schedule of open days; on by default.
+    """Return the schedule of open hours; on by default.
 
     One run over the range of them, unless another run of the job is under way. The daily one does
     not count: it comes at the same minute, reads another day, and the next tick is an hour away.
-    The pool of the source's tables lets one begin when the other ends.
+    The pool of the source's tables lets one begin when the other ends. Hours that a tick left out
+    are built by the daily one at last.
     """
 
     @dg.schedule(
@@ -83,26 +93,23 @@ def _hourly_schedule(
         cron_schedule=hourly_cron(source.allowed_lateness_ms),
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description=f"Builds the days of everything read from {source.name} that still take "
-        "events.",
+        description=f"Builds the hours of everything read from {source.name} that still take "
+        "events, and the one that was closed last.",
     )
-    def days_so_far(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    def newest_hours(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         tick = context.scheduled_execution_time.astimezone(UTC)
-        days = open_days(source, tick)
-        if not days:
-            return dg.SkipReason(f"no day of {source.name} has events yet and is open")
-        wrong = _unbuildable(source, days[-1], start, settings)
+        hours = open_hours(source, tick)
+        wrong = _unbuildable(source, hours.last, start, settings)
         if wrong:
             return dg.SkipReason(wrong)
         if _is_under_way(context.instance, daily_job(source.name)):
             return dg.SkipReason(f"{daily_job(source.name)} is under way")
-        asked = Days.covering([day for day in days if day >= start])
         return dg.RunRequest(
             run_key=f"{tick:%Y-%m-%dT%H}",
-            tags={**range_tags(asked), OPEN_DAYS_TAG: source.name},
+            tags={**range_tags(hours.since(start), by_hour=True), OPEN_HOURS_TAG: source.name},
         )
 
-    return days_so_far
+    return newest_hours
 
 
 def _is_under_way(instance: dg.DagsterInstance, job: str) -> bool:

@@ -15,7 +15,7 @@ from resources.lake import open_table, table_path
 from resources.reports import Days, PartitionOutcome
 from resources.settings import Settings
 from resources.stream_books import OUT_OF_STEP_MS, REASONS, StreamBooks, read_markers
-from resources.writing import day_predicate
+from resources.writing import Slices, day_predicate
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -148,14 +148,12 @@ def archived_outcomes(
     }
 
 
-def replaced_by_files(days: Sequence[date], archived: dict[date, int]) -> str:
+def replaced_by_files(slices: Slices, archived: dict[date, int]) -> str:
     """Return the condition on the rows that a build from files replaces: all but archived ones."""
-    mixed = [day for day in days if day in archived]
-    plain = [day for day in days if day not in archived]
-    if not mixed:
-        return day_predicate(plain)
-    among = f"(({day_predicate(mixed)}) AND {OFFSET} IS NULL)"
-    return f"({day_predicate(plain)}) OR {among}" if plain else among
+    everything = slices.predicate("_event_ms")
+    if not archived.keys() & set(slices.days):
+        return everything
+    return f"({everything}) AND {OFFSET} IS NULL"
 
 
 def with_archived(

@@ -11,13 +11,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, timedelta
 from http.client import HTTPException
 from typing import Any
 
 from millrace.errors import EngineRejected, EngineUnavailable
 from resources import dagster_queries as queries
-from resources.reports import Days, parse_day
+from resources.partition_keys import is_hour, key_range, partition_keys, range_tags
+from resources.reports import Days
 
 AssetPath = tuple[str, ...]
 
@@ -25,7 +25,7 @@ ASSET_JOB = "__ASSET_JOB"
 """Dagster's own job over any choice of assets."""
 FINISHED = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
 FAILURES = "failures"
-"""Metadata entry of a failed step: asset key to day to reason."""
+"""Metadata entry of a failed step: asset key to partition key to reason."""
 WILL_RETRY = "dagster/will_retry"
 """Tag of a failed run: whether Dagster starts it once more."""
 
@@ -42,16 +42,16 @@ class Materialized:
     """One partition of one asset was built; metadata as plain values."""
 
     asset: AssetPath
-    day: str | None
+    partition: str | None
     metadata: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Failed:
-    """A step or the run failed; ``days`` names what is known: asset to day to reason."""
+    """A step or the run failed; ``partitions`` says which: asset to key to reason."""
 
     message: str
-    days: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    partitions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -110,19 +110,12 @@ class AssetState:
 
     Attributes:
         code_version: fingerprint of the definition that is loaded.
-        statuses: day to ``MATERIALIZED``, ``FAILED`` or ``MATERIALIZING``; others are not there.
+        statuses: partition key to ``MATERIALIZED``, ``FAILED`` or ``MATERIALIZING``; others are not
+            there.
     """
 
     code_version: str | None
-    statuses: Mapping[date, str]
-
-
-def range_tags(days: Days) -> dict[str, str]:
-    """Return the tags that make one run of a range of daily partitions; both ends inclusive."""
-    return {
-        "dagster/asset_partition_range_start": days.start.isoformat(),
-        "dagster/asset_partition_range_end": days.last.isoformat(),
-    }
+    statuses: Mapping[str, str]
 
 
 class DagsterApi:
@@ -140,9 +133,14 @@ class DagsterApi:
         self._timeout_s = timeout_s
 
     def launch(
-        self, assets: Sequence[AssetPath], days: Days, *, tags: Mapping[str, str] | None = None
+        self,
+        assets: Sequence[AssetPath],
+        days: Days,
+        *,
+        by_hour: bool = False,
+        tags: Mapping[str, str] | None = None,
     ) -> str:
-        """Start one run that builds a range of days of the assets; returns its id.
+        """Start one run that builds a range of days, or of hours, of the assets; returns its id.
 
         Raises:
             EngineRejected: Dagster refuses, for instance a day outside the partitions.
@@ -156,7 +154,7 @@ class DagsterApi:
             # Null asks for every check of these assets; an empty list for none of them.
             "assetCheckSelection": None,
         }
-        all_tags = {**range_tags(days), **(tags or {})}
+        all_tags = {**range_tags(days, by_hour=by_hour), **(tags or {})}
         parameters = {
             "selector": selector,
             "mode": "default",
@@ -206,11 +204,11 @@ class DagsterApi:
         answer = self.query(queries.ASSET, {"key": {"path": list(path)}})["assetNodeOrError"]
         if answer["__typename"] != "AssetNode" or not answer["isMaterializable"]:
             return None
-        statuses: dict[date, str] = {}
+        statuses: dict[str, str] = {}
         for found in answer["assetPartitionStatuses"].get("ranges", []):
-            first, last = parse_day(found["startKey"]), parse_day(found["endKey"])
-            for day in Days(first, last + timedelta(days=1)):
-                statuses[day] = str(found["status"])
+            first, last = found["startKey"], found["endKey"]
+            for key in partition_keys(key_range(first, last), by_hour=is_hour(first)):
+                statuses[key] = str(found["status"])
         return AssetState(answer["opVersion"], statuses)
 
     def reload(self) -> str | None:
@@ -285,8 +283,8 @@ def _event(raw: Mapping[str, Any]) -> Iterator[RunEvent]:
         yield Materialized(tuple(raw["assetKey"]["path"]), raw["partition"], metadata)
     elif kind == "ExecutionStepFailureEvent":
         details = raw["failureMetadata"] or {"metadataEntries": [], "description": None}
-        days = dict(_entry(e) for e in details["metadataEntries"]).get(FAILURES, {})
-        yield Failed(details["description"] or _raised(raw), days)
+        partitions = dict(_entry(e) for e in details["metadataEntries"]).get(FAILURES, {})
+        yield Failed(details["description"] or _raised(raw), partitions)
     elif kind == "RunFailureEvent":
         yield Failed(_raised(raw))
     elif kind == "LogMessageEvent" and _UNYIELDED not in raw["message"]:

@@ -6,8 +6,8 @@ by name; the others are committed.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
@@ -22,24 +22,24 @@ from resources.archived_days import (
     letters_of_files,
     replaced_by_files,
 )
-from resources.file_letters import replace_letters
+from resources.file_letters import letters_by_day, replace_letters
 from resources.file_verdicts import VERDICT, judge_beside_archived, judge_rows, pad_ms
-from resources.lake import partition_stats, table_path, table_version
+from resources.lake import partition_stats, rows_by_hour, table_path, table_version
 from resources.partition_log import (
     AWAITS_CHECKS,
     PartitionState,
     append_partition_log,
-    built_days,
     published_days,
+    whole_days,
 )
 from resources.partition_log import read_partition_log as read_log
 from resources.raw_files import RawFile, blamed_days, diagnose, find_raw_files
 from resources.raw_rows import read_rows
-from resources.reports import BuildReport, Days, PartitionOutcome
+from resources.reports import ALL_HOURS, BuildReport, Days, Hours, PartitionOutcome
 from resources.settings import Settings
 from resources.spark import engine_errors
 from resources.table_lock import locked
-from resources.writing import day_predicate, replace_days
+from resources.writing import Slices, replace_days
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -49,10 +49,14 @@ Progress = Callable[[str], None]
 
 @dataclass
 class _Attempt:
-    """What is still wanted and what is known to be broken, as a build learns of it."""
+    """What is still wanted and what is known to be broken, as a build learns of it.
+
+    Of the days in ``parts`` some hours are wanted only.
+    """
 
     files: tuple[RawFile, ...]
     wanted: tuple[date, ...]
+    parts: dict[date, Hours] = field(default_factory=dict)
     failed: dict[date, str] = field(default_factory=dict)
 
     def blame(self, broken: Sequence[RawFile], source: SourcePlan) -> None:
@@ -65,6 +69,14 @@ class _Attempt:
     @property
     def good_days(self) -> tuple[date, ...]:
         return tuple(d for d in self.wanted if d not in self.failed)
+
+    @property
+    def slices(self) -> Slices:
+        """What of the table is replaced."""
+        return Slices.of_hours(self.good_days, self.parts)
+
+    def hours(self, day: date) -> Hours:
+        return self.parts.get(day, ALL_HOURS)
 
 
 def build_events(
@@ -79,8 +91,9 @@ def build_events(
 ) -> BuildReport:
     """Replace the days of ``events/<source>``, and add earlier ones its views reach back to.
 
-    Idempotent: the same files give the same rows. An earlier day that the windows of ``views``
-    need and that was never built is built too and reported like the others. Rows that the archive
+    Idempotent: the same files give the same rows. An earlier day, or hour of the first day, that
+    the windows of ``views`` need and that was never built is built too and reported like the others.
+    Rows that the archive
     appended from the source's topic stay; days for which there are only such rows are counted.
     With ``gated`` the days are held back until their checks release them.
 
@@ -91,8 +104,8 @@ def build_events(
     began = time.monotonic()
     table = events_table(source.name)
     log = read_log(settings, table)
-    wanted = _wanted_days(source, views, days, built_days(log, source.fingerprint))
-    attempt = _Attempt(find_raw_files(source, settings), wanted)
+    files = find_raw_files(source, settings)
+    attempt = _Attempt(files, *_wanted(source, views, days, log))
     attempt.blame([f for f in attempt.files if f.error], source)
     counts = _write_good_days(spark, settings, source, attempt, progress)
     return _reported(settings, source, attempt, counts, days, began, gated=gated)
@@ -113,8 +126,8 @@ def count_archived_events(
     """
     began = time.monotonic()
     log = read_log(settings, events_table(source.name))
-    wanted = _wanted_days(source, views, days, built_days(log, source.fingerprint))
-    return _reported(settings, source, _Attempt((), wanted), {}, days, began, gated=gated)
+    attempt = _Attempt((), *_wanted(source, views, days, log))
+    return _reported(settings, source, attempt, {}, days, began, gated=gated)
 
 
 def _reported(
@@ -134,7 +147,7 @@ def _reported(
         table=table,
         version=None,
         delta_version=table_version(settings, table),
-        outcomes=_outcomes(settings, table, attempt, counts, days),
+        outcomes=_outcomes(settings, source, attempt, counts, days),
         seconds=time.monotonic() - began,
     )
     held = {o.day: AWAITS_CHECKS for o in report.built} if gated else None
@@ -157,13 +170,26 @@ def _added(
     }
 
 
-def _wanted_days(
-    source: SourcePlan, views: Sequence[ViewPlan], days: Days, built: frozenset[date]
-) -> tuple[date, ...]:
+def _wanted(
+    source: SourcePlan, views: Sequence[ViewPlan], days: Days, log: dict[date, PartitionState]
+) -> tuple[tuple[date, ...], dict[date, Hours]]:
+    """Return the days to build, and the hours of those that are not built as a whole."""
+    whole = whole_days(log, source.fingerprint)
     earliest = min((history_start(view, days.start) for view in views), default=days.start)
     before = (days.start - earliest).days
     missing = [earliest + timedelta(days=i) for i in range(before)]
-    return (*(d for d in missing if d not in built), *days)
+    parts = dict(days.parts)
+    if days.start in parts:
+        first = _first_hour_missing(log.get(days.start), source.fingerprint, days.from_hour)
+        parts[days.start] = range(first, parts[days.start].stop)
+    return (*(d for d in missing if d not in whole), *days), parts
+
+
+def _first_hour_missing(state: PartitionState | None, fingerprint: str, until: int) -> int:
+    """Return the first hour before ``until`` that was never built; ``until`` if there is none."""
+    if state is None or state.fingerprint != fingerprint:
+        return 0
+    return next((hour for hour in range(until) if state.lacks(range(hour, hour + 1))), until)
 
 
 def history_start(view: ViewPlan, day: date) -> date:
@@ -231,23 +257,40 @@ def _write(
             judged = judge_rows(rows, source, Days(low, high))
             if archived and source.event_id is not None:
                 judged = judge_beside_archived(spark, settings, judged, source, Days(low, high))
-            found = _replace(judged, settings, source, good, archived)
+            found = _replace(judged, settings, source, attempt.slices, archived)
         had_letters = letters_of_files(settings, source.name) > 0
         if not found["dead"] and not found["duplicate"] and not had_letters:
             return {}
         progress(f"events/{source.name}: {found['duplicate']} duplicate, {found['dead']} dead")
         # The second read of the raw files happens only here, where something is wrong with them.
-        wanted = F.expr(day_predicate(good))
+        wanted = F.expr(attempt.slices.predicate("_event_ms"))
         wrong = judged.filter(F.col(VERDICT).isin("dead", "duplicate")).filter(
             wanted | F.col("event_date").isNull()
         )
         kept = wrong.persist() if found["dead"] or found["duplicate"] else wrong.filter("false")
         if found["dead"] or had_letters:
             with locked(settings, dead_letters_table(source.name)):
-                replace_letters(kept, settings, source.name, good, files)
-        counted = _count_by_day(kept, good)
+                replace_letters(kept, settings, source.name, attempt.slices, files)
+        counted = _count_by_day(kept)
         kept.unpersist()
-        return counted
+        return _with_other_hours(settings, source, counted, good, attempt.parts)
+
+
+def _with_other_hours(
+    settings: Settings,
+    source: SourcePlan,
+    counted: dict[date, PartitionOutcome],
+    good: Sequence[date],
+    parts: Mapping[date, Hours],
+) -> dict[date, PartitionOutcome]:
+    """Count the dead letters of a whole day where some hours of it were built: it is judged whole."""
+    partly = [day for day in good if day in parts]
+    letters = letters_by_day(settings, source.name, partly) if partly else {}
+    of_days = {
+        day: replace(counted.get(day, PartitionOutcome(day)), dead_letters=letters.get(day, {}))
+        for day in partly
+    }
+    return {**counted, **of_days}
 
 
 def _has_file_rows(settings: Settings, source: SourcePlan, days: Sequence[date]) -> bool:
@@ -260,14 +303,14 @@ def _replace(
     judged: "DataFrame",
     settings: Settings,
     source: SourcePlan,
-    good: tuple[date, ...],
+    slices: Slices,
     archived: dict[date, int],
 ) -> dict[str, int]:
-    """Write the accepted rows; return how many rows of these days are dead and duplicate."""
+    """Write the accepted rows; return how many rows of these slices are dead and duplicate."""
     from pyspark.sql import Observation
     from pyspark.sql import functions as F
 
-    wanted = F.expr(day_predicate(good))
+    wanted = F.expr(slices.predicate("_event_ms"))
     books = Observation(f"books_{source.name}")
     kinds = [F.count_if(F.col(VERDICT) == F.lit(k)).alias(k) for k in ("dead", "duplicate")]
     watched = judged.filter(wanted | F.col("event_date").isNull()).observe(books, *kinds)
@@ -278,18 +321,17 @@ def _replace(
     replace_days(
         accepted.select(*columns, "_event_ms", "_ingest_ms", *from_files, "event_date"),
         table_path(settings, events_table(source.name)),
-        good,
+        replaced_by_files(slices, archived),
         sort=("_event_ms", *(c for c in (source.event_id,) if c)),
-        predicate=replaced_by_files(good, archived),
     )
     found: dict[str, int] = books.get
     return found
 
 
-def _count_by_day(wrong: "DataFrame", good: tuple[date, ...]) -> dict[date, PartitionOutcome]:
+def _count_by_day(wrong: "DataFrame") -> dict[date, PartitionOutcome]:
     from pyspark.sql import functions as F
 
-    dated = wrong.filter(F.expr(day_predicate(good)))
+    dated = wrong.filter(F.col("event_date").isNotNull())
     counted = dated.groupBy("event_date", VERDICT, "_reason").count().collect()
     outcomes: dict[date, PartitionOutcome] = {}
     for row in counted:
@@ -308,24 +350,31 @@ def _count_by_day(wrong: "DataFrame", good: tuple[date, ...]) -> dict[date, Part
 
 def _outcomes(
     settings: Settings,
-    table: str,
+    source: SourcePlan,
     attempt: _Attempt,
     counts: dict[date, PartitionOutcome],
     asked: Days,
 ) -> tuple[PartitionOutcome, ...]:
+    table = events_table(source.name)
     stats = partition_stats(settings, table)
+    by_hour = {}
+    if source.schedule.is_hourly:
+        by_hour = rows_by_hour(settings, table, attempt.good_days, "_event_ms")
     outcomes = []
     for day in attempt.wanted:
         if day in attempt.failed:
             # A broken day that nobody asked for is told by those that miss it.
             if day in asked:
-                outcomes.append(PartitionOutcome(day, error=attempt.failed[day]))
+                hours = attempt.hours(day)
+                outcomes.append(PartitionOutcome(day, hours, error=attempt.failed[day]))
             continue
         found, count = stats.get(day), counts.get(day, PartitionOutcome(day))
         outcomes.append(
             PartitionOutcome(
                 day,
+                attempt.hours(day),
                 rows=found.rows if found else 0,
+                rows_by_hour=by_hour.get(day, ()),
                 bytes=found.bytes if found else 0,
                 duplicates=count.duplicates,
                 dead_letters=count.dead_letters,
@@ -337,7 +386,7 @@ def _outcomes(
 def absent_days(
     log: dict[date, PartitionState], fingerprint: str, start: date, end: date
 ) -> tuple[date, ...]:
-    """Return the days of ``[start, end)`` whose events are not there to be read."""
+    """Return the days of ``[start, end)`` whose events are not there to be read, not all of them."""
     published = published_days(log, fingerprint)
     span = [start + timedelta(days=i) for i in range((end - start).days)]
     return tuple(d for d in span if d not in published)

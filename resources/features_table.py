@@ -5,7 +5,7 @@ One shuffle brings an entity's events together; the point-in-time kernel does th
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -24,12 +24,17 @@ from resources.history_days import (
     report_build,
 )
 from resources.lake import table_path
-from resources.partition_log import published_days, read_partition_log
-from resources.reports import BuildReport, Days
+from resources.partition_log import (
+    built_days,
+    held_days,
+    published_days,
+    read_partition_log,
+)
+from resources.reports import ALL_HOURS, BuildReport, Days, Hours
 from resources.settings import Settings
 from resources.spark import engine_errors, kernel_partitions
 from resources.versions import claim_version
-from resources.writing import day_ranges, replace_days
+from resources.writing import Slices, replace_days
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,7 +69,8 @@ def build_features(
     version = claim_version(settings, view)
     table = features_table(view.name, version)
     restated = _days_to_restate(settings, view, table)
-    ledger = DayLedger.of(settings, view, (*days, *(d for d in restated if d not in days)))
+    wanted = (*days, *(d for d in restated if d not in days))
+    ledger = DayLedger.of(settings, view, wanted, _with_restated(days, restated))
     null_keys = {}
     if ledger.good:
         if restated:
@@ -72,22 +78,45 @@ def build_features(
         with engine_errors(table):
             _write(spark, settings, view, version, ledger, progress)
             null_keys = null_keys_by_day(spark, settings, view, ledger.good)
-    return report_build(settings, view, table, version, ledger, null_keys, began, gated=gated)
+    return report_build(
+        settings,
+        view,
+        table,
+        version,
+        ledger,
+        null_keys,
+        began,
+        time_column="event_time",
+        gated=gated,
+    )
 
 
-def _days_to_restate(settings: Settings, view: ViewPlan, table: str) -> tuple[date, ...]:
+def _with_restated(days: Days, restated: Mapping[date, Hours]) -> dict[date, Hours]:
+    """Return the hours of those days that are not built as a whole."""
+    parts = days.parts
+    for day, hours in restated.items():
+        if day not in days:
+            parts[day] = hours
+        elif day in parts:
+            parts[day] = range(min(hours.start, parts[day].start), max(hours.stop, parts[day].stop))
+    return {day: hours for day, hours in parts.items() if hours != ALL_HOURS}
+
+
+def _days_to_restate(settings: Settings, view: ViewPlan, table: str) -> dict[date, Hours]:
     events = read_partition_log(settings, events_table(view.source.name))
     standing = published_days(events, view.source.fingerprint)
+    readable = built_days(events, view.source.fingerprint) - held_days(events).keys()
     log = read_partition_log(settings, table)
     # A day whose own events are bad by now stays as it stands: nobody asked for it, and those who
     # mend its events build it anew.
-    return tuple(
-        sorted(
-            d
-            for d, s in log.items()
-            if s.error is None and d in standing and standing & set(s.missing_days)
-        )
-    )
+    return {
+        day: state.hours
+        for day, state in sorted(log.items())
+        if state.error is None
+        and day in readable
+        and not events[day].lacks(state.hours)
+        and standing & set(state.missing_days)
+    }
 
 
 def _write(
@@ -104,14 +133,19 @@ def _write(
     rows = events_rows(settings, view, read)
     table = features_table(view.name, version)
     progress(f"{table}: {len(days)} day(s) from {rows} events since {read.start}")
-    seen = tuple(day for day in read if day not in ledger.held)
+    seen = Slices(tuple(day for day in read if day not in ledger.held))
+    slices = Slices.of_hours(days, ledger.hours)
     measured = spark.sql(measure_query(view, read_events(spark, settings, view, seen)))
     schema = ", ".join(f"`{c.name}` {sql_type(c.type)}" for c in feature_columns(view))
     values = measured.repartition(kernel_partitions(rows), *view.join_keys).mapInArrow(
-        _as_of_events(KernelView.of(view), version, day_ranges(days)), schema
+        _as_of_events(KernelView.of(view), version, slices.ranges_ms), schema
     )
-    text = _with_plain_text(values, view)
-    replace_days(text, table_path(settings, table), days, sort=(*view.join_keys, "event_time"))
+    replace_days(
+        _with_plain_text(values, view),
+        table_path(settings, table),
+        slices.predicate("unix_millis(event_time)"),
+        sort=(*view.join_keys, "event_time"),
+    )
 
 
 def _with_plain_text(values: "DataFrame", view: ViewPlan) -> "DataFrame":
@@ -143,11 +177,8 @@ def feature_columns(view: ViewPlan) -> tuple[Column, ...]:
 
 
 def _as_of_events(
-    view: KernelView, version: str, ranges: list[tuple[date, date]]
+    view: KernelView, version: str, bounds_ms: list[tuple[int, int]]
 ) -> Callable[[Iterator["pa.RecordBatch"]], Iterator["pa.RecordBatch"]]:
-    epoch = date(1970, 1, 1)
-    bounds_ms = [((a - epoch).days * DAY_MS, (b - epoch).days * DAY_MS) for a, b in ranges]
-
     def values(batches: Iterator["pa.RecordBatch"]) -> Iterator["pa.RecordBatch"]:
         import numpy as np
         import pyarrow as pa

@@ -4,7 +4,7 @@ A row without an event time belongs to no day. It is known by its file alone, so
 that file is read again.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import date
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -15,7 +15,7 @@ from resources.lake import open_table, table_path
 from resources.raw_files import RawFile
 from resources.raw_rows import FILE, PAYLOAD
 from resources.settings import Settings
-from resources.writing import day_predicate
+from resources.writing import Slices
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -27,16 +27,18 @@ def replace_letters(
     wrong: "DataFrame",
     settings: Settings,
     source: str,
-    days: Sequence[date],
+    slices: Slices,
     files: Iterable[RawFile],
 ) -> None:
     """Replace the dead letters of some days, and those without a day of some files.
+
+    Where some hours of a day are built, those letters are replaced whose ``event_ms`` lies in them.
 
     Args:
         wrong: judged rows that were not accepted; it is read twice, so keep it.
         settings: where the lake is.
         source: name of the source.
-        days: the days that were built.
+        slices: the days that were built, or parts of them.
         files: what was read.
     """
     from pyspark.sql import functions as F
@@ -52,6 +54,7 @@ def replace_letters(
         F.col(PAYLOAD).cast("binary").alias("payload"),
         F.col(FILE).alias("origin"),
         F.col("event_date").alias("event_day"),
+        F.col("_event_ms").alias("event_ms"),
         F.col("_ingest_ms").alias("arrived_ms"),
         F.lit(None).cast("int").alias("partition"),
         F.lit(None).cast("bigint").alias("offset"),
@@ -59,7 +62,7 @@ def replace_letters(
         arrival.alias("event_date"),
     )
     table = dead_letters_table(source)
-    replaced = day_predicate(days).replace("event_date", "event_day")
+    replaced = slices.predicate("event_ms").replace("event_date", "event_day")
     if origins:
         named = ", ".join(map(_literal, sorted(origins)))
         replaced = f"({replaced}) OR (event_day IS NULL AND origin IN ({named}))"
@@ -68,6 +71,27 @@ def replace_letters(
     letters.coalesce(1).write.format("delta").mode("overwrite").partitionBy("event_date").option(
         "replaceWhere", replaced
     ).option("mergeSchema", "true").save(table_path(settings, table))
+
+
+def letters_by_day(
+    settings: Settings, source: str, days: Iterable[date]
+) -> dict[date, dict[str, int]]:
+    """Return how many dead letters of files belong to some days, by reason; days without are absent."""
+    import pyarrow.compute as pc
+
+    table = open_table(settings, dead_letters_table(source))
+    if table is None:
+        return {}
+    rows = table.to_pyarrow_dataset()
+    wanted = pc.field("event_day").isin(list(days))
+    if "offset" in rows.schema.names:
+        wanted &= pc.field("offset").is_null()
+    found = rows.to_table(columns=["event_day", "reason"], filter=wanted)
+    counts: dict[date, dict[str, int]] = {}
+    grouped = found.group_by(["event_day", "reason"]).aggregate([([], "count_all")])
+    for row in grouped.to_pylist():
+        counts.setdefault(row["event_day"], {})[row["reason"]] = row["count_all"]
+    return counts
 
 
 def _literal(text: str) -> str:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -12,18 +12,24 @@ from millrace.compile.expressions import to_spark
 from millrace.plan import ViewPlan
 from resources.archived_days import events_table
 from resources.events_table import absent_days, history_start
-from resources.lake import PartitionStats, partition_stats, table_path, table_version
+from resources.lake import (
+    PartitionStats,
+    partition_stats,
+    rows_by_hour,
+    table_path,
+    table_version,
+)
 from resources.partition_log import (
     AWAITS_CHECKS,
     PartitionState,
     append_partition_log,
+    built_days,
     held_days,
-    published_days,
     read_partition_log,
 )
-from resources.reports import BuildReport, Days, PartitionOutcome
+from resources.reports import ALL_HOURS, BuildReport, Days, Hours, PartitionOutcome
 from resources.settings import Settings
-from resources.writing import day_predicate
+from resources.writing import Slices, day_predicate
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -34,7 +40,8 @@ class DayLedger:
     """The days of a build, sorted into those with events and those without.
 
     Attributes:
-        good: days whose events stand, ascending.
+        good: days whose events stand, ascending; of those in ``hours`` the events of these.
+        hours: the hours of days that are not built as a whole.
         failed: day to reason.
         missing: day to the earlier days its windows reach into that have no events.
         held: days whose events are held back, and so may not be read.
@@ -46,14 +53,29 @@ class DayLedger:
     missing: Mapping[date, tuple[date, ...]]
     held: frozenset[date]
     events_version: int
+    hours: Mapping[date, Hours] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, settings: Settings, view: ViewPlan, days: tuple[date, ...]) -> "DayLedger":
-        """Sort the days by what the partition log says of the view's source."""
+    def of(
+        cls,
+        settings: Settings,
+        view: ViewPlan,
+        days: tuple[date, ...],
+        parts: Mapping[date, Hours] | None = None,
+    ) -> "DayLedger":
+        """Sort the days by what the partition log says of the view's source.
+
+        ``parts`` are the hours of those days that are not wanted as a whole.
+        """
         table = events_table(view.source.name)
+        hours = parts or {}
         log = read_partition_log(settings, table)
         fingerprint = view.source.fingerprint
-        published = published_days(log, fingerprint)
+        published = {
+            day
+            for day in built_days(log, fingerprint) - held_days(log).keys()
+            if not log[day].lacks(hours.get(day, ALL_HOURS))
+        }
         good = tuple(sorted(d for d in set(days) if d in published))
         absent: tuple[date, ...] = ()
         if good:
@@ -64,6 +86,7 @@ class DayLedger:
             missing={d: tuple(a for a in absent if history_start(view, d) <= a < d) for d in good},
             held=frozenset(held_days(log)),
             events_version=table_version(settings, table),
+            hours=hours,
         )
 
 
@@ -72,16 +95,17 @@ def _reason(state: PartitionState | None, table: str, day: date) -> str:
         return f"{table} {day} failed: {state.error}"
     if state is not None and state.held is not None:
         return f"{table} {day} is held back: {state.held}"
+    if state is not None and not state.is_whole:
+        return f"{table} {day} has only {len(state.by_hour)} of its hours; materialize them first"
     return f"{table} has no partition {day}; materialize it first"
 
 
-def read_events(
-    spark: "SparkSession", settings: Settings, view: ViewPlan, days: tuple[date, ...]
-) -> str:
-    """Make these days of the view's events a temporary view; return its name."""
+def read_events(spark: "SparkSession", settings: Settings, view: ViewPlan, slices: Slices) -> str:
+    """Make these slices of the view's events a temporary view; return its name."""
     name = f"events_{uuid4().hex}"
     path = table_path(settings, events_table(view.source.name))
-    frame = spark.read.format("delta").load(path).filter(day_predicate(days))
+    frame = spark.read.format("delta").load(path)
+    frame = frame.filter(slices.predicate("_event_ms"))
     frame.createOrReplaceTempView(name)
     return name
 
@@ -115,16 +139,24 @@ def null_keys_by_day(
 
 
 def outcomes_of(
-    ledger: DayLedger, stats: Mapping[date, PartitionStats], null_keys: Mapping[date, int]
+    ledger: DayLedger,
+    stats: Mapping[date, PartitionStats],
+    null_keys: Mapping[date, int],
+    by_hour: Mapping[date, tuple[int, ...]],
 ) -> tuple[PartitionOutcome, ...]:
-    """Return one outcome per day of the ledger, ascending."""
-    outcomes = [PartitionOutcome(day, error=reason) for day, reason in ledger.failed.items()]
+    """Return one outcome per day of the ledger, ascending; ``by_hour`` are the rows of each hour."""
+    outcomes = [
+        PartitionOutcome(day, ledger.hours.get(day, ALL_HOURS), error=reason)
+        for day, reason in ledger.failed.items()
+    ]
     for day in ledger.good:
         found = stats.get(day)
         outcomes.append(
             PartitionOutcome(
                 day,
+                ledger.hours.get(day, ALL_HOURS),
                 rows=found.rows if found else 0,
+                rows_by_hour=by_hour.get(day, ()),
                 bytes=found.bytes if found else 0,
                 null_keys=null_keys.get(day, 0),
                 missing_days=ledger.missing[day],
@@ -142,18 +174,23 @@ def report_build(
     null_keys: Mapping[date, int],
     began: float,
     *,
+    time_column: str,
     gated: bool = False,
 ) -> BuildReport:
     """Say how each day of a view's table ended, and write it into the partition log.
 
-    ``table`` is its name under the lake, ``began`` the ``time.monotonic()`` of the build's start.
+    ``table`` is its name under the lake, ``began`` the ``time.monotonic()`` of the build's start,
+    ``time_column`` the one that says in which hour of the day a row lies.
     With ``gated`` the days are held back until their checks release them.
     """
+    by_hour = {}
+    if view.source.schedule.is_hourly:
+        by_hour = rows_by_hour(settings, table, ledger.good, time_column)
     report = BuildReport(
         table=table,
         version=version,
         delta_version=table_version(settings, table),
-        outcomes=outcomes_of(ledger, partition_stats(settings, table), null_keys),
+        outcomes=outcomes_of(ledger, partition_stats(settings, table), null_keys, by_hour),
         input_versions={events_table(view.source.name): ledger.events_version},
         seconds=time.monotonic() - began,
     )

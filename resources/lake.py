@@ -4,11 +4,13 @@ Spark writes feature data; delta-rs reads the transaction log, where row counts 
 half a millisecond instead of a job, and writes the platform's own small tables.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
 
+from millrace.durations import HOUR_MS
+from resources.reports import HOURS_A_DAY
 from resources.settings import Settings
 
 if TYPE_CHECKING:
@@ -75,3 +77,35 @@ def partition_stats(settings: Settings, table: str) -> dict[date, PartitionStats
             null_counts=nulls,
         )
     return totals
+
+
+def rows_by_hour(
+    settings: Settings, table: str, days: Sequence[date], time: str
+) -> dict[date, tuple[int, ...]]:
+    """Return how many rows each hour of some days holds, 24 counts a day, read from ``time``.
+
+    Args:
+        settings: the lake.
+        table: a table partitioned by ``event_date``.
+        days: which days.
+        time: its column of epoch milliseconds, or of time stamps.
+    """
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    counts = {day: np.zeros(HOURS_A_DAY, dtype=np.int64) for day in days}
+    opened = open_table(settings, table)
+    if opened is not None and days:
+        within = pc.field("event_date").isin(list(days))
+        columns = ["event_date", time]
+        for batch in opened.to_pyarrow_dataset().to_batches(columns=columns, filter=within):
+            stamps = batch.column(time)
+            if pa.types.is_timestamp(stamps.type):
+                stamps = stamps.cast(pa.timestamp("ms", tz=stamps.type.tz), safe=False)
+            hours = stamps.cast(pa.int64()).to_numpy() // HOUR_MS % HOURS_A_DAY
+            dates = batch.column("event_date")
+            for day in dates.unique().to_pylist():
+                of_day = pc.equal(dates, day).to_numpy(zero_copy_only=False)
+                counts[day] += np.bincount(hours[of_day], minlength=HOURS_A_DAY)
+    return {day: tuple(map(int, found)) for day, found in counts.items()}

@@ -3,17 +3,21 @@
 A Delta table at ``<lake>/partition_log``, appended to after every build. An empty day leaves no
 file in a table, so only this log tells a day without events from a day never built; windows that
 reach back need the difference.
+
+Of a source of hours an entry may be of some hours of a day. Readers are told of days all the same:
+what was last said of each hour, taken together.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from typing import Any
 
 from millrace.days import newest_day_over
+from millrace.durations import HOUR_MS
 from resources.lake import open_table, rs_path
-from resources.reports import BuildReport, PartitionOutcome
+from resources.reports import ALL_HOURS, BuildReport, Hours, PartitionOutcome, day_ms
 from resources.settings import Settings
 
 TABLE = "partition_log"
@@ -23,15 +27,25 @@ AWAITS_CHECKS = "its checks have not run; build it again"
 
 
 @dataclass(frozen=True)
+class BuiltHour:
+    """The newest entry of one hour: by which fingerprint it was built, when, and why it failed."""
+
+    fingerprint: str
+    built_ms: int
+    error: str | None
+
+
+@dataclass(frozen=True)
 class PartitionState:
-    """The newest entry of one day of one table.
+    """What stands of one day of one table.
 
     Attributes:
         fingerprint: of the source or view it was built by; another one needs a rebuild.
-        error: why the last build of this day failed; None if it stands.
+        error: why the last build of this day, or of one of its hours, failed; None if it stands.
         missing_days: earlier days whose events were absent when it was built.
-        built_ms: when the entry was written, epoch milliseconds.
+        built_ms: when the newest entry was written, epoch milliseconds.
         held: why readers do not see the day although it was built; None if they do.
+        by_hour: the hours that were built or failed, if they were not built all at once.
     """
 
     day: date
@@ -41,20 +55,77 @@ class PartitionState:
     missing_days: tuple[date, ...]
     built_ms: int
     held: str | None = None
+    by_hour: Mapping[int, BuiltHour] = field(default_factory=dict)
+
+    @property
+    def is_whole(self) -> bool:
+        """True if every hour of the day was built."""
+        return not self.by_hour or len(self.by_hour) == len(ALL_HOURS)
+
+    @property
+    def hours(self) -> Hours:
+        """The hours that were built, from the first to the last of them."""
+        return range(min(self.by_hour), max(self.by_hour) + 1) if self.by_hour else ALL_HOURS
+
+    def lacks(self, hours: Hours) -> bool:
+        """Tell whether some of these hours were never built."""
+        return bool(self.by_hour) and not self.by_hour.keys() >= set(hours)
 
     def was_over(self, lateness_ms: int) -> bool:
-        """Tell whether the day had been over for so long when it was built."""
-        return self.day <= newest_day_over(self.built_ms, lateness_ms)
+        """Tell whether the day, each hour of it, had been over for so long when it was built."""
+        if not self.by_hour:
+            return self.day <= newest_day_over(self.built_ms, lateness_ms)
+        midnight_ms = day_ms(self.day)
+        return self.is_whole and all(
+            one.built_ms >= midnight_ms + (hour + 1) * HOUR_MS + lateness_ms
+            for hour, one in self.by_hour.items()
+        )
 
 
 def read_partition_log(settings: Settings, table: str) -> dict[date, PartitionState]:
-    """Return the newest state of each day of a table, in no order; empty if never built."""
+    """Return the state of each day of a table, in no order; empty if never built."""
     log = open_table(settings, TABLE)
     if log is None:
         return {}
     rows = log.to_pyarrow_table(filters=[("table", "=", table)]).to_pylist()
     rows.sort(key=lambda row: row["built_at_us"])
-    return {row["day"]: _state(row) for row in rows}
+    states: dict[date, PartitionState] = {}
+    for row in rows:
+        state = _state(row)
+        hours = _hours(row)
+        if hours is not None:
+            state = _with_hours(states.get(state.day), state, hours)
+        states[state.day] = state
+    return states
+
+
+def _with_hours(
+    before: PartitionState | None, newest: PartitionState, hours: Hours
+) -> PartitionState:
+    """Return the state of a day after an entry of some of its hours."""
+    known: dict[int, BuiltHour] = {}
+    missing: set[date] = set()
+    if before is not None:
+        whole = BuiltHour(before.fingerprint, before.built_ms, before.error)
+        known = dict(before.by_hour) or dict.fromkeys(ALL_HOURS, whole)
+        if not known.keys() <= set(hours):
+            missing = set(before.missing_days)
+    entry = BuiltHour(newest.fingerprint, newest.built_ms, newest.error)
+    known.update(dict.fromkeys(hours, entry))
+    ordered = dict(sorted(known.items()))
+    others = [one.fingerprint for one in ordered.values() if one.fingerprint != entry.fingerprint]
+    errors = [one.error for one in ordered.values() if one.error is not None]
+    failed = entry.error is not None
+    return replace(
+        newest,
+        # While some hours are another definition's, the day is: it is built anew as a whole.
+        fingerprint=others[0] if others else newest.fingerprint,
+        error=errors[0] if errors else None,
+        rows=before.rows if failed and before is not None else newest.rows,
+        missing_days=tuple(sorted(missing | set(newest.missing_days))),
+        held=before.held if failed and before is not None else newest.held,
+        by_hour=ordered,
+    )
 
 
 def append_partition_log(
@@ -93,20 +164,32 @@ def append_partition_log(
                 "missing_days": pa.array(_missing(report.outcomes), pa.string()),
                 "built_at_us": pa.array([now_us] * len(report.outcomes), pa.int64()),
                 "held": pa.array([reasons.get(o.day) for o in report.outcomes], pa.string()),
+                "from_hour": pa.array(
+                    [_edge(o, o.hours.start) for o in report.outcomes], pa.int8()
+                ),
+                "to_hour": pa.array([_edge(o, o.hours.stop) for o in report.outcomes], pa.int8()),
             }
         ),
         mode="append",
         partition_by=["table"],
-        # A log from before there were checks has no column ``held``.
+        # A log from before there were checks, or hours, has no columns for them.
         schema_mode="merge",
     )
 
 
 def built_days(states: Mapping[date, PartitionState], fingerprint: str) -> frozenset[date]:
-    """Return the days that stand as built by this fingerprint, those held back among them."""
+    """Return the days that stand as built by this fingerprint, those held back among them.
+
+    Also those of which some hours only were built so far; see ``whole_days``.
+    """
     return frozenset(
         day for day, s in states.items() if s.error is None and s.fingerprint == fingerprint
     )
+
+
+def whole_days(states: Mapping[date, PartitionState], fingerprint: str) -> frozenset[date]:
+    """Return those of ``built_days`` of which every hour was built."""
+    return frozenset(day for day in built_days(states, fingerprint) if states[day].is_whole)
 
 
 def ended_days(
@@ -121,8 +204,8 @@ def ended_days(
 
 
 def published_days(states: Mapping[date, PartitionState], fingerprint: str) -> frozenset[date]:
-    """Return the days built by this fingerprint that readers may see."""
-    return built_days(states, fingerprint) - held_days(states).keys()
+    """Return the days built by this fingerprint, every hour of them, that readers may see."""
+    return whole_days(states, fingerprint) - held_days(states).keys()
 
 
 def held_days(states: Mapping[date, PartitionState]) -> dict[date, str]:
@@ -132,6 +215,17 @@ def held_days(states: Mapping[date, PartitionState]) -> dict[date, str]:
 
 def _now_us() -> int:
     return int(datetime.now(tz=UTC).timestamp() * 1_000_000)
+
+
+def _edge(outcome: PartitionOutcome, hour: int) -> int | None:
+    """Return an end of the hours of an entry; None if it is of the whole day."""
+    return None if outcome.hours == ALL_HOURS else hour
+
+
+def _hours(row: dict[str, Any]) -> Hours | None:
+    if row.get("from_hour") is None:
+        return None
+    return range(row["from_hour"], row["to_hour"])
 
 
 def _missing(outcomes: Sequence[PartitionOutcome]) -> list[str]:

@@ -10,8 +10,10 @@ from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
-from millrace.durations import DAY_MS
+from millrace.durations import DAY_MS, HOUR_MS
 from millrace.errors import PlatformError
+
+HOURS_A_DAY = 24
 
 _ONE_DAY = timedelta(days=1)
 _EPOCH = date(1970, 1, 1)
@@ -20,32 +22,68 @@ _DAYS_NAMED = 40
 
 @dataclass(frozen=True)
 class Days:
-    """A half-open range of UTC days ``[start, end)``; iterating yields each day in order."""
+    """A half-open range of UTC days ``[start, end)``; iterating yields each day in order.
+
+    Of the first and the last day it may hold some hours only. What is built, replaced and told by
+    Dagster is then an hour; what is read, judged and served are days.
+
+    Attributes:
+        start: the first day.
+        end: the day after the last.
+        from_hour: the first hour of the first day, 0 to 23.
+        to_hour: the hour after the last one of the last day, 1 to 24.
+    """
 
     start: date
     end: date
+    from_hour: int = 0
+    to_hour: int = HOURS_A_DAY
 
     def __post_init__(self) -> None:
-        if self.end <= self.start:
+        if self.end_ms <= self.start_ms:
             raise PlatformError(
-                f"the range [{self.start}, {self.end}) holds no day",
+                f"the range {self} holds no day"
+                if self.is_whole
+                else f"the range {self} holds no hour",
                 fix="the end is exclusive: name a day after the start, "
                 f"such as {self.start + _ONE_DAY}",
             )
 
     @classmethod
     def parse(cls, start: str, end: str) -> "Days":
-        """Read two dates written ``YYYY-MM-DD``.
+        """Read two days written ``YYYY-MM-DD``, or instants of whole hours ``YYYY-MM-DDTHH:00``.
 
         Raises:
-            PlatformError: one is not a date, or the range is empty.
+            PlatformError: one is neither, or the range is empty.
         """
-        return cls(parse_day(start), parse_day(end))
+        return cls.between(_parse_hour(start), _parse_hour(end))
+
+    @classmethod
+    def between(cls, start: datetime, end: datetime) -> "Days":
+        """Return the range of whole hours between two instants of UTC, the end exclusive."""
+        last, to_hour = end.date(), end.hour
+        if to_hour == 0:
+            last, to_hour = last - _ONE_DAY, HOURS_A_DAY
+        return cls(start.date(), last + _ONE_DAY, start.hour, to_hour)
 
     @classmethod
     def covering(cls, days: Sequence[date]) -> "Days":
         """Return the shortest range that holds all of ``days`` (at least one)."""
         return cls(min(days), max(days) + _ONE_DAY)
+
+    def within(self, days: Sequence[date]) -> "Days":
+        """Return the shortest range that holds ``days`` (at least one) as far as this one does."""
+        first, last = min(days), max(days)
+        return Days(
+            first,
+            last + _ONE_DAY,
+            self.from_hour if first == self.start else 0,
+            self.to_hour if last == self.last else HOURS_A_DAY,
+        )
+
+    def since(self, day: date) -> "Days":
+        """Return the part of this range from a day on, which lies before its end."""
+        return self if day <= self.start else Days(day, self.end, 0, self.to_hour)
 
     def __iter__(self) -> Iterator[date]:
         return (self.start + timedelta(days=i) for i in range(len(self)))
@@ -57,7 +95,10 @@ class Days:
         return isinstance(day, date) and self.start <= day < self.end
 
     def __str__(self) -> str:
-        return f"[{self.start}, {self.end})"
+        if self.is_whole:
+            return f"[{self.start}, {self.end})"
+        end = self.end if self.to_hour == HOURS_A_DAY else f"{self.last}T{self.to_hour:02}:00"
+        return f"[{self.start}T{self.from_hour:02}:00, {end})"
 
     @property
     def last(self) -> date:
@@ -65,14 +106,46 @@ class Days:
         return self.end - _ONE_DAY
 
     @property
+    def is_whole(self) -> bool:
+        """True if it holds every hour of its days."""
+        return self.from_hour == 0 and self.to_hour == HOURS_A_DAY
+
+    @property
+    def parts(self) -> "dict[date, Hours]":
+        """The hours of those days, at most two, of which it does not hold all."""
+        return {
+            day: some
+            for day in (self.start, self.last)
+            if len(some := self.hours(day)) < HOURS_A_DAY
+        }
+
+    def hours(self, day: date) -> "Hours":
+        """Return the hours that it holds of one of its days."""
+        return range(
+            self.from_hour if day == self.start else 0,
+            self.to_hour if day == self.last else HOURS_A_DAY,
+        )
+
+    @property
     def start_ms(self) -> int:
-        """Midnight UTC of the first day, epoch milliseconds."""
-        return (self.start - _EPOCH).days * DAY_MS
+        """The first instant within, epoch milliseconds."""
+        return day_ms(self.start) + self.from_hour * HOUR_MS
 
     @property
     def end_ms(self) -> int:
-        """Midnight UTC of the day after the last, epoch milliseconds."""
-        return (self.end - _EPOCH).days * DAY_MS
+        """The instant behind the last one within, epoch milliseconds."""
+        return day_ms(self.end) - (HOURS_A_DAY - self.to_hour) * HOUR_MS
+
+
+Hours = range
+"""Consecutive hours of a UTC day, within 0 to 23."""
+
+ALL_HOURS: Hours = range(HOURS_A_DAY)
+
+
+def day_ms(day: date) -> int:
+    """Return midnight UTC at a day's beginning, epoch milliseconds."""
+    return (day - _EPOCH).days * DAY_MS
 
 
 def parse_day(text: str) -> date:
@@ -85,6 +158,18 @@ def parse_day(text: str) -> date:
         return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).date()
     except ValueError:
         raise PlatformError(f"{text!r} is not a day", fix="write YYYY-MM-DD, 2018-04-01") from None
+
+
+def _parse_hour(text: str) -> datetime:
+    for form in ("%Y-%m-%d", "%Y-%m-%dT%H:00", "%Y-%m-%dT%H:00Z"):
+        try:
+            return datetime.strptime(text, form).replace(tzinfo=UTC)
+        except ValueError:
+            continue
+    raise PlatformError(
+        f"{text!r} is not a day",
+        fix="write YYYY-MM-DD, 2018-04-01; or of a source of hours YYYY-MM-DDTHH:00",
+    )
 
 
 def day_list(days: Sequence[date]) -> str:
@@ -118,8 +203,10 @@ class PartitionOutcome:
     """How one day of one table ended.
 
     Attributes:
-        day: the partition.
-        rows: rows now in it; 0 with ``error``, which leaves what was there before.
+        day: the partition, or the day whose hours are partitions.
+        hours: the hours that were built, or failed; all of them but in a source of hours.
+        rows: rows now in the day; 0 with ``error``, which leaves what was there before.
+        rows_by_hour: those of each of its 24 hours; empty but in a source of hours.
         bytes: size of its files.
         null_keys: events of the view left out because a join key is null.
         duplicates: events dropped because their id had come before.
@@ -129,7 +216,9 @@ class PartitionOutcome:
     """
 
     day: date
+    hours: Hours = ALL_HOURS
     rows: int = 0
+    rows_by_hour: tuple[int, ...] = ()
     bytes: int = 0
     null_keys: int = 0
     duplicates: int = 0
@@ -141,6 +230,7 @@ class PartitionOutcome:
         """Return the outcome as plain JSON values."""
         return {
             "day": self.day.isoformat(),
+            "hours": [self.hours.start, self.hours.stop],
             "rows": self.rows,
             "bytes": self.bytes,
             "null_keys": self.null_keys,

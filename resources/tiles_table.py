@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from millrace.compile.spark import tile_query
 from millrace.plan import ViewPlan
+from millrace.tiles import TILE_START
 from resources.events_table import Progress
 from resources.history_days import DayLedger, null_keys_by_day, read_events, report_build
 from resources.lake import table_path
@@ -12,7 +13,7 @@ from resources.reports import BuildReport, Days
 from resources.settings import Settings
 from resources.spark import engine_errors
 from resources.versions import claim_version
-from resources.writing import replace_days
+from resources.writing import Slices, replace_days
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -28,8 +29,9 @@ def build_tiles(
 ) -> BuildReport:
     """Replace the tiles of these days from ``events/<source>``.
 
-    A tile never crosses midnight, so a day needs its own events and no others. Days without an
-    events partition fail, by name.
+    A tile never crosses midnight, so a day needs its own events and no others. Where some hours of
+    a day are asked for, the tiles are built that begin in them or hold an instant of them. Days
+    without an events partition fail, by name.
 
     Raises:
         DataError: none of the days has events.
@@ -38,18 +40,21 @@ def build_tiles(
     began = time.monotonic()
     version = claim_version(settings, view)
     table = tiles_table(view.name, version)
-    ledger = DayLedger.of(settings, view, tuple(days))
+    ledger = DayLedger.of(settings, view, tuple(days), days.parts)
     null_keys = {}
     if ledger.good:
         progress(f"{table}: {len(ledger.good)} day(s), tiles of {view.tile_hop_ms} ms")
         with engine_errors(table):
-            name = read_events(spark, settings, view, ledger.good)
-            tiles = spark.sql(tile_query(view, name))
+            # Half a tile would pass for a whole one.
+            slices = Slices.of_hours(ledger.good, days.parts, hop_ms=view.tile_hop_ms)
+            name = read_events(spark, settings, view, slices)
             replace_days(
-                tiles,
+                spark.sql(tile_query(view, name)),
                 table_path(settings, table),
-                ledger.good,
-                sort=(*view.join_keys, "tile_start_ms"),
+                slices.predicate(TILE_START),
+                sort=(*view.join_keys, TILE_START),
             )
             null_keys = null_keys_by_day(spark, settings, view, ledger.good)
-    return report_build(settings, view, table, version, ledger, null_keys, began)
+    return report_build(
+        settings, view, table, version, ledger, null_keys, began, time_column=TILE_START
+    )

@@ -1,8 +1,12 @@
-"""Replacing whole days of a Delta table: the one way this platform writes partitions."""
+"""Replacing days, or hours of them, of a Delta table: the one way this platform writes partitions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
+
+from millrace.durations import HOUR_MS
+from resources.reports import Hours, day_ms
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -23,35 +27,84 @@ def day_ranges(days: Sequence[date]) -> list[tuple[date, date]]:
 
 
 def day_predicate(days: Sequence[date]) -> str:
-    """Return the SQL condition that ``event_date`` is one of ``days``."""
-    return " OR ".join(
-        f"(event_date >= DATE'{start}' AND event_date < DATE'{end}')"
-        for start, end in day_ranges(days)
+    """Return the SQL condition that ``event_date`` is one of ``days``; none of them meets nothing."""
+    return (
+        " OR ".join(
+            f"(event_date >= DATE'{start}' AND event_date < DATE'{end}')"
+            for start, end in day_ranges(days)
+        )
+        or "false"
     )
+
+
+@dataclass(frozen=True)
+class Slices:
+    """What of a table a build replaces: days, of some of them only a part.
+
+    Attributes:
+        days: the days, in order.
+        bounds: epoch milliseconds ``[from, to)`` of those days that are not replaced as a whole.
+    """
+
+    days: tuple[date, ...]
+    bounds: Mapping[date, tuple[int, int]] = field(default_factory=dict)
+
+    @classmethod
+    def of_hours(
+        cls, days: Sequence[date], parts: Mapping[date, Hours], *, hop_ms: int = HOUR_MS
+    ) -> "Slices":
+        """Return the slices of days of which ``parts`` names some hours.
+
+        Args:
+            days: the days.
+            parts: the hours of days that are not wanted as a whole; other days are ignored.
+            hop_ms: what must not be cut, such as tiles: a divisor of the day. Bounds give way to it.
+        """
+        bounds = {}
+        for day in days:
+            if day in parts:
+                hours, midnight = parts[day], day_ms(day)
+                start = hours.start * HOUR_MS // hop_ms * hop_ms
+                end = -(-hours.stop * HOUR_MS // hop_ms) * hop_ms
+                bounds[day] = (midnight + start, midnight + end)
+        return cls(tuple(days), bounds)
+
+    def predicate(self, time: str) -> str:
+        """Return the SQL condition that a row lies within; ``time`` is its epoch milliseconds."""
+        parts = [
+            f"(event_date = DATE'{day}' AND {time} >= {start} AND {time} < {end})"
+            for day, (start, end) in sorted(self.bounds.items())
+        ]
+        whole = [day for day in self.days if day not in self.bounds]
+        return " OR ".join([*([day_predicate(whole)] if whole or not parts else []), *parts])
+
+    @property
+    def ranges_ms(self) -> list[tuple[int, int]]:
+        """The instants within as half-open ranges of epoch milliseconds, ascending."""
+        whole = [day for day in self.days if day not in self.bounds]
+        ranges = [(day_ms(a), day_ms(b)) for a, b in day_ranges(whole)]
+        return sorted([*ranges, *self.bounds.values()])
 
 
 def replace_days(
     frame: "DataFrame",
     path: str,
-    days: Sequence[date],
+    predicate: str,
     *,
     sort: Sequence[str],
-    predicate: str | None = None,
 ) -> None:
-    """Make ``frame`` the whole content of ``days`` in the Delta table at ``path``, atomically.
+    """Make ``frame`` all that meets ``predicate`` in the Delta table at ``path``, atomically.
 
-    Days that the frame has no row for become empty; other days stay untouched. Rows of any other
-    day are refused by Delta (``replaceWhere``), so a builder's mistake cannot spread.
-    ``predicate`` narrows what is replaced within the days; all rows of the frame must meet it.
+    Days that the frame has no row for become empty; other rows stay untouched. Rows of the frame
+    that do not meet it are refused by Delta (``replaceWhere``), so a builder's mistake cannot
+    spread.
     """
-    if not days:
-        return
     ordered = frame.repartition(_WRITERS, "event_date").sortWithinPartitions("event_date", *sort)
     (
         ordered.write.format("delta")
         .mode("overwrite")
         .partitionBy("event_date")
-        .option("replaceWhere", predicate or day_predicate(days))
+        .option("replaceWhere", predicate)
         .option("mergeSchema", "true")
         .save(path)
     )

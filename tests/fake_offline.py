@@ -15,7 +15,7 @@ from millrace.plan import Plan, SourcePlan, ViewPlan
 from millrace.quality.finding import Finding
 from millrace.quality.profile import DayProfile
 from resources.declarations import plan_of
-from resources.reports import BuildReport, Days, PartitionOutcome, parse_day
+from resources.reports import ALL_HOURS, BuildReport, Days, Hours, PartitionOutcome, parse_day
 
 DECLARATIONS = """
 version: millrace/v1
@@ -134,7 +134,9 @@ class FakeOffline:
         table = f"events/{source.name}" if view is None else f"features/{view.name}"
         rules = source_rules(source, views) if view is None else check_rules(view)
         chosen = [day for day in self.standing if days is None or day in days]
-        report = BuildReport(table, None, 1, tuple(_outcome(day, None) for day in chosen))
+        report = BuildReport(
+            table, None, 1, tuple(_outcome(day, ALL_HOURS, None) for day in chosen)
+        )
         judged = self._judged(table, rules, report, publish=False)
         return replace(report, outcomes=()), judged
 
@@ -146,6 +148,8 @@ class FakeOffline:
         spoilt = self.spoilt.get(table, {})
         days = []
         for outcome in report.built:
+            if outcome.hours != ALL_HOURS:
+                continue
             findings = tuple(_finding(rule, outcome, spoilt.get(outcome.day)) for rule in rules)
             held = None if publish else held_reason(findings)
             profile = DayProfile(report.table, outcome.day, outcome.rows)
@@ -170,18 +174,24 @@ class FakeOffline:
             table=f"{table}/{version}" if version else table,
             version=version,
             delta_version=len(self.calls),
-            outcomes=tuple(_outcome(day, bad.get(day)) for day in built),
+            outcomes=tuple(_outcome(day, _hours(days, day), bad.get(day)) for day in built),
             input_versions={"events/payments": 1} if version else {},
             seconds=1.5,
         )
 
 
-def _outcome(day: date, error: str | None) -> PartitionOutcome:
+def _hours(days: Days, day: date) -> Hours:
+    return days.hours(day) if day in days else ALL_HOURS
+
+
+def _outcome(day: date, hours: Hours, error: str | None) -> PartitionOutcome:
     if error is not None:
-        return PartitionOutcome(day, error=error)
+        return PartitionOutcome(day, hours, error=error)
     return PartitionOutcome(
         day,
+        hours,
         rows=10 + day.day,
+        rows_by_hour=(10 + day.day, *(0,) * 23),
         bytes=1000,
         null_keys=2,
         duplicates=1,

@@ -6,10 +6,11 @@ imported inside: it must not be part of loading the code location.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime
 from typing import Any
 
 from resources.lineage.naming import JOB_NAMESPACE, DatasetName
+from resources.reports import Days
 
 PRODUCER = "urn:millrace:platform"
 """The URI that all events and facets name as their producer."""
@@ -68,8 +69,12 @@ def parent(
 
 def nominal_days(days: Sequence[date]) -> Facet:
     """Return ``nominalTime``: from the first of some UTC days to the end of the last."""
-    start = datetime.combine(min(days), time(), UTC)
-    end = datetime.combine(max(days) + timedelta(days=1), time(), UTC)
+    return nominal_range(Days.covering(days))
+
+
+def nominal_range(days: Days) -> Facet:
+    """Return ``nominalTime``: a range of UTC days, or of hours."""
+    start, end = (datetime.fromtimestamp(ms / 1000, UTC) for ms in (days.start_ms, days.end_ms))
     return _json(_v2().nominal_time_run.NominalTimeRunFacet(instant(start), instant(end)))
 
 

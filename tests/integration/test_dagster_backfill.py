@@ -78,7 +78,7 @@ class Stack:
         assert state is not None
         found: dict[str, list[int]] = {}
         for day in days:
-            found.setdefault(state.statuses.get(day, "MISSING"), []).append(day.day)
+            found.setdefault(state.statuses.get(day.isoformat(), "MISSING"), []).append(day.day)
         return found
 
 
@@ -116,9 +116,9 @@ def test_a_range_is_one_run_and_its_bad_days_fail_in_every_asset(stack: Stack) -
     built = [e for e in progress.events if isinstance(e, Materialized)]
     assert len(built) == 3 * 8
     assert built[0].metadata["dagster/partition_row_count"] == 11
-    [failed] = [e for e in progress.events if isinstance(e, Failed) and e.days]
+    [failed] = [e for e in progress.events if isinstance(e, Failed) and e.partitions]
     assert "events/payments: 2020-01-04: part-4 is cut off" in failed.message
-    assert failed.days["features/spend"]["2020-01-07"] == (
+    assert failed.partitions["features/spend"]["2020-01-07"] == (
         "events/payments failed: amount is missing"
     )
 

@@ -157,7 +157,7 @@ def test_two_bad_days_of_thirty_are_named_checked_told_once_and_healed(world: Wo
     for asset in ASSETS:
         state = world.api.asset(asset)
         assert state is not None
-        failed = {day.isoformat() for day, status in state.statuses.items() if status == "FAILED"}
+        failed = {day for day, status in state.statuses.items() if status == "FAILED"}
         assert failed == BAD, asset
 
     checks = check_statuses(world.api, EVENTS)

@@ -154,7 +154,7 @@ class _Verdict:
         if run.status == "SUCCESS":
             return True
         events = self.api.progress(run.id).events
-        return any(isinstance(event, Failed) and event.days for event in events)
+        return any(isinstance(event, Failed) and event.partitions for event in events)
 
 
 class DagsterProgram:

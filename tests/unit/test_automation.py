@@ -12,7 +12,7 @@ import pytest
 from dagster._core.definitions.freshness import CronFreshnessPolicy, TimeWindowFreshnessPolicy
 from deltalake import write_deltalake
 
-from feature_assets.specs import daily_partitions, live_specs, view_specs
+from feature_assets.specs import live_specs, source_partitions, view_specs
 from jobs import uploads
 from jobs.automation import closed_day, late_requests
 from jobs.definitions import build_definitions
@@ -22,8 +22,9 @@ from millrace.errors import DataError, StoreError
 from millrace.plan import Plan, SchedulePlan, SourcePlan
 from resources.declarations import plan_of
 from resources.late_days import LateDays, late_days
+from resources.partition_keys import range_tags
 from resources.partition_log import append_partition_log
-from resources.reports import BuildReport, PartitionOutcome
+from resources.reports import BuildReport, Days, PartitionOutcome
 from resources.settings import Settings, settings_from_env
 from streaming import deployments
 from streaming.records import RecordFiles
@@ -55,10 +56,9 @@ class Following:
     cursor: Any = None
 
     def build(self, assets: list[tuple[str, str]], first: int, last: int) -> None:
-        tags = {
-            "dagster/asset_partition_range_start": day(first).isoformat(),
-            "dagster/asset_partition_range_end": day(last).isoformat(),
-        }
+        self.run(assets, range_tags(Days(day(first), day(last + 1)), by_hour=False))
+
+    def run(self, assets: list[tuple[str, str]], tags: dict[str, str]) -> None:
         job = self.defs.resolve_implicit_global_asset_job_def()
         keys = [dg.AssetKey(path) for path in assets]
         assert job.execute_in_process(
@@ -101,7 +101,7 @@ def test_old_days_are_left_to_those_who_ask_for_them(following: Following) -> No
     assert following.asked() == {}
 
 
-def test_an_open_day_is_built_each_hour_without_more_being_asked_for(
+def test_an_open_hour_is_built_again_without_more_being_asked_for(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     file = tmp_path / "hourly.yaml"
@@ -109,13 +109,15 @@ def test_an_open_day_is_built_each_hour_without_more_being_asked_for(
     file.write_text(text, encoding="utf-8")
     defs = build_definitions(plan_of([file]), settings_from_env({}), offline=FakeOffline())
     following = Following(defs, instance)
-    following.build([EVENTS, *VIEWS], 1, 19)
+    everything, newest = [EVENTS, *VIEWS], Days.parse("2020-01-19T22:00", "2020-01-20T00:00")
+    following.run(everything, range_tags(Days(day(19), day(20)), by_hour=True))
     assert following.asked() == {}
     for _ in range(2):
-        following.build([EVENTS, *VIEWS], 20, 20)
+        following.run(everything, range_tags(newest, by_hour=True))
         assert following.asked() == {}
-    following.build([EVENTS], 20, 20)
-    assert following.asked() == {"/".join(path): {"2020-01-20"} for path in VIEWS}
+    following.run([EVENTS], range_tags(newest, by_hour=True))
+    hours = {"2020-01-19-22:00", "2020-01-19-23:00"}
+    assert following.asked() == {"/".join(path): hours for path in VIEWS}
 
 
 # Late data.
@@ -213,9 +215,9 @@ def test_a_day_that_was_built_while_it_was_open_is_left_to_its_schedule_first(la
     assert closed_day(hourly, closed + timedelta(minutes=5)) == day(5)
 
 
-def test_late_days_are_asked_for_in_ranges_the_newest_first() -> None:
+def test_late_days_are_asked_for_in_ranges_the_newest_first(lake: Lake) -> None:
     found = LateDays(tuple(day(n) for n in (12, 9, 8, 7, 2)), 17)
-    requests = late_requests("taps", found, day(3), NOW)
+    requests = late_requests(lake.source, found, day(3), NOW)
     assert [(r.run_key, dict(r.tags)) for r in requests] == [
         (
             f"taps|2020-01-{first:02}|2020-01-{end:02}|17|2020-01-20",
@@ -229,13 +231,13 @@ def test_late_days_are_asked_for_in_ranges_the_newest_first() -> None:
     ]
 
 
-def test_a_flood_of_late_days_is_asked_for_bit_by_bit() -> None:
+def test_a_flood_of_late_days_is_asked_for_bit_by_bit(lake: Lake) -> None:
     newest = date(2020, 6, 30)
     days = tuple(newest - timedelta(days=n) for n in range(100))
-    [request] = late_requests("taps", LateDays(days, 1), day(1), NOW)
+    [request] = late_requests(lake.source, LateDays(days, 1), day(1), NOW)
     assert request.tags["dagster/asset_partition_range_start"] == "2020-05-31"
     scattered = tuple(newest - timedelta(days=2 * n) for n in range(100))
-    assert len(late_requests("taps", LateDays(scattered, 1), day(1), NOW)) == 5
+    assert len(late_requests(lake.source, LateDays(scattered, 1), day(1), NOW)) == 5
 
 
 def test_the_sensor_asks_once_for_what_it_finds_and_not_during_a_run(
@@ -379,7 +381,7 @@ def test_promised_freshness_becomes_a_policy_of_what_is_built_and_what_is_served
     lake: Lake,
 ) -> None:
     view = lake.plan.views["rides"]
-    tiles, features = view_specs(view, daily_partitions([view]), "/lake")
+    tiles, features = view_specs(view, source_partitions([view]), "/lake")
     assert tiles.freshness_policy is None
     deadline = features.freshness_policy
     assert isinstance(deadline, CronFreshnessPolicy)
@@ -392,7 +394,7 @@ def test_promised_freshness_becomes_a_policy_of_what_is_built_and_what_is_served
 
 def test_a_view_that_promises_nothing_has_no_policy(tmp_path: Path) -> None:
     view = plan_in(tmp_path).views["spend"]
-    assert [s.freshness_policy for s in view_specs(view, daily_partitions([view]), "/")] == [
+    assert [s.freshness_policy for s in view_specs(view, source_partitions([view]), "/")] == [
         None
     ] * 2
 

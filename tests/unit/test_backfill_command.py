@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from resources.dagster_api import (
 from resources.reports import Days
 from tests.fake_offline import plan_in
 
-TODAY = date(2020, 3, 1)
+NOW = datetime(2020, 3, 1, 5, 20, tzinfo=UTC)
 DAYS = Days.parse("2020-01-06", "2020-01-08")
 
 
@@ -64,7 +64,7 @@ class FakeApi(DagsterApi):
             return None
         named = self._plan.sources if path[0] == "events" else self._plan.views
         version = named[path[1]].fingerprint
-        return AssetState(version, {date(2020, 1, 6): "MATERIALIZED"})
+        return AssetState(version, {"2020-01-06": "MATERIALIZED"})
 
     def reload(self) -> str | None:
         self.reloads += 1
@@ -75,6 +75,7 @@ class FakeApi(DagsterApi):
         assets: Sequence[tuple[str, ...]],
         days: Days,
         *,
+        by_hour: bool = False,
         tags: Mapping[str, str] | None = None,
     ) -> str:
         self.launched.append((assets, days))
@@ -113,7 +114,7 @@ PARTLY: tuple[RunEvent, ...] = (
 
 
 def test_views_of_one_source_share_a_run(plan: Plan) -> None:
-    [run] = range_runs(plan, ["spend", "habits", "spend"], DAYS, TODAY)
+    [run] = range_runs(plan, ["spend", "habits", "spend"], DAYS, NOW)
     assert run.assets == (
         ("events", "payments"),
         ("tiles", "spend"),
@@ -130,14 +131,14 @@ def test_views_of_one_source_share_a_run(plan: Plan) -> None:
 
 def test_an_unknown_view_is_refused_with_the_nearest_name(plan: Plan) -> None:
     with pytest.raises(NotDeclared) as caught:
-        range_runs(plan, ["spent"], DAYS, TODAY)
+        range_runs(plan, ["spent"], DAYS, NOW)
     assert "no feature view 'spent'" in str(caught.value)
     assert "did you mean 'spend'?" in str(caught.value)
 
 
 def test_days_before_the_history_are_refused_with_its_start(plan: Plan) -> None:
     with pytest.raises(PlatformError) as caught:
-        range_runs(plan, ["habits"], Days.parse("2020-01-04", "2020-01-06"), TODAY)
+        range_runs(plan, ["habits"], Days.parse("2020-01-04", "2020-01-06"), NOW)
     assert "2020-01-04 is before the view's history, which starts on 2020-01-05" in str(
         caught.value
     )
@@ -146,16 +147,16 @@ def test_days_before_the_history_are_refused_with_its_start(plan: Plan) -> None:
 
 def test_views_of_one_source_are_built_from_the_earliest_start_on(plan: Plan) -> None:
     days = Days.parse("2020-01-01", "2020-01-08")
-    [run] = range_runs(plan, ["habits", "spend"], days, TODAY)
+    [run] = range_runs(plan, ["habits", "spend"], days, NOW)
     assert run.days == days
     with pytest.raises(PlatformError) as caught:
-        range_runs(plan, ["habits", "spend"], Days.parse("2019-12-31", "2020-01-08"), TODAY)
+        range_runs(plan, ["habits", "spend"], Days.parse("2019-12-31", "2020-01-08"), NOW)
     assert "view spend: 2019-12-31 is before" in str(caught.value)
 
 
 def test_a_day_that_is_not_over_is_refused(plan: Plan) -> None:
     with pytest.raises(PlatformError) as caught:
-        range_runs(plan, ["spend"], Days.parse("2020-02-01", "2020-03-02"), TODAY)
+        range_runs(plan, ["spend"], Days.parse("2020-02-01", "2020-03-02"), NOW)
     assert "2020-03-01 is not over" in str(caught.value)
     assert "--end 2020-03-01" in caught.value.fix
 
@@ -164,23 +165,23 @@ def test_today_is_built_of_a_source_that_is_refreshed_each_hour(plan: Plan) -> N
     spend = plan.views["spend"]
     source = replace(spend.source, schedule=SchedulePlan(is_hourly=True))
     hourly = replace(plan, views={"spend": replace(spend, source=source)})
-    [run] = range_runs(hourly, ["spend"], Days.parse("2020-02-29", "2020-03-02"), TODAY)
-    assert run.days.last == TODAY
+    [run] = range_runs(hourly, ["spend"], Days.parse("2020-02-29", "2020-03-02"), NOW)
+    assert (run.days.last, run.days.to_hour) == (NOW.date(), 6)
     with pytest.raises(PlatformError) as caught:
-        range_runs(hourly, ["spend"], Days.parse("2020-02-29", "2020-03-03"), TODAY)
+        range_runs(hourly, ["spend"], Days.parse("2020-02-29", "2020-03-03"), NOW)
     assert "2020-03-02 has not begun" in str(caught.value)
     assert "--end 2020-03-02" in caught.value.fix
 
 
 def test_a_view_declared_after_the_start_is_loaded_by_one_reload(plan: Plan) -> None:
     api = FakeApi(plan, loads_after=1)
-    [run] = range_runs(plan, ["spend"], DAYS, TODAY)
+    [run] = range_runs(plan, ["spend"], DAYS, NOW)
     assert launch(api, run) == "run-1"
     assert api.reloads == 1
 
 
 def test_a_view_the_stack_cannot_see_is_refused_with_the_mend(plan: Plan) -> None:
-    [run] = range_runs(plan, ["spend"], DAYS, TODAY)
+    [run] = range_runs(plan, ["spend"], DAYS, NOW)
     with pytest.raises(EngineRejected) as caught:
         launch(FakeApi(plan, loads_after=9), run)
     assert "has not loaded spend as declared here" in str(caught.value)
@@ -188,13 +189,13 @@ def test_a_view_the_stack_cannot_see_is_refused_with_the_mend(plan: Plan) -> Non
 
 
 def test_a_location_that_does_not_load_is_told_with_its_fault(plan: Plan) -> None:
-    [run] = range_runs(plan, ["spend"], DAYS, TODAY)
+    [run] = range_runs(plan, ["spend"], DAYS, NOW)
     with pytest.raises(EngineRejected, match=r"spend\.yaml:7"):
         launch(FakeApi(plan, loads_after=9, load_error="fault in spend.yaml:7"), run)
 
 
 def followed(plan: Plan, *steps: RunProgress | PlatformError) -> RunFollower:
-    [run] = range_runs(plan, ["spend"], DAYS, TODAY)
+    [run] = range_runs(plan, ["spend"], DAYS, NOW)
     follower = RunFollower(FakeApi(plan, steps), run, "run-1")
     for _ in follow([follower], sleep=lambda _: None):
         pass
@@ -260,7 +261,7 @@ def test_a_run_that_dagster_has_not_judged_yet_is_waited_for(plan: Plan) -> None
 
 
 def test_an_instance_that_judges_no_failed_run_is_not_waited_for_long(plan: Plan) -> None:
-    [run] = range_runs(plan, ["spend"], DAYS, TODAY)
+    [run] = range_runs(plan, ["spend"], DAYS, NOW)
     unjudged = RunProgress("FAILURE", PARTLY, "1")
     ticks = iter(range(0, 100, 5))
     follower = RunFollower(FakeApi(plan, [unjudged] * 9), run, "run-1", clock=lambda: next(ticks))
@@ -283,7 +284,7 @@ def test_a_webserver_that_restarts_is_waited_for(plan: Plan) -> None:
 
 
 def test_a_webserver_that_stays_silent_is_reported(plan: Plan) -> None:
-    [run] = range_runs(plan, ["spend"], DAYS, TODAY)
+    [run] = range_runs(plan, ["spend"], DAYS, NOW)
     follower = RunFollower(FakeApi(plan, [EngineUnavailable("no answer")] * 9), run, "run-1")
     ticks = iter(range(0, 1000, 50))
     with pytest.raises(EngineUnavailable):

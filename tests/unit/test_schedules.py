@@ -12,8 +12,8 @@ import pytest
 from dagster._core.definitions.freshness import CronFreshnessPolicy, TimeWindowFreshnessPolicy
 from dagster._utils.schedules import schedule_execution_time_iterator
 
-from feature_assets.specs import daily_partitions, view_specs
-from feature_assets.timing import complete_day, due_days, hourly_cron, open_days
+from feature_assets.specs import source_partitions, view_specs
+from feature_assets.timing import complete_day, due_days, hourly_cron, open_hours
 from jobs.definitions import build_definitions
 from millrace.durations import DAY_MS, HOUR_MS
 from millrace.errors import DataError
@@ -166,40 +166,49 @@ def test_an_hourly_tick_comes_when_a_day_may_close(lateness_ms: int, cron: str) 
 
 
 @pytest.mark.parametrize(
-    ("schedule", "lateness", "at", "days"),
+    ("lateness", "at", "hours"),
     [
-        ("{refresh: hourly}", "90m", utc(6, 9, 14, 30), [9]),
-        ("{refresh: hourly}", "90m", utc(6, 9, 0, 30), [8, 9]),
-        ("{refresh: hourly}", "90m", utc(6, 9, 1, 30), [9]),
-        ("{refresh: hourly}", "1h", utc(6, 9), [8]),
-        ("{refresh: hourly}", "1h", utc(6, 9, 1), [9]),
-        ("{refresh: hourly}", "0s", utc(6, 9), []),
-        ("{refresh: hourly}", "26h", utc(6, 9, 1), [7, 8, 9]),
-        ("{refresh: hourly}", "26h", utc(6, 9, 2), [8, 9]),
-        # Its own daily tick is hours away, so the hour in which a day closes is not left out.
-        ('{refresh: hourly, at: "06:00"}', "1h", utc(6, 9, 1), [8, 9]),
-        ('{refresh: hourly, at: "06:00"}', "1h", utc(6, 9, 2), [9]),
-        ('{refresh: hourly, at: "06:00"}', "0s", utc(6, 9), [8]),
+        ("90m", utc(6, 9, 14, 30), "[2026-06-09T12:00, 2026-06-09T15:00)"),
+        ("90m", utc(6, 9, 0, 30), "[2026-06-08T22:00, 2026-06-09T01:00)"),
+        ("1h", utc(6, 9), "[2026-06-08T22:00, 2026-06-09)"),
+        ("0s", utc(6, 9, 1), "[2026-06-09T00:00, 2026-06-09T01:00)"),
+        ("26h", utc(6, 9, 1), "[2026-06-07T22:00, 2026-06-09T01:00)"),
     ],
 )
-def test_the_days_that_have_begun_and_are_not_complete_are_open(
-    tmp_path: Path, schedule: str, lateness: str, at: datetime, days: list[int]
+def test_the_hours_that_have_begun_and_were_not_complete_an_hour_ago_are_built(
+    tmp_path: Path, lateness: str, at: datetime, hours: str
 ) -> None:
-    source = source_with(tmp_path, schedule, lateness)
-    assert [day.day for day in open_days(source, at)] == days
+    assert str(open_hours(source_with(tmp_path, "{refresh: hourly}", lateness), at)) == hours
 
 
-def test_an_hourly_tick_asks_for_the_open_days_in_one_run(
+@pytest.mark.parametrize("lateness", ["0s", "10m", "1h", "90m", "26h"])
+def test_every_hour_is_built_at_the_tick_at_which_it_closes(tmp_path: Path, lateness: str) -> None:
+    source = source_with(tmp_path, "{refresh: hourly}", lateness)
+    late = timedelta(milliseconds=source.allowed_lateness_ms)
+    for hour in range(48):
+        close = utc(6, 9) + timedelta(hours=hour + 1) + late
+        built = open_hours(source, close)
+        begin_ms = int((utc(6, 9) + timedelta(hours=hour)).timestamp() * 1000)
+        assert built.start_ms <= begin_ms < built.end_ms
+
+
+def test_an_hourly_tick_asks_for_the_open_hours_in_one_run(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     defs = location(tmp_path, "{refresh: hourly}")
     [request] = tick(defs, "hourly_payments", utc(6, 9, 0, 30), instance).run_requests
     assert request.run_key == "2026-06-09T00"
-    assert request.tags["dagster/asset_partition_range_start"] == "2026-06-08"
-    assert request.tags["dagster/asset_partition_range_end"] == "2026-06-09"
-    [request] = tick(defs, "hourly_payments", utc(6, 9, 1, 30), instance).run_requests
-    assert request.run_key == "2026-06-09T01"
-    assert request.tags["dagster/asset_partition_range_start"] == "2026-06-09"
+    assert request.tags["dagster/asset_partition_range_start"] == "2026-06-08-22:00"
+    assert request.tags["dagster/asset_partition_range_end"] == "2026-06-09-00:00"
+
+
+def test_the_daily_tick_of_a_source_of_hours_builds_the_hours_of_the_day(tmp_path: Path) -> None:
+    [request] = tick(
+        location(tmp_path, "{refresh: hourly}"), "daily_payments", utc(6, 9, 1, 30)
+    ).run_requests
+    assert request.run_key == "2026-06-08"
+    assert request.tags["dagster/asset_partition_range_start"] == "2026-06-08-00:00"
+    assert request.tags["dagster/asset_partition_range_end"] == "2026-06-08-23:00"
 
 
 def test_an_hourly_tick_is_skipped_with_the_reason(
@@ -210,21 +219,18 @@ def test_an_hourly_tick_is_skipped_with_the_reason(
     def said(at: datetime) -> str:
         return str(tick(defs, "hourly_payments", at, instance).skip_message)
 
-    assert "no day of payments has events yet and is open" in said(utc(6, 9))
     before = datetime(2019, 12, 31, 5, tzinfo=UTC)
     assert "2019-12-31 is before the start of payments, 2020-01-01" in said(before)
     (tmp_path / "payments.parquet").unlink()
     assert str(tmp_path / "payments.parquet") in said(utc(6, 9, 5))
 
 
-def test_days_before_the_start_are_left_out_of_the_open_ones(
-    tmp_path: Path, instance: dg.DagsterInstance
-) -> None:
+def test_hours_before_the_start_are_left_out(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     defs = location(tmp_path, "{refresh: hourly}")
     [request] = tick(
         defs, "hourly_payments", datetime(2020, 1, 1, 0, 30, tzinfo=UTC), instance
     ).run_requests
-    assert request.tags["dagster/asset_partition_range_start"] == "2020-01-01"
+    assert request.tags["dagster/asset_partition_range_start"] == "2020-01-01-00:00"
 
 
 def test_an_hourly_tick_waits_for_runs_of_its_job_but_not_for_the_daily_one(
@@ -235,7 +241,11 @@ def test_an_hourly_tick_waits_for_runs_of_its_job_but_not_for_the_daily_one(
     instance.create_run_for_job(
         job,
         status=dg.DagsterRunStatus.STARTED,
-        tags={"dagster/schedule_name": "daily_payments", "dagster/partition": "2026-06-08"},
+        tags={
+            "dagster/schedule_name": "daily_payments",
+            "dagster/asset_partition_range_start": "2026-06-08-00:00",
+            "dagster/asset_partition_range_end": "2026-06-08-23:00",
+        },
     )
     assert tick(defs, "hourly_payments", at, instance).run_requests
     run = instance.create_run_for_job(
@@ -253,18 +263,21 @@ def test_an_hourly_tick_waits_for_runs_of_its_job_but_not_for_the_daily_one(
 # Partitions and deadlines.
 
 
-def test_the_open_day_is_a_partition_of_hourly_sources_alone(tmp_path: Path) -> None:
-    now = datetime(2020, 1, 9, 0, 0, tzinfo=UTC)
-    for schedule, last in ((None, "2020-01-08"), ("{refresh: hourly}", "2020-01-09")):
-        days = daily_partitions(plan_with(tmp_path, schedule).views_of("payments"))
-        assert days.get_partition_keys(current_time=now)[-1] == last
-        assert days.get_partition_keys(current_time=now - timedelta(seconds=1))[-1] < last
+def test_the_partitions_are_days_or_the_hours_up_to_the_one_that_is_open(tmp_path: Path) -> None:
+    now = datetime(2020, 1, 9, 5, 20, tzinfo=UTC)
+    for schedule, first, last in (
+        (None, "2020-01-01", "2020-01-08"),
+        ("{refresh: hourly}", "2020-01-01-00:00", "2020-01-09-05:00"),
+    ):
+        found = source_partitions(plan_with(tmp_path, schedule).views_of("payments"))
+        keys = found.get_partition_keys(current_time=now)
+        assert (keys[0], keys[-1]) == (first, last)
 
 
-def test_an_open_day_can_be_built_in_a_run(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    """The newest partition of the definition is the current day, whichever that is."""
+def test_an_open_hour_can_be_built_in_a_run(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    """The newest partition of the definition is the current hour, whichever that is."""
     defs = location(tmp_path, "{refresh: hourly}")
-    days = daily_partitions(plan_with(tmp_path, "{refresh: hourly}").views_of("payments"))
+    days = source_partitions(plan_with(tmp_path, "{refresh: hourly}").views_of("payments"))
     key = days.get_last_partition_key()
     assert key is not None
     tags = {
@@ -279,7 +292,7 @@ def test_an_open_day_can_be_built_in_a_run(tmp_path: Path, instance: dg.DagsterI
 
 def policy_of(folder: Path, schedule: str | None) -> Any:
     view = plan_with(folder, schedule).views["spend"]
-    return view_specs(view, daily_partitions([view]), "/lake")[1].freshness_policy
+    return view_specs(view, source_partitions([view]), "/lake")[1].freshness_policy
 
 
 def test_a_deadline_follows_the_schedule(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ day, so that a test finds a job in the middle of a write; each pause leaves a li
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ import dagster as dg
 
 from jobs.definitions import defs as platform_defs
 from resources import tiles_table
-from resources.writing import day_predicate, replace_days
+from resources.writing import replace_days
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,12 +40,10 @@ def _paused(beats: str) -> Callable[[Iterator["pa.RecordBatch"]], Iterator["pa.R
     return pause
 
 
-def _replace_slowly(
-    frame: "DataFrame", path: str, days: Sequence[date], *, sort: Sequence[str]
-) -> None:
+def _replace_slowly(frame: "DataFrame", path: str, predicate: str, *, sort: Sequence[str]) -> None:
     folder = Path(os.environ["MILLRACE_TEST_FOLDER"])
     if not (folder / "slow").exists():
-        replace_days(frame, path, days, sort=sort)
+        replace_days(frame, path, predicate, sort=sort)
         return
     ordered = frame.repartition(2, "event_date").sortWithinPartitions("event_date", *sort)
     paused = ordered.mapInArrow(_paused(str(folder / "beats")), ordered.schema)
@@ -54,7 +51,7 @@ def _replace_slowly(
         paused.write.format("delta")
         .mode("overwrite")
         .partitionBy("event_date")
-        .option("replaceWhere", day_predicate(days))
+        .option("replaceWhere", predicate)
         .save(path)
     )
 
