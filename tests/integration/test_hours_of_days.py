@@ -88,7 +88,7 @@ def orders(weights: float = 1.0) -> list[dict[str, Any]]:
         }
         rows.append(row)
         if i % 13 == 0:
-            rows.append({**row, "arrived_at": row["arrived_at"] + timedelta(minutes=i % 60)})
+            rows.append({**row, "arrived_at": at + timedelta(minutes=lag + i % 60)})
         if i % 97 == 0:
             rows.append({**row, "id": 10_000 + i, "at": None})
     return rows
