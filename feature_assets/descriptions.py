@@ -69,7 +69,7 @@ def source_text(source: SourcePlan) -> str:
         f"Arrivals later than {format_duration(source.allowed_lateness_ms)}, stamps further ahead "
         f"than {format_duration(source.clock_skew_ms)} and rows that do not convert "
         f"are counted and kept in `dead_letters/{source.name}`.",
-        "The day that is not over yet is built anew each hour: it grows until it is complete."
+        "Its partitions are hours, built while they still take events; a day is judged at its last."
         if source.schedule.is_hourly
         else "",
     )

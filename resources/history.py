@@ -201,7 +201,7 @@ def _gaps(
         text = "were built from another declaration of the source"
         warnings.append(_gap("days_outdated", view, outdated, text))
     if still_open:
-        text = "were built before their last events could come"
+        text = "were built before their last events could come, or not as a whole"
         warnings.append(_gap("days_open", view, still_open, text))
     return warnings
 

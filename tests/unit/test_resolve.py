@@ -484,7 +484,7 @@ class TestWarnings:
 
     def test_an_hourly_refresh_of_days_that_stay_open_for_long(self) -> None:
         source = replace(CARDS, schedule=Schedule("hourly"), allowed_lateness="50h")
-        assert "its hourly refresh builds 4 days anew each hour" in self.warnings(source=source)
+        assert "its hourly refresh builds 52 hours anew each hour" in self.warnings(source=source)
         assert "hourly" not in self.warnings(source=replace(source, allowed_lateness="1d"))
 
     def test_an_ingest_time_without_files(self) -> None:

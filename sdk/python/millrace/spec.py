@@ -62,8 +62,8 @@ class Schedule:
     """When what is read from a source is built by itself; it changes no value.
 
     Attributes:
-        refresh: ``daily``: each day once, when its events are complete; ``hourly``: the day that
-            is still open is built anew each hour besides.
+        refresh: ``daily``: partitions are days, each built once, when its events are complete;
+            ``hourly``: they are hours, and those that are still open are built each hour besides.
         at: when the daily tick comes, wall-clock time ``HH:MM``; None: as soon as a day is
             complete.
         timezone: IANA name of the zone of ``at``; None: UTC.

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from millrace.durations import DAY_MS, SECOND_MS, format_duration
+from millrace.durations import DAY_MS, HOUR_MS, SECOND_MS, format_duration
 from millrace.plan import FeaturePlan, ViewPlan
 
 MANY_TILES = 5_000
@@ -65,10 +65,10 @@ def _lateness(view: ViewPlan) -> Iterator[str]:
 def _hourly(view: ViewPlan) -> Iterator[str]:
     source = view.source
     if source.schedule.is_hourly and source.allowed_lateness_ms > DAY_MS:
-        days = 1 - -source.allowed_lateness_ms // DAY_MS
+        hours = 2 - -source.allowed_lateness_ms // HOUR_MS
         yield (
             f"source {source.name} takes events {format_duration(source.allowed_lateness_ms)} "
-            f"late, so its hourly refresh builds {days} days anew each hour"
+            f"late, so its hourly refresh builds {hours} hours anew each hour"
         )
 
 
