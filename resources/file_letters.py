@@ -62,6 +62,8 @@ def replace_letters(
         arrival.alias("event_date"),
     )
     table = dead_letters_table(source)
+    if slices.bounds:
+        _add_event_ms(settings, table)
     replaced = slices.predicate("event_ms").replace("event_date", "event_day")
     if origins:
         named = ", ".join(map(_literal, sorted(origins)))
@@ -71,6 +73,16 @@ def replace_letters(
     letters.coalesce(1).write.format("delta").mode("overwrite").partitionBy("event_date").option(
         "replaceWhere", replaced
     ).option("mergeSchema", "true").save(table_path(settings, table))
+
+
+def _add_event_ms(settings: Settings, table: str) -> None:
+    """Give a table of before there were hours the column that letters of an hour are found by."""
+    from deltalake import Field
+    from deltalake.schema import PrimitiveType
+
+    opened = open_table(settings, table)
+    if opened is not None and not has_column(settings, table, "event_ms"):
+        opened.alter.add_columns([Field("event_ms", PrimitiveType("long"))])
 
 
 def letters_by_day(

@@ -116,6 +116,7 @@ def letter_columns(topic: str, letters: Sequence[Letter]) -> "dict[str, pa.Array
         "payload": pa.array([record.value for record in records], pa.binary()),
         "origin": pa.array(origins, pa.string()),
         "event_day": days_of([letter.event_ms for letter in letters]),
+        "event_ms": pa.array([letter.event_ms for letter in letters], pa.int64()),
         "detail": pa.array([letter.detail for letter in letters], pa.string()),
         **_place_columns(records),
     }

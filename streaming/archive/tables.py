@@ -256,6 +256,7 @@ def dead_letters_schema() -> "pa.Schema":
             ("payload", pa.binary()),
             ("origin", pa.string()),
             ("event_day", pa.date32()),
+            ("event_ms", pa.int64()),
             ("arrived_ms", pa.int64()),
             ("partition", pa.int32()),
             ("offset", pa.int64()),

@@ -1,5 +1,6 @@
 """Days that hold both: rows of files, built by Spark, and rows of the topic, archived beside them."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
-from millrace.plan import BatchPlan, Column, SourcePlan, StreamPlan
+from millrace.plan import BatchPlan, Column, SchedulePlan, SourcePlan, StreamPlan
 from millrace.types import INT64, STRING, TIMESTAMP
 from resources.offline import OfflineStore
 from resources.reports import BuildReport, Days
@@ -17,7 +18,7 @@ from resources.settings import Settings
 from streaming.archive.arrivals import Arrivals
 from streaming.archive.batch import Batch, BatchJudge, event_columns, letter_columns
 from streaming.archive.intake import Record
-from streaming.archive.tables import SourceTables
+from streaming.archive.tables import SourceTables, dead_letters_schema
 
 pytestmark = pytest.mark.services
 
@@ -207,3 +208,35 @@ def test_a_table_that_spark_made_before_there_was_an_archive_takes_archived_rows
     assert [i for i, _, _ in ids(settings)] == ["a", "b"]
     origins = [(r["reason"], r["offset"]) for r in found(settings, "dead_letters/payments")]
     assert sorted(origins, key=str) == [("late", 1), ("late", None)]
+
+
+def test_hours_beside_archived_rows_make_the_same_day(settings: Settings) -> None:
+    """Also where the tables are older than hours."""
+    late = 2 * HOUR_MS
+    of_files = [(f"f{n}", START_MS + n * HOUR_MS // 2, 0) for n in range(48)]
+    rows = [(i, at, at + (late if n % 5 == 0 else 1)) for n, (i, at, _) in enumerate(of_files)]
+    copies = [(i, at, at + 60_000) for i, at, _ in of_files[3::7]]
+    refused = [(f"t{n}", START_MS + n * HOUR_MS, START_MS + (n + 3) * HOUR_MS) for n in (1, 5, 20)]
+    write_files(settings, rows)
+    elsewhere = replace(settings, lake=f"{settings.lake}_whole")
+    for lake in (settings, elsewhere):
+        DeltaTable.create(
+            f"{lake.lake}/dead_letters/payments",
+            pa.schema([f for f in dead_letters_schema() if f.name != "event_ms"]),
+            partition_by=["event_date"],
+        )
+    build(elsewhere, days=1)
+    archive(elsewhere, [*copies, *refused])
+    build(elsewhere, days=1)
+
+    hours = [Days(FIRST, FIRST + timedelta(days=1), a, b) for a, b in ((0, 6), (6, 24), (4, 9))]
+    store, plan = OfflineStore(settings), source(schedule=SchedulePlan(is_hourly=True))
+    store.build_events(plan, (), hours[0], progress=lambda _: None)
+    archive(settings, [*copies, *refused])
+    for span in (*hours[1:], hours[0]):
+        report = store.build_events(plan, (), span, progress=lambda _: None)
+    [outcome] = report.built
+    assert outcome.dead_letters == {"late": 10 + len(refused)}
+    assert sum(outcome.rows_by_hour) == outcome.rows == len(found(settings))
+    for table in ("events/payments", "dead_letters/payments"):
+        assert found(settings, table) == found(elsewhere, table), table
