@@ -45,26 +45,34 @@ def log_evaluations(
 
 @contextmanager
 def withdrawing_planned(
-    context: dg.AssetExecutionContext, keys: Sequence[dg.AssetKey]
+    context: dg.AssetExecutionContext, keys: Sequence[dg.AssetKey], *, by_hour: bool = False
 ) -> Iterator[None]:
     """Take back the checks of assets that were planned and not evaluated, if the step fails.
 
     Dagster would take each of them for one that was executed and failed, and so show every check of
     an asset as failed for one day that could not be built, though of that day nothing was there to be
-    judged. Without the plan they are as they were before the run. On a storage that is no SQL
+    judged. Without the plan they are as they were before the run. With ``by_hour`` they are taken
+    back always: a day is judged at its last hour, and Dagster would show a check as skipped for the
+    sake of the other 23. On a storage that is no SQL
     database of Dagster's nothing is taken back, nor if that database refuses: what is raised is
     always the step's own failure, which names its days.
     """
-    from sqlalchemy.exc import SQLAlchemyError
-
     try:
         yield
     except Exception:
-        try:
-            _withdraw_planned(context, keys)
-        except SQLAlchemyError as error:
-            context.log.warning("checks that were not executed will show as failed: %s", error)
+        _try_to_withdraw(context, keys)
         raise
+    if by_hour:
+        _try_to_withdraw(context, keys)
+
+
+def _try_to_withdraw(context: dg.AssetExecutionContext, keys: Sequence[dg.AssetKey]) -> None:
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        _withdraw_planned(context, keys)
+    except SQLAlchemyError as error:
+        context.log.warning("checks that were not executed will show as failed: %s", error)
 
 
 def _withdraw_planned(context: dg.AssetExecutionContext, keys: Sequence[dg.AssetKey]) -> None:

@@ -92,8 +92,9 @@ def source_assets(
             gate = Gate(judge, source, views, publish=publish, progress=progress)
             alone = [s for s in stages if s not in chosen and chosen_checks(context, s.spec.key)]
             without = [s for s in alone if not _is_judged_again(context, gate, s)]
-            if chosen:
-                with withdrawing_planned(context, [s.spec.key for s in chosen]):
+            keys = [s.spec.key for s in (*chosen, *alone)]
+            with withdrawing_planned(context, keys, by_hour=source.schedule.is_hourly):
+                if chosen:
                     yield from _run(context, builder, gate, chosen)
         if without:
             raise _nothing_to_judge(without)

@@ -173,12 +173,12 @@ def _parse_hour(text: str) -> datetime:
 
 
 def day_list(days: Sequence[date]) -> str:
-    """Name days briefly: neighbours as ``first..last``, at most 40 entries.
+    """Name days briefly: neighbours as ``first..last``, at most 40 entries; each day once.
 
     >>> day_list([date(2020, 1, 1), date(2020, 1, 2), date(2020, 1, 9)])
     '2020-01-01..2020-01-02, 2020-01-09'
     """
-    ordered = sorted(days)
+    ordered = sorted(set(days))
     edges = [i for i, (a, b) in enumerate(pairwise(ordered), 1) if (b - a).days > 1]
     spans = [ordered[i:j] for i, j in pairwise([0, *edges, len(ordered)])]
     names = [f"{s[0]}..{s[-1]}" if len(s) > 1 else f"{s[0]}" for s in spans]
