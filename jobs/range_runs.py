@@ -173,6 +173,9 @@ def _is_loaded(api: DagsterApi, run: RangeRun) -> bool:
             state = api.asset(path)
             if state is None or state.code_version != wanted:
                 return False
+            # A changed schedule changes no version, and may change what the partitions are.
+            if state.is_hourly != run.is_hourly:
+                return False
     return True
 
 

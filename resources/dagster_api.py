@@ -112,10 +112,12 @@ class AssetState:
         code_version: fingerprint of the definition that is loaded.
         statuses: partition key to ``MATERIALIZED``, ``FAILED`` or ``MATERIALIZING``; others are not
             there.
+        is_hourly: whether the loaded definition's partitions are hours.
     """
 
     code_version: str | None
     statuses: Mapping[str, str]
+    is_hourly: bool = False
 
 
 class DagsterApi:
@@ -209,7 +211,8 @@ class DagsterApi:
             first, last = found["startKey"], found["endKey"]
             for key in partition_keys(key_range(first, last), by_hour=is_hour(first)):
                 statuses[key] = str(found["status"])
-        return AssetState(answer["opVersion"], statuses)
+        form = (answer["partitionDefinition"] or {}).get("fmt") or ""
+        return AssetState(answer["opVersion"], statuses, "%H" in form)
 
     def reload(self) -> str | None:
         """Load the code location again; returns its load error, None if it loaded."""

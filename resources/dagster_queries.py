@@ -67,6 +67,7 @@ query Asset($key: AssetKeyInput!) {
     ... on AssetNode {
       isMaterializable
       opVersion
+      partitionDefinition { fmt }
       assetPartitionStatuses {
         ... on TimePartitionStatuses { ranges { startKey endKey status } }
       }

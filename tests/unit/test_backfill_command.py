@@ -43,6 +43,7 @@ class FakeApi(DagsterApi):
         plan: what the code location has loaded.
         steps: what each look finds; an error is raised.
         loads_after: reloads that it takes until the plan's views are there.
+        days_after: reloads that it takes until their partitions are days, and no hours.
     """
 
     def __init__(
@@ -51,11 +52,13 @@ class FakeApi(DagsterApi):
         steps: Sequence[RunProgress | PlatformError] = (),
         *,
         loads_after: int = 0,
+        days_after: int = 0,
         load_error: str | None = None,
     ) -> None:
         super().__init__("http://dagster")
         self._plan, self._steps = plan, list(steps)
         self._missing_reloads, self._load_error = loads_after, load_error
+        self._hourly_reloads = days_after
         self.reloads = 0
         self.launched: list[tuple[Sequence[tuple[str, ...]], Days]] = []
 
@@ -64,7 +67,8 @@ class FakeApi(DagsterApi):
             return None
         named = self._plan.sources if path[0] == "events" else self._plan.views
         version = named[path[1]].fingerprint
-        return AssetState(version, {"2020-01-06": "MATERIALIZED"})
+        is_hourly = self.reloads < self._hourly_reloads
+        return AssetState(version, {"2020-01-06": "MATERIALIZED"}, is_hourly)
 
     def reload(self) -> str | None:
         self.reloads += 1
@@ -178,6 +182,22 @@ def test_a_view_declared_after_the_start_is_loaded_by_one_reload(plan: Plan) -> 
     [run] = range_runs(plan, ["spend"], DAYS, NOW)
     assert launch(api, run) == "run-1"
     assert api.reloads == 1
+
+
+def test_a_location_with_partitions_of_before_the_schedule_changed_is_loaded_again(
+    plan: Plan,
+) -> None:
+    [run] = range_runs(plan, ["spend"], DAYS, NOW)
+    api = FakeApi(plan, days_after=1)
+    assert launch(api, run) == "run-1"
+    assert api.reloads == 1
+
+
+def test_hours_are_refused_where_partitions_are_days(plan: Plan) -> None:
+    with pytest.raises(PlatformError) as caught:
+        range_runs(plan, ["spend"], Days.parse("2020-01-06T05:00", "2020-01-07"), NOW)
+    assert "the partitions of source payments are days" in str(caught.value)
+    assert "--start 2020-01-06 --end 2020-01-07" in caught.value.fix
 
 
 def test_a_view_the_stack_cannot_see_is_refused_with_the_mend(plan: Plan) -> None:
