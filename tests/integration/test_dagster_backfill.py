@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
+from jobs import range_runs as runs
 from millrace.errors import EngineRejected
 from millrace.plan import Plan
-from resources.dagster_api import DagsterApi, Failed, Materialized, RunProgress
+from resources.dagster_api import AssetState, DagsterApi, Failed, Materialized, RunProgress
 from resources.declarations import plan_of
 from resources.partition_log import append_partition_log
 from resources.reports import BuildReport, Days, PartitionOutcome
@@ -241,3 +242,39 @@ def test_what_needs_a_backfill_is_what_a_change_of_the_declaration_touches(stack
 
     stack.declarations.write_text(DECLARATIONS, encoding="utf-8")
     assert what_needs_a_backfill(stack) == {}
+
+
+def test_hours_are_built_failed_and_mended_by_the_hour(stack: Stack) -> None:
+    """The location is loaded again for it: before, the partitions of this source were days."""
+    stack.break_days({"events/payments": {"2020-05-02": "cut off"}})
+    hourly = DECLARATIONS.replace("lateness: 90m", "lateness: 90m\n    schedule: {refresh: hourly}")
+    stack.declarations.write_text(hourly, encoding="utf-8")
+    plan = plan_of([stack.declarations])
+
+    def built(start: str, end: str) -> tuple[runs.RunFollower, AssetState]:
+        [run] = runs.range_runs(plan, ["spend"], Days.parse(start, end), datetime.now(tz=UTC))
+        follower = runs.RunFollower(stack.api, run, runs.launch(stack.api, run))
+        for _ in runs.follow([follower]):
+            pass
+        state = stack.api.asset(SPEND[-1])
+        assert state is not None
+        return follower, state
+
+    follower, state = built("2020-05-01T22:00", "2020-05-03T02:00")
+    bad = [f"2020-05-02-{hour:02}:00" for hour in range(24)]
+    good = ["2020-05-01-22:00", "2020-05-01-23:00", "2020-05-03-00:00", "2020-05-03-01:00"]
+    assert follower.done == 3 * len(good)
+    for path in SPEND:
+        own = [r for r in follower.results() if r.asset == "/".join(path)]
+        assert [r.partition for r in own if r.error] == bad
+        assert [r.partition for r in own if not r.error] == good
+    assert state.is_hourly
+    assert state.statuses == {**dict.fromkeys(bad, "FAILED"), **dict.fromkeys(good, "MATERIALIZED")}
+    assert runs.failure_lines(follower.results())[0] == "events/payments 2020-05-02: cut off"
+
+    stack.break_days({})
+    follower, state = built("2020-05-02", "2020-05-03")
+    assert not any(result.error for result in follower.results())
+    assert state.statuses == dict.fromkeys([*good, *bad], "MATERIALIZED")
+    stack.declarations.write_text(DECLARATIONS, encoding="utf-8")
+    assert stack.api.reload() is None

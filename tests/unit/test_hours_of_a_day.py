@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from millrace.errors import PlatformError
+from resources.declarations import plan_of
+from resources.events_table import count_archived_events
 from resources.lake import rows_by_hour
 from resources.partition_keys import closing_key, key_day, key_range, partition_keys, range_tags
 from resources.partition_log import (
@@ -252,3 +254,49 @@ def test_rows_are_counted_by_the_hour_of_either_kind_of_time(lake: Settings) -> 
     for column in ("_event_ms", "event_time"):
         assert rows_by_hour(lake, "t", [MONDAY, TUESDAY], column) == wanted
     assert rows_by_hour(lake, "nothing", [MONDAY], "_event_ms") == {MONDAY: (0,) * 24}
+
+
+# Hours of a source without files.
+
+TAPS = """
+version: millrace/v1
+sources:
+  - name: taps
+    columns: {id: int64, at: timestamp, card: int64}
+    event_time: at
+    schedule: {refresh: hourly}
+    stream: {topic: gate.taps, format: json}
+entities: [{name: card, join_key: card, type: int64}]
+feature_views:
+  - name: rides
+    entity: card
+    source: taps
+    start: 2024-03-04
+    features: [{name: taps_2h, aggregate: count, window: 2h}]
+"""
+
+
+def test_archived_hours_are_counted_with_those_before_them(lake: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "taps.yaml"
+    file.write_text(TAPS, encoding="utf-8")
+    plan = plan_of([file])
+    source, views = plan.sources["taps"], plan.views_of("taps")
+    at = [day_ms(TUESDAY) + hour * HOUR_MS for hour in (1, 5, 5, 6)]
+    events = pa.table(
+        {
+            "_event_ms": pa.array(at, pa.int64()),
+            "_offset": pa.array(range(4), pa.int64()),
+            "event_date": pa.array([TUESDAY] * 4, pa.date32()),
+        }
+    )
+    write_deltalake(f"{lake.lake}/events/taps", events, partition_by=["event_date"])
+
+    def counted(start: str, end: str) -> dict[date, Hours]:
+        report = count_archived_events(lake, source, views, Days.parse(start, end))
+        [last] = [o for o in report.built if o.day == TUESDAY]
+        assert (last.rows, last.rows_by_hour[5]) == (4, 2)
+        return {o.day: o.hours for o in report.built}
+
+    first = counted("2024-03-05T05:00", "2024-03-05T07:00")
+    assert first == {MONDAY: ALL_HOURS, TUESDAY: range(7)}
+    assert counted("2024-03-05T06:00", "2024-03-05T08:00") == {TUESDAY: range(6, 8)}
