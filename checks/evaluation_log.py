@@ -53,9 +53,8 @@ def withdrawing_planned(
     an asset as failed for one day that could not be built, though of that day nothing was there to be
     judged. Without the plan they are as they were before the run. With ``by_hour`` they are taken
     back always: a day is judged at its last hour, and Dagster would show a check as skipped for the
-    sake of the other 23. On a storage that is no SQL
-    database of Dagster's nothing is taken back, nor if that database refuses: what is raised is
-    always the step's own failure, which names its days.
+    sake of the other 23. On a storage that is no SQL database of Dagster's nothing is taken back, nor
+    if that database refuses: what is raised is always the step's own failure, which names its days.
     """
     try:
         yield

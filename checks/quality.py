@@ -25,7 +25,7 @@ from resources.partition_log import (
 )
 from resources.profiles_table import StoredDay, day_files, read_profiles, write_profiles
 from resources.profiling import LOCAL_ROWS, profile_days
-from resources.reports import ALL_HOURS, BuildReport, PartitionOutcome
+from resources.reports import BuildReport, PartitionOutcome
 from resources.settings import Settings
 
 if TYPE_CHECKING:
@@ -111,7 +111,8 @@ def judge_build(
 ) -> Judgement:
     """Judge the days of a build that are over, and publish those that no blocking rule fails.
 
-    A day of which some hours were never built is not over. Idempotent. A day whose files are those that were profiled before is not read again.
+    A day of which some hours were never built is not over. Idempotent. A day whose files are those
+    that were profiled before is not read again.
 
     Args:
         settings: the lake, and the Spark for large builds.
@@ -154,9 +155,7 @@ def judge_build(
         earlier=_measured_before(stored, profiles),
         seconds=time.monotonic() - began,
     )
-    # What was judged was the whole day, whatever hour of it was built last.
-    entries = (replace(o, hours=ALL_HOURS) if o.day in profiles else o for o in report.built)
-    built = replace(report, outcomes=tuple(entries))
+    built = replace(report, outcomes=report.built)
     append_partition_log(settings, built, table.fingerprint, held=judgement.held)
     progress(_summary(judgement))
     return judgement

@@ -63,17 +63,16 @@ def _daily_schedule(
         wrong = _unbuildable(source, days[-1], start, settings)
         if wrong:
             return dg.SkipReason(wrong)
-        due = [day for day in days if day >= start]
-        if source.schedule.is_hourly:
-            tags = [range_tags(Days.covering([day]), by_hour=True) for day in due]
-            return [
-                dg.RunRequest(run_key=day.isoformat(), tags=one)
-                for day, one in zip(due, tags, strict=True)
-            ]
-        keys = [day.isoformat() for day in due]
-        return [dg.RunRequest(run_key=key, partition_key=key) for key in keys]
+        return [_day_request(source, day) for day in days if day >= start]
 
     return newest_day
+
+
+def _day_request(source: SourcePlan, day: date) -> dg.RunRequest:
+    key = day.isoformat()
+    if not source.schedule.is_hourly:
+        return dg.RunRequest(run_key=key, partition_key=key)
+    return dg.RunRequest(run_key=key, tags=range_tags(Days.covering([day]), by_hour=True))
 
 
 def _hourly_schedule(

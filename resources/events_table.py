@@ -186,7 +186,7 @@ def _wanted(
 
 
 def _first_hour_missing(state: PartitionState | None, fingerprint: str, until: int) -> int:
-    """Return the first hour before ``until`` that was never built; ``until`` if there is none."""
+    """Return the first hour before ``until`` that is not there; ``until`` if there is none."""
     if state is None or state.fingerprint != fingerprint:
         return 0
     return next((hour for hour in range(until) if state.lacks(range(hour, hour + 1))), until)

@@ -68,8 +68,10 @@ class PartitionState:
         return range(min(self.by_hour), max(self.by_hour) + 1) if self.by_hour else ALL_HOURS
 
     def lacks(self, hours: Hours) -> bool:
-        """Tell whether some of these hours were never built."""
-        return bool(self.by_hour) and not self.by_hour.keys() >= set(hours)
+        """Tell whether some of these hours were never built, or failed when they were last."""
+        if not self.by_hour:
+            return self.error is not None
+        return any(h not in self.by_hour or self.by_hour[h].error is not None for h in hours)
 
     def was_over(self, lateness_ms: int) -> bool:
         """Tell whether the day, each hour of it, had been over for so long when it was built."""

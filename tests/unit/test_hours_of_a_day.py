@@ -219,6 +219,7 @@ def test_an_hour_that_failed_is_the_day_s_error_until_it_is_mended(log: Log) -> 
     log.add(range(10), at=30, rows=50)
     state = log.add(range(3, 4), at=31, error="cut off", rows=0)
     assert (state.error, state.rows) == ("cut off", 50)
+    assert [hour for hour in range(10) if state.lacks(range(hour, hour + 1))] == [3]
     assert log.add(range(10, 24), at=32, rows=90).error == "cut off"
     assert log.add(range(3, 4), at=33, rows=91).error is None
 
