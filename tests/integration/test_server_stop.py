@@ -53,8 +53,8 @@ class Loop:
                 connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
                 try:
                     connection.connect()
-                except ConnectionRefusedError:
-                    return  # no request was taken, none is lost
+                except (ConnectionRefusedError, ConnectionResetError):
+                    return  # no request was sent, none is lost
             try:
                 headers = {} if self.is_kept_alive else {"connection": "close"}
                 connection.request("POST", URL, BODY, headers)
