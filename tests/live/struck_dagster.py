@@ -38,6 +38,12 @@ query Runs($filter: RunsFilter) {
 }
 """
 
+_DELETE = """
+mutation Delete($run: String!) {
+  deletePipelineRun(runId: $run) { __typename ... on Error { message } }
+}
+"""
+
 _EVALUATIONS = """
 query Evaluations($run: ID!, $cursor: String) {
   logsForRun(runId: $run, afterCursor: $cursor, limit: 1000) {
@@ -128,7 +134,8 @@ class _Verdict:
     """Asks how a round ended: the ids of the runs that built it; none if it must be launched again.
 
     Attributes:
-        lost: runs that never came to anything; those are not waited for.
+        lost: runs that never came to anything. They are deleted, as whoever launches again would:
+            Dagster fails what never starts after three minutes, and would start it anew.
     """
 
     api: DagsterApi
@@ -143,7 +150,9 @@ class _Verdict:
         if not made:
             if time.monotonic() - self._since < (LOST_AFTER_S if found else 2.0):
                 return None
-            self.lost.update(one.id for one in found)
+            for one in found:
+                self.api.query(_DELETE, {"run": one.id})
+                self.lost.add(one.id)
             return []
         if not all(one.is_finished for one in made):
             return None
