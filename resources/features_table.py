@@ -25,10 +25,9 @@ from resources.history_days import (
 )
 from resources.lake import table_path
 from resources.partition_log import (
-    built_days,
-    held_days,
     published_days,
     read_partition_log,
+    readable_days,
 )
 from resources.reports import ALL_HOURS, BuildReport, Days, Hours
 from resources.settings import Settings
@@ -105,7 +104,7 @@ def _with_restated(days: Days, restated: Mapping[date, Hours]) -> dict[date, Hou
 def _days_to_restate(settings: Settings, view: ViewPlan, table: str) -> dict[date, Hours]:
     events = read_partition_log(settings, events_table(view.source.name))
     standing = published_days(events, view.source.fingerprint)
-    readable = built_days(events, view.source.fingerprint) - held_days(events).keys()
+    readable = readable_days(events, view.source.fingerprint)
     log = read_partition_log(settings, table)
     # A day whose own events are bad by now stays as it stands: nobody asked for it, and those who
     # mend its events build it anew.

@@ -23,9 +23,9 @@ from resources.partition_log import (
     AWAITS_CHECKS,
     PartitionState,
     append_partition_log,
-    built_days,
     held_days,
     read_partition_log,
+    readable_days,
 )
 from resources.reports import ALL_HOURS, BuildReport, Days, Hours, PartitionOutcome
 from resources.settings import Settings
@@ -73,7 +73,7 @@ class DayLedger:
         fingerprint = view.source.fingerprint
         published = {
             day
-            for day in built_days(log, fingerprint) - held_days(log).keys()
+            for day in readable_days(log, fingerprint)
             if not log[day].lacks(hours.get(day, ALL_HOURS))
         }
         good = tuple(sorted(d for d in set(days) if d in published))

@@ -207,7 +207,12 @@ def ended_days(
 
 def published_days(states: Mapping[date, PartitionState], fingerprint: str) -> frozenset[date]:
     """Return the days built by this fingerprint, every hour of them, that readers may see."""
-    return whole_days(states, fingerprint) - held_days(states).keys()
+    return whole_days(states, fingerprint) & readable_days(states, fingerprint)
+
+
+def readable_days(states: Mapping[date, PartitionState], fingerprint: str) -> frozenset[date]:
+    """Return the days built by this fingerprint, of some perhaps not all hours, that are not held."""
+    return built_days(states, fingerprint) - held_days(states).keys()
 
 
 def held_days(states: Mapping[date, PartitionState]) -> dict[date, str]:

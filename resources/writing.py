@@ -75,15 +75,18 @@ class Slices:
             f"(event_date = DATE'{day}' AND {time} >= {start} AND {time} < {end})"
             for day, (start, end) in sorted(self.bounds.items())
         ]
-        whole = [day for day in self.days if day not in self.bounds]
-        return " OR ".join([*([day_predicate(whole)] if whole or not parts else []), *parts])
+        whole = [day_predicate(self._whole)] if self._whole or not parts else []
+        return " OR ".join([*whole, *parts])
 
     @property
     def ranges_ms(self) -> list[tuple[int, int]]:
         """The instants within as half-open ranges of epoch milliseconds, ascending."""
-        whole = [day for day in self.days if day not in self.bounds]
-        ranges = [(day_ms(a), day_ms(b)) for a, b in day_ranges(whole)]
+        ranges = [(day_ms(a), day_ms(b)) for a, b in day_ranges(self._whole)]
         return sorted([*ranges, *self.bounds.values()])
+
+    @property
+    def _whole(self) -> list[date]:
+        return [day for day in self.days if day not in self.bounds]
 
 
 def replace_days(

@@ -14,6 +14,7 @@ from millrace.plan import ViewPlan
 from resources.archived_days import events_table
 from resources.lake import open_table
 from resources.partition_log import built_days, ended_days, read_partition_log
+from resources.reports import day_ms
 from resources.settings import Settings
 from resources.tiles_table import tiles_table
 from resources.versions import deployed_version
@@ -95,7 +96,7 @@ def plan_upload(
             where=f"view {view.name}",
             fix=f"millrace backfill {view.name} --start {view.start} --end …",
         )
-    end_ms = _day_ms(max(ended)) + DAY_MS
+    end_ms = day_ms(max(ended)) + DAY_MS
     _refuse_parting(view, held, end_ms)
     query_from_ms = min(max(end_ms, held.cut_over_ms or end_ms), now_ms) - CLOCK_SLACK_MS
     reach_from_ms = Coarsening.of(view, query_from_ms, view.start_ms).reach_from_ms
@@ -135,7 +136,7 @@ def _sealed_before(view: ViewPlan, settled_ms: int, doubtful: Sequence[date]) ->
     """Return the day edge before which nothing can change any more; None at the view's start."""
     open_ms = view.source.allowed_lateness_ms + view.source.clock_skew_ms
     last_ms = settled_ms - max(open_ms, CLOCK_SLACK_MS)
-    edges = [last_ms // DAY_MS * DAY_MS, *(_day_ms(day) for day in doubtful)]
+    edges = [last_ms // DAY_MS * DAY_MS, *(day_ms(day) for day in doubtful)]
     return min(edges) if min(edges) > view.start_ms else None
 
 
@@ -168,10 +169,6 @@ def _written(settings: Settings, table: str) -> dict[date, tuple[datetime, datet
 def _days(first: int, end: int) -> list[date]:
     """Return the days of a range counted from 1970-01-01."""
     return [_EPOCH + timedelta(days=day) for day in range(first, end)]
-
-
-def _day_ms(day: date) -> int:
-    return (day - _EPOCH).days * DAY_MS
 
 
 def _day(instant_ms: int) -> date:
