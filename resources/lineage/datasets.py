@@ -68,7 +68,7 @@ def files(settings: Settings, source: SourcePlan) -> Dataset:
     batch = source.files
     name = location_name(settings.expand(batch.path, where=f"source {source.name}"))
     about = _about(name, "FILE", f"raw/{source.name}", source.description)
-    return Dataset(name, {**about, "schema": _event_schema(source)})
+    return Dataset(name, {**about, "schema": _raw_schema(source)})
 
 
 def topic(bootstrap: str, source: SourcePlan) -> Dataset | None:
@@ -77,7 +77,7 @@ def topic(bootstrap: str, source: SourcePlan) -> Dataset | None:
         return None
     name = topic_name(bootstrap, source.stream.topic)
     about = _about(name, "TOPIC", f"topic/{source.name}", source.description)
-    return Dataset(name, {**about, "schema": _event_schema(source)})
+    return Dataset(name, {**about, "schema": _raw_schema(source)})
 
 
 def events(settings: Settings, source: SourcePlan, read_from: Sequence[Dataset] = ()) -> Dataset:
@@ -198,7 +198,13 @@ def _of_view(view: ViewPlan) -> dict[str, Any]:
 
 
 def _event_schema(source: SourcePlan) -> facets.Facet:
-    return _schema(declared.event_fields(source))
+    texts = {c.name: c.description for c in source.columns}
+    return _schema(declared.event_fields(source), texts)
+
+
+def _raw_schema(source: SourcePlan) -> facets.Facet:
+    texts = {c.origin: c.description for c in source.columns}
+    return _schema(declared.raw_fields(source), texts)
 
 
 def _descriptions(view: ViewPlan) -> Descriptions:

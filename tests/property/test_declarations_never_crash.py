@@ -14,7 +14,7 @@ SEED = """\
 version: millrace/v1
 sources:
   - name: cards
-    columns: {id: int64, ts: timestamp, customer_id: int64, terminal_id: string, amount: float64}
+    columns: {id: int64, ts: timestamp, customer_id: {type: int64, from: CustomerID}, terminal_id: string, amount: float64}
     event_time: ts
     event_id: id
     ingest_time: ts

@@ -9,6 +9,7 @@ from millrace.load.yaml import read_yaml
 from millrace.spec import (
     BatchSource,
     Check,
+    Column,
     Entity,
     Feature,
     FeatureService,
@@ -66,10 +67,12 @@ CHECKS = st.builds(
     NAMES,
     st.dictionaries(SIMPLE_NAMES | st.sampled_from(["max", "class", "a-b"]), PLAIN, max_size=3),
 )
+COLUMN_TYPES = st.sampled_from(["int64", "decimal(12,2)"])
+COLUMNS = st.builds(Column, COLUMN_TYPES, st.none() | TEXTS, TEXTS)
 SOURCES = st.builds(
     Source,
     name=NAMES,
-    columns=st.dictionaries(NAMES, st.sampled_from(["int64", "decimal(12,2)"]), min_size=1),
+    columns=st.dictionaries(NAMES, COLUMN_TYPES | COLUMNS, min_size=1),
     event_time=NAMES,
     event_id=st.none() | NAMES,
     ingest_time=st.none() | NAMES,

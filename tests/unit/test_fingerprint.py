@@ -10,6 +10,7 @@ from millrace.resolve import resolve
 from millrace.spec import (
     BatchSource,
     Check,
+    Column,
     Entity,
     Feature,
     FeatureView,
@@ -74,6 +75,9 @@ SAME_SOURCES = {
     "a stream": replace(SOURCE, stream=StreamSource("t")),
     "spelling of a duration": replace(SOURCE, allowed_lateness="60m"),
     "order of columns": replace(SOURCE, columns=dict(reversed(COLUMNS.items()))),
+    "a column written out": replace(
+        SOURCE, columns={**COLUMNS, "x": Column("int64", "x", "Words.")}
+    ),
 }
 
 OTHER_VIEWS = {
@@ -95,6 +99,7 @@ OTHER_VIEWS = {
 
 OTHER_SOURCES = {
     "type of a column": replace(SOURCE, columns={**COLUMNS, "x": "int32"}),
+    "what a column is read from": replace(SOURCE, columns={**COLUMNS, "x": Column("int64", "y")}),
     "event time": replace(SOURCE, event_time="at"),
     "event id": replace(SOURCE, event_id="y"),
     "no event id": replace(SOURCE, event_id=None),

@@ -11,8 +11,8 @@ import millrace
 from millrace import authoring, spec
 
 PUBLIC = [
-    "BatchSource", "Check", "Entity", "Fault", "FeatureService", "FeatureView", "PlatformError",
-    "Schedule", "Source", "SpecError", "StreamSource", "approx_distinct", "avg", "count",
+    "BatchSource", "Check", "Column", "Entity", "Fault", "FeatureService", "FeatureView",
+    "PlatformError", "Schedule", "Source", "SpecError", "StreamSource", "approx_distinct", "avg", "count",
     "distinct", "first", "last", "last_k", "max", "min", "percentile", "stddev", "sum", "top_k",
     "variance",
 ]  # fmt: skip

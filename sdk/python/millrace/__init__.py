@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from millrace.authoring import (
         BatchSource,
         Check,
+        Column,
         Entity,
         FeatureService,
         FeatureView,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BatchSource",
     "Check",
+    "Column",
     "Entity",
     "Fault",
     "FeatureService",

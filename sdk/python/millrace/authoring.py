@@ -27,7 +27,7 @@ Declared = spec.Entity | spec.Source | spec.FeatureView | spec.FeatureService
 _D = TypeVar("_D", bound=Declared)
 
 PUBLIC_NAMES = (
-    "BatchSource", "Check", "Entity", "FeatureService", "FeatureView", "Schedule", "Source",
+    "BatchSource", "Check", "Column", "Entity", "FeatureService", "FeatureView", "Schedule", "Source",
     "StreamSource", "approx_distinct", "avg", "count", "distinct", "first", "last", "last_k", "max", "min",
     "percentile", "stddev", "sum", "top_k", "variance",
 )  # fmt: skip
@@ -71,6 +71,16 @@ def Entity(  # noqa: N802 - reads as the noun it returns
     )
 
 
+def Column(  # noqa: N802
+    type: str | DataType, origin: str | None = None, *, description: str = ""
+) -> spec.Column:
+    """Declare a column that its files and records call otherwise: ``Column("int64", "CustomerID")``.
+
+    ``origin`` is a name or a dotted path: ``Column("string", "address.city")``.
+    """
+    return spec.Column(_text(type), _optional(origin), _text(description), _here())
+
+
 def BatchSource(format: str, path: str) -> spec.BatchSource:  # noqa: N802
     """Declare files of history: ``parquet``, ``csv``, ``json`` or ``delta``."""
     return spec.BatchSource(_text(format), _text(path), _here())
@@ -91,7 +101,7 @@ def Schedule(  # noqa: N802
 def Source(  # noqa: N802
     name: str,
     *,
-    columns: Mapping[str, str | DataType],
+    columns: Mapping[str, str | DataType | spec.Column | Mapping[str, str]],
     event_time: str,
     event_id: str | None = None,
     ingest_time: str | None = None,
@@ -106,7 +116,7 @@ def Source(  # noqa: N802
     """Declare events; see ``millrace.spec.Source``.
 
     Raises:
-        SpecError: ``columns``, ``batch``, ``stream`` or ``schedule`` is something else altogether.
+        SpecError: ``columns``, one of them, ``batch``, ``stream`` or ``schedule`` is something else altogether.
     """
     where = _here()
     if not isinstance(columns, Mapping):
@@ -114,7 +124,7 @@ def Source(  # noqa: N802
     return _noted(
         spec.Source(
             name=_text(name),
-            columns={_text(column): _text(type_) for column, type_ in columns.items()},
+            columns={_text(name): _column(name, column, where) for name, column in columns.items()},
             event_time=_text(event_time),
             event_id=_optional(event_id),
             ingest_time=_optional(ingest_time),
@@ -127,6 +137,23 @@ def Source(  # noqa: N802
             description=_text(description),
             where=where,
         )
+    )
+
+
+def _column(name: str, column: object, where: Location) -> str | spec.Column:
+    if isinstance(column, spec.Column):
+        return column
+    if isinstance(column, (str, DataType)):
+        return _text(column)
+    if isinstance(column, Mapping) and {"type"} <= set(column) <= {"type", "from", "description"}:
+        return spec.Column(
+            _text(column["type"]),
+            _optional(column.get("from")),
+            _text(column.get("description", "")),
+            where,
+        )
+    raise _misshapen(
+        f"the column {name!r}", column, 'a type or Column("int64", "CustomerID")', where
     )
 
 

@@ -14,7 +14,7 @@ import yaml
 
 from millrace.errors import NotDeclared, nearest
 from millrace.load.yaml import VERSION
-from millrace.spec import Check, Entity, Feature, FeatureService, FeatureView, Source, Specs
+from millrace.spec import Check, Column, Entity, Feature, FeatureService, FeatureView, Source, Specs
 
 _LINE_WIDTH = 100
 
@@ -104,10 +104,18 @@ def _plain(value: Any) -> Any:
 
 def _source(source: Source) -> dict[str, Any]:
     given = _given(source)
+    given["columns"] = {name: _column(column) for name, column in source.columns.items()}
     for name in ("batch", "stream", "schedule"):
         if name in given:
             given[name] = _Line(_given(getattr(source, name)))
     return given
+
+
+def _column(column: str | Column) -> Any:
+    if isinstance(column, str):
+        return column
+    given = _given(column)
+    return _Line({("from" if name == "origin" else name): value for name, value in given.items()})
 
 
 def _view(view: FeatureView) -> dict[str, Any]:
@@ -174,17 +182,23 @@ def _used_names(specs: Specs) -> Iterator[str]:
     if specs.services:
         yield "FeatureService"
     for source in specs.sources:
-        yield "Source"
-        if source.batch is not None:
-            yield "BatchSource"
-        if source.stream is not None:
-            yield "StreamSource"
-        if source.schedule is not None:
-            yield "Schedule"
+        yield from _source_names(source)
     for view in specs.views:
         if view.checks:
             yield "Check"
         yield from (feature.aggregate for feature in view.features)
+
+
+def _source_names(source: Source) -> Iterator[str]:
+    yield "Source"
+    if any(isinstance(column, Column) for column in source.columns.values()):
+        yield "Column"
+    parts = {
+        "BatchSource": source.batch,
+        "StreamSource": source.stream,
+        "Schedule": source.schedule,
+    }
+    yield from (name for name, part in parts.items() if part is not None)
 
 
 def _variable(name: str, kind: str, taken: set[str]) -> str:
@@ -218,7 +232,8 @@ def _source_arguments(source: Source) -> list[str]:
     apart = {"name", "columns", "batch", "stream", "schedule"}
     given = {k: v for k, v in _given(source).items() if k not in apart}
     columns = "".join(
-        f"        {_literal(name)}: {_literal(type_)},\n" for name, type_ in source.columns.items()
+        f"        {_literal(name)}: {_column_call(column)},\n"
+        for name, column in source.columns.items()
     )
     arguments = ["columns={\n" + columns + "    }", *_keywords(given)]
     if source.batch is not None:
@@ -231,6 +246,13 @@ def _source_arguments(source: Source) -> list[str]:
     if source.schedule is not None:
         arguments.append(f"schedule=Schedule({', '.join(_keywords(_given(source.schedule)))})")
     return arguments
+
+
+def _column_call(column: str | Column) -> str:
+    if isinstance(column, str):
+        return _literal(column)
+    given = {name: value for name, value in _given(column).items() if name != "type"}
+    return f"Column({', '.join([_literal(column.type), *_keywords(given)])})"
 
 
 def _entity_arguments(entity: Entity) -> list[str]:

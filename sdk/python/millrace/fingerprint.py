@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from millrace.plan import FeaturePlan, SourcePlan, ViewPlan
+from millrace.plan import Column, FeaturePlan, SourcePlan, ViewPlan
 
 CONTRACT = 1
 """Raised when the window contract itself changes, so that every view becomes a new version."""
@@ -23,7 +23,7 @@ CONTRACT = 1
 
 def with_source_fingerprint(source: SourcePlan) -> SourcePlan:
     """Return a source with its fingerprint: the name of its table of events, 16 hex digits."""
-    columns = sorted([c.name, str(c.type)] for c in source.columns)
+    columns = sorted(map(_column, source.columns))
     meaning = {"contract": CONTRACT, "columns": columns, **_event_rules(source)}
     return replace(source, fingerprint=_digest(meaning))
 
@@ -62,7 +62,14 @@ def _columns_read(view: ViewPlan) -> list[list[str]]:
     for expression in (view.filter, *(m.expression for m in view.measures)):
         if expression is not None:
             names.update(expression.columns)
-    return [[name, str(source.column(name).type)] for name in sorted(names)]
+    return [_column(source.column(name)) for name in sorted(names)]
+
+
+def _column(column: Column) -> list[str]:
+    # What a column is read from is part of what its values are. One that is called in its files
+    # what it is called here enters as it did before columns could be renamed.
+    plain = [column.name, str(column.type)]
+    return plain if column.renamed_from is None else [*plain, column.renamed_from]
 
 
 def _feature(feature: FeaturePlan) -> Mapping[str, Any]:

@@ -19,10 +19,24 @@ from millrace.windows import Window
 
 @dataclass(frozen=True)
 class Column:
-    """A named, typed column."""
+    """A named, typed column.
+
+    Attributes:
+        renamed_from: what files and records call it, where that differs from its name.
+    """
 
     name: str
     type: DataType
+    renamed_from: str | None = None
+    description: str = field(default="", compare=False)
+
+    @property
+    def origin(self) -> str:
+        """What to look for in files and records: a name, or else a dotted path.
+
+        A column of exactly this name wins over the path that its dots would spell.
+        """
+        return self.name if self.renamed_from is None else self.renamed_from
 
 
 @dataclass(frozen=True)

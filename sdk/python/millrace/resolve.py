@@ -10,7 +10,7 @@ from millrace.rules.names import declared_once
 from millrace.rules.services import service_plan
 from millrace.rules.sources import Columns, entity_plan, read_columns, source_plan
 from millrace.rules.views import Scope, view_plan
-from millrace.spec import Entity, FeatureView, Source, Specs
+from millrace.spec import Column, Entity, FeatureView, Source, Specs
 
 
 def resolve(specs: Specs) -> Plan:
@@ -89,7 +89,15 @@ def _services(specs: Specs, scope: Scope, faults: FaultList) -> Mapping[str, Ser
 
 
 def _is_same_source(one: Source, other: Source) -> bool:
-    return replace(one, description="") == replace(other, description="")
+    return _undescribed(one) == _undescribed(other)
+
+
+def _undescribed(source: Source) -> Source:
+    columns = {
+        name: replace(column, description="") if isinstance(column, Column) else column
+        for name, column in source.columns.items()
+    }
+    return replace(source, columns=columns, description="")
 
 
 def _is_same_entity(one: Entity, other: Entity) -> bool:

@@ -36,6 +36,24 @@ NOWHERE = Location()
 
 
 @dataclass(frozen=True)
+class Column:
+    """A column of a source whose events call it otherwise, or that wants a word of explanation.
+
+    A column of one type and nothing else is declared by the text of its type alone.
+
+    Attributes:
+        type: as text: ``decimal(12,2)``.
+        origin: what files and records call it: a name, or a dotted path into nested records. A
+            column of exactly that name wins over a path. None: as it is declared.
+    """
+
+    type: str
+    origin: str | None = None
+    description: str = ""
+    where: Location = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True)
 class BatchSource:
     """Files of history: ``parquet``, ``csv``, ``json`` (one object a line) or ``delta``.
 
@@ -80,7 +98,7 @@ class Source:
     """Events, as files and as a topic.
 
     Attributes:
-        columns: name to type, as text (``decimal(12,2)``), in declared order.
+        columns: name to type, as text (``decimal(12,2)``) or as a ``Column``, in declared order.
         event_time: the column that says when an event happened.
         event_id: the column that names an event; None: nothing is deduplicated.
         ingest_time: column of a batch source that says when an event arrived; None: event time.
@@ -91,7 +109,7 @@ class Source:
     """
 
     name: str
-    columns: Mapping[str, str]
+    columns: Mapping[str, str | Column]
     event_time: str
     event_id: str | None = None
     ingest_time: str | None = None

@@ -52,11 +52,14 @@ def origins(source: SourcePlan) -> tuple[str, ...]:
 def events_columns(source: SourcePlan, read_from: Sequence[str]) -> ColumnLineage:
     """Return the column lineage of ``events/<source>`` from files, a topic, or both.
 
-    A declared column is a declared column; the system columns are made of the times.
+    A declared column is what the files and records call so; the system columns are made of the
+    times.
     """
-    made = {c.name: (c.name, "IDENTITY") for c in source.columns}
-    made |= dict.fromkeys(("_event_ms", "event_date"), (source.event_time, "TRANSFORMATION"))
-    made["_ingest_ms"] = (source.ingest_time or source.event_time, "TRANSFORMATION")
+    made = {c.name: (c.origin, "IDENTITY") for c in source.columns}
+    event_time = source.column(source.event_time).origin
+    ingest_time = source.column(source.ingest_time or source.event_time).origin
+    made |= dict.fromkeys(("_event_ms", "event_date"), (event_time, "TRANSFORMATION"))
+    made["_ingest_ms"] = (ingest_time, "TRANSFORMATION")
     return {
         "fields": {
             name: {"inputFields": [_field(d, column, "DIRECT", how) for d in read_from]}
@@ -69,9 +72,13 @@ def events_columns(source: SourcePlan, read_from: Sequence[str]) -> ColumnLineag
 def _accepting(source: SourcePlan, dataset: str) -> list[dict[str, Any]]:
     """Return the columns that decide whether an event is accepted."""
     times = [source.event_time, *([source.ingest_time] if source.ingest_time else [])]
-    fields = [_field(dataset, c, "INDIRECT", "FILTER", "late or in the future") for c in times]
+    fields = [
+        _field(dataset, source.column(c).origin, "INDIRECT", "FILTER", "late or in the future")
+        for c in times
+    ]
     if source.event_id is not None:
-        fields.append(_field(dataset, source.event_id, "INDIRECT", "FILTER", "first copy of an id"))
+        event_id = source.column(source.event_id).origin
+        fields.append(_field(dataset, event_id, "INDIRECT", "FILTER", "first copy of an id"))
     return fields
 
 
@@ -167,8 +174,13 @@ def _datasets(view: ViewPlan) -> list[dict[str, Any]]:
 
 
 def event_fields(source: SourcePlan) -> list[tuple[str, DataType]]:
-    """Return the declared columns of a source, which its files, topic and table share."""
+    """Return the declared columns of a source, those of ``events/<source>``."""
     return [(c.name, c.type) for c in source.columns]
+
+
+def raw_fields(source: SourcePlan) -> list[tuple[str, DataType]]:
+    """Return the declared columns as the source's files and records call them."""
+    return list(dict.fromkeys((c.origin, c.type) for c in source.columns))
 
 
 def tile_fields(view: ViewPlan) -> list[tuple[str, DataType]]:

@@ -18,6 +18,7 @@ from millrace.load.nodes import Keys, NodeReader, Record
 from millrace.spec import (
     BatchSource,
     Check,
+    Column,
     Entity,
     Feature,
     FeatureService,
@@ -44,6 +45,7 @@ _SOURCE = Keys(
         "dedup_horizon", "batch", "stream", "schedule",
     ),
 )  # fmt: skip
+_COLUMN = Keys("a column", ("type",), ("from", "description"))
 _BATCH = Keys("batch", ("format", "path"))
 _STREAM = Keys("stream", ("topic",), ("format",))
 _SCHEDULE = Keys("schedule", (), ("refresh", "at", "timezone"))
@@ -166,7 +168,7 @@ class _Declarations:
         found = self._reader.record(node, keys)
         return found or Record(self._reader.where(node), {}, self._reader)
 
-    def _columns(self, record: Record) -> Mapping[str, str]:
+    def _columns(self, record: Record) -> Mapping[str, str | Column]:
         node = record.node("columns")
         if not isinstance(node, MappingNode):
             if node is not None:
@@ -174,15 +176,28 @@ class _Declarations:
                     node, "columns is no mapping", "write one name: type pair a line"
                 )
             return {UNREADABLE: UNREADABLE}
-        columns: dict[str, str] = {}
+        columns: dict[str, str | Column] = {}
         lines = list(record.where.lines)
         for name, key_node, value in self._reader.pairs(node, "columns"):
             if name.endswith(")") and _is_cut_decimal(columns):
                 continue  # the other half of an unquoted decimal(p,s) inside braces
-            columns[name] = self._column_type(value, name)
+            columns[name] = self._column(value, name)
             lines.append((f"columns.{name}", key_node.start_mark.line + 1))
         record.where = replace(record.where, lines=tuple(lines))
         return columns
+
+    def _column(self, node: Node, name: str) -> str | Column:
+        if not isinstance(node, MappingNode):
+            return self._column_type(node, name)
+        record = self._reader.record(node, _COLUMN)
+        if record is None or (type_node := record.node("type")) is None:
+            return UNREADABLE
+        return Column(
+            self._column_type(type_node, name),
+            record.optional_text("from"),
+            record.optional_text("description") or "",
+            record.where,
+        )
 
     def _column_type(self, node: Node, name: str) -> str:
         text = self._reader.text(node, f"the type of column {name}")
@@ -326,9 +341,9 @@ class _Declarations:
         return parameters
 
 
-def _is_cut_decimal(columns: dict[str, str]) -> bool:
-    last = next(reversed(columns.values()), None)
-    return last is not None and not is_read(last)
+def _is_cut_decimal(columns: Mapping[str, str | Column]) -> bool:
+    last = next(reversed(list(columns.values())), None)
+    return isinstance(last, str) and not is_read(last)
 
 
 def _batch(record: Record) -> BatchSource:

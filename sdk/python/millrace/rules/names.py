@@ -18,9 +18,11 @@ RESERVED_FEATURES = RESERVED_COLUMNS | {"event_time", "event_timestamp"}
 RESERVED_JOIN_KEYS = RESERVED_FEATURES | {"tile_start_ms", "rows", "last_event_ms"}
 """Columns that stand beside the join keys in any table."""
 
+_RULE = "names are small letters, digits and _, a letter first"
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
 _TILE_COLUMN = re.compile(r"m\d+_[a-z0-9]+")
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9_]+")
+_WORD_STARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 class _Declared(Protocol):
@@ -71,11 +73,33 @@ def check_name(
 
 
 def _suggestion(name: str) -> str:
-    rule = "names are small letters, digits and _, a letter first"
-    better = _NOT_IN_NAMES.sub("_", name.lower()).strip("_")
-    if _IDENTIFIER.fullmatch(better) is None or len(better) > MAX_NAME_LENGTH:
-        return rule
-    return f"{rule}: {better}"
+    better = valid_name(name)
+    return f"{_RULE}: {better}" if better else _RULE
+
+
+def valid_name(name: str) -> str:
+    """Return the name that comes closest to one and is valid; empty if none does.
+
+    >>> valid_name("CustomerID"), valid_name("Amount in EUR"), valid_name("1")
+    ('customer_id', 'amount_in_eur', '')
+    """
+    better = _NOT_IN_NAMES.sub("_", _WORD_STARTS.sub("_", name).lower()).strip("_")
+    return better if _IDENTIFIER.fullmatch(better) and len(better) <= MAX_NAME_LENGTH else ""
+
+
+def check_column_name(name: str, where: Location, faults: FaultList) -> bool:
+    """Note a fault if a source cannot have a column of this name; what files call it is free."""
+    if is_read(name) and (_IDENTIFIER.fullmatch(name) is None or name in RESERVED_COLUMNS):
+        is_taken = name in RESERVED_COLUMNS
+        column = f"source_{name}" if is_taken else valid_name(name) or "its_name_here"
+        why = "the platform has a column of that name" if is_taken else _RULE
+        faults.add(
+            where,
+            f"{name[:80]!r} cannot name a column: {why}",
+            f"keep it in the files and name it here: {column}: {{type: …, from: {name[:80]}}}",
+        )
+        return False
+    return check_name(name, "a column", where, faults)
 
 
 def check_join_key(name: str, where: Location, faults: FaultList) -> bool:

@@ -8,10 +8,11 @@ from millrace.errors import nearest
 from millrace.faults import FaultList, is_read
 from millrace.fingerprint import with_source_fingerprint
 from millrace.plan import BatchPlan, Column, EntityPlan, SourcePlan, StreamPlan
-from millrace.rules.names import RESERVED_COLUMNS, check_join_key, check_name
+from millrace.rules.names import check_column_name, check_join_key, valid_name
 from millrace.rules.schedules import schedule_plan
 from millrace.rules.values import data_type, duration_ms
 from millrace.spec import BatchSource, Entity, Location, Source, StreamSource
+from millrace.spec import Column as DeclaredColumn
 from millrace.types import DataType
 
 BATCH_FORMATS = ("parquet", "csv", "json", "delta")
@@ -32,11 +33,13 @@ class Columns:
         types: the columns whose types are known.
         doubtful: names of columns whose type could not be read.
         is_complete: False if columns may exist that could not be read.
+        declared: the columns whose types are known, with what they are read from.
     """
 
     types: Mapping[str, DataType]
     doubtful: frozenset[str] = frozenset()
     is_complete: bool = True
+    declared: tuple[Column, ...] = ()
 
     def lookup(self, name: str) -> DataType | None:
         """Return a column's type; None if it is not known."""
@@ -47,31 +50,51 @@ class Columns:
         return self.is_complete and name not in self.types and name not in self.doubtful
 
     def nearest(self, name: str) -> str:
-        """Name the columns that come closest."""
+        """Name the columns that come closest; by the name in its files, what it is called here."""
+        renamed = [c.name for c in self.declared if c.renamed_from == name]
+        if renamed:
+            return f"it is declared as {' and '.join(map(repr, renamed))}: write that"
         return nearest(name, [*self.types, *self.doubtful])
 
 
 def read_columns(source: Source, faults: FaultList) -> Columns:
     """Check the names and types of a source's columns."""
     where = source.where
-    types: dict[str, DataType] = {}
+    columns: dict[str, Column] = {}
     doubtful: set[str] = set()
     is_complete = True
     if not source.columns:
         faults.add(where.at("columns"), f"source {source.name!r} has no columns", "list them")
         return Columns({}, is_complete=False)
-    for name, text in source.columns.items():
+    for name, written in source.columns.items():
         place = where.at(f"columns.{name}")
         if not is_read(name):
             is_complete = False
             continue
-        check_name(name, "a column", place, faults, reserved=RESERVED_COLUMNS)
-        found = data_type(text, f"column {name!r}", place, faults)
+        if not check_column_name(name, place, faults):
+            # What names the column elsewhere, as it is or as it will be, is not at fault besides.
+            doubtful.update((name, valid_name(name)))
+            continue
+        column = written if isinstance(written, DeclaredColumn) else DeclaredColumn(written)
+        found = data_type(column.type, f"column {name!r}", place, faults)
+        _check_origin(name, column, place, faults)
         if found is None:
             doubtful.add(name)
         else:
-            types[name] = found
-    return Columns(types, frozenset(doubtful), is_complete)
+            renamed_from = None if column.origin == name else column.origin
+            columns[name] = Column(name, found, renamed_from, column.description)
+    types = {column.name: column.type for column in columns.values()}
+    return Columns(types, frozenset(doubtful), is_complete, tuple(columns.values()))
+
+
+def _check_origin(name: str, column: DeclaredColumn, place: Location, faults: FaultList) -> None:
+    origin = column.origin
+    if origin is not None and is_read(origin) and not origin.strip():
+        faults.add(
+            place,
+            f"column {name!r} is read from {origin!r}, which is no name",
+            "write what its files call it, from: CustomerID, or remove from",
+        )
 
 
 def source_plan(source: Source, columns: Columns, faults: FaultList) -> SourcePlan | None:
@@ -112,7 +135,7 @@ def source_plan(source: Source, columns: Columns, faults: FaultList) -> SourcePl
     return with_source_fingerprint(
         SourcePlan(
             name=source.name,
-            columns=tuple(Column(name, type_) for name, type_ in columns.types.items()),
+            columns=columns.declared,
             event_time=source.event_time,
             event_id=source.event_id,
             ingest_time=source.ingest_time,
