@@ -10,7 +10,7 @@ from millrace.plan import Plan, ViewPlan
 from resources.settings import Settings, settings_from_env
 
 if TYPE_CHECKING:
-    from checks.served_parity import ParityReport
+    from checks.parity_report import ParityReport
 
 SAMPLES = 100
 """Entities that one run of the check asks about."""
@@ -62,6 +62,9 @@ def parity_check(plan: Plan, view: ViewPlan) -> dg.AssetChecksDefinition:
                 "lag_ms": in_flight.lag_ms,
                 "in_flight_events": in_flight.events,
                 "samples": dg.MetadataValue.json(found["samples"]),
+                "entities": dg.MetadataValue.json(found["entities"]),
+                "days": dg.MetadataValue.json(found["days"]),
+                "not_looked_at": dg.MetadataValue.json(found["not_looked_at"]),
                 "differences": dg.MetadataValue.json(found["differences"][:_SHOWN]),
             },
         )

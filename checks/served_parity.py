@@ -10,24 +10,25 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from checks.history_served import served_history
+from checks.parity_report import Difference, InFlightShare, ParityReport, iso_text
 from checks.recomputing import Recomputed, Recomputer
-from checks.sampling import SampledKey, sample_keys
+from checks.sampling import SampledKey, sample_keys, unlikely_key
 from millrace.errors import DataError, EngineUnavailable
 from millrace.plan import FeaturePlan, Plan, ViewPlan
-from resources.archived_days import events_table
 from resources.endpoints import kafka_bootstrap, server_url
+from resources.history import find_history
 from resources.lake import open_table
-from resources.online_api import Key, ServedEntity, batch_lookup, value_to_json
-from resources.partition_log import built_days, read_partition_log
-from resources.reports import day_list
+from resources.online_api import ServedEntity, batch_lookup
 from resources.settings import Settings
 from resources.stream_books import read_markers
-from resources.tiles_table import tiles_table
 from resources.versions import deployed_version
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 IN_FLIGHT_MS = 5_000
 """An event that arrived at most this long before an answer may be missing from it."""
@@ -44,130 +45,6 @@ _ABSOLUTE = 1e-12
 _ADDED = frozenset({"sum", "avg", "variance", "stddev"})
 
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One value that was served, and what it should have been.
-
-    Attributes:
-        what: ``value`` or ``ts``.
-    """
-
-    feature: str
-    key: Key
-    as_of_ms: int
-    what: str
-    served: Any
-    recomputed: Any
-
-    def as_json(self, view: ViewPlan) -> dict[str, Any]:
-        """Return the difference as plain JSON values."""
-        is_value = self.what == "value"
-        type_ = view.feature(self.feature).type
-        served, recomputed = (
-            value_to_json(v, type_) if is_value else _iso(v) for v in (self.served, self.recomputed)
-        )
-        key = [value_to_json(v, e.type) for v, e in zip(self.key, view.entities, strict=True)]
-        return {
-            "feature": self.feature,
-            "key": key if len(key) > 1 else key[0],
-            "as_of": _iso(self.as_of_ms),
-            "what": self.what,
-            "served": served,
-            "recomputed": recomputed,
-        }
-
-
-@dataclass(frozen=True)
-class InFlightShare:
-    """What was missing because it was still under way.
-
-    Attributes:
-        allowed_ms: how old such an event may be.
-        answers: answers that lacked at least one event.
-        events: events that were missing, of all answers.
-        lag_ms: age of the oldest of them when its answer was given; 0 if none was missing.
-    """
-
-    allowed_ms: int
-    answers: int = 0
-    events: int = 0
-    lag_ms: int = 0
-
-
-@dataclass(frozen=True)
-class ParityReport:
-    """What an audit has shown.
-
-    Attributes:
-        samples: entities asked about, by kind.
-        values: values compared: answers times features.
-        differences: the first of those values that differ, and ``differing`` how many there are.
-        as_of_ms: the first and the last instant asked about.
-        archive_wait_s: how long the archive took to pass the last of them.
-        days_without_tiles: if values differ, days of history whose events are in the lake and whose
-            tiles were never built, so that nothing of them could be uploaded: the likeliest cause.
-    """
-
-    view: ViewPlan
-    version: str
-    seed: int
-    samples: Mapping[str, int]
-    statuses: Mapping[str, int]
-    values: int
-    differing: int
-    differences: tuple[Difference, ...]
-    in_flight: InFlightShare
-    as_of_ms: tuple[int, int]
-    archive_wait_s: float
-    seconds: float
-    by_feature: Mapping[str, int] = field(default_factory=dict)
-    days_without_tiles: tuple[date, ...] = ()
-
-    @property
-    def hint(self) -> str | None:
-        """What most likely made values differ and how to mend it; None if that is not known."""
-        if not self.days_without_tiles:
-            return None
-        first, last = self.days_without_tiles[0], self.days_without_tiles[-1]
-        name, end = self.view.name, last + timedelta(days=1)
-        return (
-            f"{day_list(self.days_without_tiles)} have events and no tiles, so what is served lacks "
-            f"them: millrace backfill {name} --start {first} --end {end}, then millrace upload {name}"
-        )
-
-    @property
-    def is_equal(self) -> bool:
-        """True if answers were compared and not one value differs."""
-        return self.values > 0 and self.differing == 0
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the report as plain JSON values."""
-        return {
-            "view": self.view.name,
-            "version": self.version,
-            "fingerprint": self.view.fingerprint,
-            "equal": self.is_equal,
-            "samples": dict(self.samples),
-            "statuses": dict(self.statuses),
-            "features": len(self.view.features),
-            "values": self.values,
-            "differing": self.differing,
-            "by_feature": dict(self.by_feature),
-            "differences": [d.as_json(self.view) for d in self.differences],
-            "days_without_tiles": [day.isoformat() for day in self.days_without_tiles],
-            "in_flight": {
-                "allowed_ms": self.in_flight.allowed_ms,
-                "answers": self.in_flight.answers,
-                "events": self.in_flight.events,
-                "lag_ms": self.in_flight.lag_ms,
-            },
-            "as_of": [_iso(at) for at in self.as_of_ms],
-            "archive_wait_s": round(self.archive_wait_s, 3),
-            "seed": self.seed,
-            "seconds": round(self.seconds, 3),
-        }
 
 
 @dataclass(frozen=True)
@@ -212,21 +89,23 @@ def check_parity(
     version = _version(settings, view)
     url = server_url(settings)
     seed = time.time_ns() // 1_000_000 if seed is None else seed
-    sampled = sample_keys(settings, view, samples, seed)
-    progress(f"{view.name} {version}: looking up {len(sampled)} entities")
-    answers = _look_up(url, view, version, sampled, seed)
+    instant_ms = batch_lookup(url, view, version, [unlikely_key(view, seed)]).as_of_ms
+    history = find_history(settings, view, _instants([instant_ms]))
+    served = served_history(settings, view, version, history)
+    sample = sample_keys(settings, history, samples, seed, served)
+    progress(f"{view.name} {version}: looking up {len(sample.keys)} entities")
+    answers = _look_up(url, view, version, sample.keys, seed)
     instants = [answer.as_of_ms for answer in answers]
     waited = _wait_for_archive(settings, view, max(instants), progress, deadline_s)
     progress(f"{view.name} {version}: recomputing {len(answers)} answers")
-    recomputer = Recomputer(settings, view, [one.key for one in sampled], instants)
+    recomputer = Recomputer(settings, view, [one.key for one in sample.keys], instants)
     comparison = _Comparison(view, recomputer, in_flight_ms)
     comparison.run(answers)
-    differs = bool(comparison.by_feature)
     return ParityReport(
         view=view,
         version=version,
         seed=seed,
-        samples=Counter(one.kind for one in sampled),
+        samples=Counter(one.kind for one in sample.keys),
         statuses=Counter(answer.served.status for answer in answers),
         values=len(answers) * len(view.features),
         differing=sum(comparison.by_feature.values()),
@@ -238,20 +117,18 @@ def check_parity(
         archive_wait_s=waited,
         seconds=time.monotonic() - began,
         by_feature=dict(comparison.by_feature),
-        days_without_tiles=_days_without_tiles(settings, view, version) if differs else (),
+        known=sample.known,
+        history=served,
+        features_without_value=tuple(
+            f.name for f in view.features if f.name not in comparison.with_value
+        ),
     )
 
 
-def _days_without_tiles(settings: Settings, view: ViewPlan, version: str) -> tuple[date, ...]:
-    """Return the days before the newest tiles that have events and no tiles, ascending."""
-    log = read_partition_log(settings, events_table(view.source.name))
-    tiles = read_partition_log(settings, tiles_table(view.name, version))
-    built = built_days(tiles, view.fingerprint)
-    return tuple(
-        day
-        for day in sorted(built_days(log, view.source.fingerprint) - built)
-        if view.start <= day < max(built, default=view.start) and log[day].rows
-    )
+def _instants(instants_ms: Sequence[int]) -> "pa.Array":
+    import pyarrow as pa
+
+    return pa.array(instants_ms, pa.int64())
 
 
 def _version(settings: Settings, view: ViewPlan) -> str:
@@ -304,7 +181,7 @@ def _wait_for_archive(
                 where=f"events/{view.source.name}",
                 fix="millrace status; millrace logs archive",
             )
-        progress(f"{view.name}: waiting for the archive to pass {_iso(as_of_ms)}")
+        progress(f"{view.name}: waiting for the archive to pass {iso_text(as_of_ms)}")
         time.sleep(_PAUSE_S)
     return time.monotonic() - began
 
@@ -323,6 +200,7 @@ class _Comparison:
         self._view, self._recomputer, self._allowed_ms = view, recomputer, allowed_ms
         self.differences: list[Difference] = []
         self.by_feature: Counter[str] = Counter()
+        self.with_value: set[str] = set()
         self.lacking = self.missing = self.lag_ms = 0
 
     def run(self, answers: Sequence[_Answer]) -> None:
@@ -349,6 +227,8 @@ class _Comparison:
         found = []
         for feature in self._view.features:
             name, one = feature.name, served.features[feature.name]
+            if one.value or truth.values[name]:
+                self.with_value.add(name)
             pairs = [("ts", one.ts_ms, truth.ts_ms[name])]
             if not is_same(feature, one.value, truth.values[name]):
                 pairs = [("value", one.value, truth.values[name])]
@@ -371,10 +251,3 @@ def is_same(feature: FeaturePlan, served: Any, recomputed: Any) -> bool:
     if feature.type.kind == "float64" and feature.aggregate in _ADDED:
         return math.isclose(served, recomputed, rel_tol=_RELATIVE, abs_tol=_ABSOLUTE)
     return bool(served == recomputed)
-
-
-def _iso(instant_ms: int | None) -> str | None:
-    if instant_ms is None:
-        return None
-    text = datetime.fromtimestamp(instant_ms / 1000, tz=UTC).isoformat(timespec="milliseconds")
-    return text.replace("+00:00", "Z")

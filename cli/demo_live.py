@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cli.output import page, progress
 
 if TYPE_CHECKING:
-    from checks.served_parity import ParityReport
+    from checks.parity_report import ParityReport
     from cli.demo_sets import DemoSet
     from millrace.plan import Plan, ViewPlan
     from resources.settings import Settings

@@ -7,7 +7,7 @@ import typer
 from cli.output import JsonFlag, console, page, progress, show_json
 
 if TYPE_CHECKING:
-    from checks.served_parity import ParityReport
+    from checks.parity_report import ParityReport
 
 _MOST_ROWS = 20
 
@@ -67,6 +67,8 @@ def _show(report: "ParityReport") -> None:
         f"{report.view.name}'s {len(report.view.features)} features compared ({samples})",
         soft_wrap=True,
     )
+    for said in report.passed_over:
+        page.print(f"not looked at: {said}", markup=False, soft_wrap=True)
     page.print(
         f"in flight: {in_flight.events} event(s) missing from {in_flight.answers} answer(s), the "
         f"oldest {in_flight.lag_ms} ms old ({in_flight.allowed_ms} ms allowed); the archive was "
@@ -77,8 +79,8 @@ def _show(report: "ParityReport") -> None:
         page.print("[green]equal[/]: 0 values differ")
     else:
         console.print(f"[bold red]{report.differing} values differ[/] (--seed {report.seed})")
-        if report.hint is not None:
-            console.print(report.hint, markup=False, style="yellow", soft_wrap=True)
+    if report.hint is not None:
+        page.print(report.hint, markup=False, style="yellow", soft_wrap=True)
 
 
 def _show_differences(report: "ParityReport") -> None:

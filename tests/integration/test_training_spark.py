@@ -6,9 +6,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from checks.known_entities import EVENTS, candidates_on_spark, read_entities
+from resources.history import find_history
 from resources.settings import Settings
+from resources.spark import connect
 from resources.training import TrainingReport, build_training_set
-from tests.training_cases import ALL_FEATURES, Shop, open_shop, shop_settings, shop_spine
+from tests.training_cases import (
+    ALL_FEATURES,
+    DAYS,
+    FIRST,
+    Shop,
+    open_shop,
+    shop_settings,
+    shop_spine,
+)
 
 pytestmark = [
     pytest.mark.services,
@@ -55,3 +66,14 @@ def test_spark_gives_what_this_process_gives(
 def test_an_empty_spine_gives_an_empty_set_with_the_same_types(shop: Shop, tmp_path: Path) -> None:
     (_, local), (_, spark) = on_both(shop, tmp_path, shop_spine().slice(0, 0), hindsight=False)
     assert spark.equals(local)
+
+
+def test_spark_counts_the_entities_that_this_process_counts(shop: Shop) -> None:
+    at_ms = pa.array([DAYS.end_ms])
+    unserved = [FIRST]
+    history = find_history(shop.settings, shop.plan.view("shop_orders"), at_ms)
+    here = read_entities(shop.settings, history, unserved)
+    spark = connect(shop.settings)
+    there = candidates_on_spark(spark, shop.settings, history, unserved, samples=500, seed=1)
+    assert (there.count, there.events) == (here.count, here.events)
+    assert there.rows.to_pylist() == here.rows.to_pylist()

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import sqlglot
 
-from checks.served_parity import InFlightShare, ParityReport
+from checks.history_served import ServedHistory
+from checks.parity_report import InFlightShare, ParityReport
 from cli.demo_live import DeadLetter, LiveProof
 from cli.demo_recompute import Comparison, ViewProof, differing_values, is_equal, sample_of
 from cli.demo_recompute import _compare as compare
@@ -125,7 +126,8 @@ HOLDS = (
     Books("s", 10, 7, 1, {"late": 2}, {}, {}),
 )
 EQUAL = ParityReport(
-    PLAN.view("terminal_risk"), "v1", 0, {}, {}, 70, 0, (), InFlightShare(5000), (0, 0), 0.0, 0.0
+    PLAN.view("terminal_risk"), "v1", 0, {}, {}, 70, 0, (), InFlightShare(5000), (0, 0), 0.0, 0.0,
+    history=ServedHistory(PLAN.view("terminal_risk")),
 )  # fmt: skip
 LETTER = DeadLetter("t.dlq", "0:1", "malformed", is_intact=True)
 LIVE = LiveProof("s", {"terminal_risk": "v1"}, 100, [5, 9], 0, LETTER, [EQUAL], {})

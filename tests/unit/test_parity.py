@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,13 +17,19 @@ import typer
 from deltalake import write_deltalake
 from typer.testing import CliRunner
 
+from checks.history_served import cut_over_of, served_history
+from checks.known_entities import read_entities
 from checks.parity import parity_check, parity_checks
+from checks.parity_report import ParityReport
 from checks.recomputing import REORDERED_MS, missing_sets
-from checks.served_parity import ParityReport, check_parity
+from checks.sampling import sample_keys
+from checks.served_parity import check_parity
 from cli.parity import register
 from millrace.errors import DataError, EngineRejected, EngineUnavailable
+from millrace.published import PublishedVersion, PublishedView
 from resources.declarations import plan_of
 from resources.endpoints import FILE_NAME, start_mark
+from resources.history import find_history
 from resources.partition_log import append_partition_log
 from resources.reports import BuildReport, PartitionOutcome
 from resources.settings import Settings, settings_from_env
@@ -57,13 +63,15 @@ feature_views:
       - {name: weight_avg_1d, aggregate: avg, column: weight, window: 1d}
       - {name: price_last, aggregate: last, column: price, window: 7d}
 """
+VIEW_EVER = VIEW + "      - {name: sales_ever, aggregate: count, window: lifetime}\n"
 HOUR = 3_600_000
-FEATURES = {
+FEATURES: dict[str, tuple[str, int | None, int, int, str]] = {
     "sales_1h": ("count_rows", HOUR, 300_000, 0, "price"),
     "sales_1d_before": ("count_rows", 24 * HOUR, HOUR, HOUR, "price"),
     "price_sum_1d": ("sum", 24 * HOUR, HOUR, 0, "price"),
     "weight_avg_1d": ("avg", 24 * HOUR, HOUR, 0, "weight"),
-    "price_last": ("last", 168 * HOUR, HOUR * 12, 0, "price"),
+    "price_last": ("last", 168 * HOUR, HOUR, 0, "price"),
+    "sales_ever": ("count_rows", None, HOUR, 0, "price"),
 }
 
 
@@ -88,10 +96,14 @@ def sales() -> list[dict[str, Any]]:
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Settings:
-    settings = settings_from_env({"MILLRACE_HOME": str(tmp_path), "HOME": str(tmp_path)})
-    (tmp_path / "views").mkdir()
-    (tmp_path / "views" / "sales.yaml").write_text(VIEW)
-    rows = sales()
+    return lake_of(tmp_path, VIEW, sales())
+
+
+def lake_of(home: Path, declared: str, rows: list[dict[str, Any]]) -> Settings:
+    """A lake with these events in it, and tiles of all their days."""
+    settings = settings_from_env({"MILLRACE_HOME": str(home), "HOME": str(home)})
+    (home / "views").mkdir()
+    (home / "views" / "sales.yaml").write_text(declared)
     days = [r["_event_ms"] // 86_400_000 for r in rows]
     table = pa.table(
         {
@@ -106,9 +118,16 @@ def lake(tmp_path: Path) -> Settings:
         }
     )
     write_deltalake(f"{settings.lake}/events/sales", table, partition_by=["event_date"])
-    settings = replace(settings, views=(tmp_path / "views",))
+    settings = replace(settings, views=(home / "views",))
     claim_version(settings, plan_of(settings.views).view("buying"))
+    built(settings, "tiles/buying/v1", sorted({date(1970, 1, 1) + timedelta(d) for d in days}))
     return settings
+
+
+def built(settings: Settings, table: str, days: list[date], error: str | None = None) -> None:
+    outcomes = tuple(PartitionOutcome(day, rows=9, error=error) for day in days)
+    fingerprint = plan_of(settings.views).view("buying").fingerprint
+    append_partition_log(settings, BuildReport(table, None, 0, outcomes), fingerprint)
 
 
 Spoil = Callable[[str, str, Any], Any]
@@ -118,6 +137,7 @@ class Server:
     """The online API as it would be over some events; ``spoil`` changes single values."""
 
     def __init__(self) -> None:
+        self.rows = sales()
         self.missing: set[int] = set()
         self.spoil: Spoil = lambda _key, _name, value: value
         self.refuse: tuple[int, dict[str, str]] | None = None
@@ -125,7 +145,7 @@ class Server:
 
     def answer(self, body: dict[str, Any]) -> dict[str, Any]:
         self.asked.append(body)
-        rows = [row for row in sales() if row["id"] not in self.missing]
+        rows = [row for row in self.rows if row["id"] not in self.missing]
         return {
             "entity_name": body["entity_name"],
             "as_of": iso(AS_OF_MS),
@@ -192,8 +212,8 @@ def server(lake: Settings) -> Iterator[Server]:
         yield told
 
 
-def audit(lake: Settings, **options: Any) -> ParityReport:
-    return check_parity(lake, plan_of(lake.views), "buying", lambda _: None, seed=1, **options)
+def audit(lake: Settings, *, seed: int = 1, **options: Any) -> ParityReport:
+    return check_parity(lake, plan_of(lake.views), "buying", lambda _: None, seed=seed, **options)
 
 
 def test_right_answers_are_equal_for_recent_older_and_unknown_entities(
@@ -318,25 +338,116 @@ def test_command_lists_differences_and_ends_with_1(lake: Settings, server: Serve
     assert found["differences"][0]["served"] == found["differences"][0]["recomputed"] + 3
 
 
-def test_days_that_have_events_and_no_tiles_are_named_where_values_differ(
-    lake: Settings, server: Server
+@pytest.mark.usefixtures("server")
+def test_days_that_have_events_and_no_tiles_are_named_whether_values_differ_or_not(
+    lake: Settings,
 ) -> None:
-    view = plan_of(lake.views).view("buying")
-    days = [date(2024, 3, 8), date(2024, 3, 9), date(2024, 3, 10)]
-    for table, built, fingerprint in (
-        ("events/sales", days, view.source.fingerprint),
-        ("tiles/buying/v1", days[2:], view.fingerprint),
-    ):
-        outcomes = tuple(PartitionOutcome(day, rows=9) for day in built)
-        append_partition_log(lake, BuildReport(table, None, 0, outcomes), fingerprint)
-    assert audit(lake).hint is None, "nothing differs, so nothing is to be explained"
-    server.spoil = lambda _, name, value: value + 3 if name == "sales_1h" else value
+    built(lake, "tiles/buying/v1", [date(2024, 3, 8), date(2024, 3, 9)], "no space left")
     report = audit(lake)
+    assert report.is_equal
     assert report.as_json()["days_without_tiles"] == ["2024-03-08", "2024-03-09"]
-    assert report.hint == (
+    assert report.hint is not None
+    assert report.hint.startswith(
         "2024-03-08..2024-03-09 have events and no tiles, so what is served lacks them: "
         "millrace backfill buying --start 2024-03-08 --end 2024-03-10, then millrace upload buying"
     )
+    _, told = command(lake, "--samples", "20")
+    assert "2024-03-08..2024-03-09 have events and no tiles" in told
+
+
+EARLY = [date(2024, 3, day) for day in (1, 2)]
+
+
+def long_history() -> list[dict[str, Any]]:
+    """400 buyers who bought once, most of them in a day of their own week, five of them early."""
+    rows = sales()
+    for i in range(400):
+        at_ms = DAY_MS - 9 * 86_400_000 + (0 if i < 5 else 2 * 86_400_000 + i * 1_000_000)
+        row = {**rows[0], "id": 10_000 + i, "who": f"once{i}", "_event_ms": at_ms}
+        rows.append({**row, "_ingest_ms": at_ms})
+    return rows
+
+
+@pytest.fixture
+def early_lake(lake: Settings, server: Server, tmp_path: Path) -> Settings:
+    """A lake whose first day has events of five buyers that never came again, and no tiles."""
+    home = tmp_path / "early"
+    home.mkdir()
+    (home / FILE_NAME).write_text((lake.home / FILE_NAME).read_text())
+    server.rows = long_history()
+    settings = lake_of(home, VIEW_EVER, server.rows)
+    built(settings, "tiles/buying/v1", EARLY, "no space left")
+    return settings
+
+
+def test_buyers_of_days_without_tiles_are_asked_for_whatever_the_seed(
+    early_lake: Settings, server: Server
+) -> None:
+    server.missing = set(range(10_000, 10_005))
+    for seed in range(3):
+        report = audit(early_lake, seed=seed, samples=20)
+        assert not report.is_equal
+        assert report.samples["unserved"] == 5
+        assert {d.key[0] for d in report.differences} == {f"once{i}" for i in range(5)}
+        assert report.history.without_tiles == (date(2024, 3, 1),)
+        shown = report.as_json()
+        assert shown["entities"] == {"known": 407, "asked": 19}
+        assert shown["not_looked_at"] == ["388 of 407 entities"]
+    code, told = command(early_lake, "--samples", "20")
+    assert code == 1
+    assert "not looked at: 388 of 407 entities" in told
+
+
+def test_sample_holds_the_rare_and_the_old_among_all_that_offline_knows(
+    early_lake: Settings,
+) -> None:
+    built(early_lake, "tiles/buying/v1", EARLY)
+    report = audit(early_lake, samples=100)
+    assert report.is_equal
+    assert report.history.unserved == ()
+    assert report.samples["heavy"] + report.samples["recent"] == 7
+    assert report.samples["long_ago"] >= 30
+    assert report.samples["rare"] >= 15
+    assert report.samples["unknown"] == 5
+    again = audit(early_lake, samples=100)
+    assert again.samples == report.samples
+
+
+def test_one_seed_gives_one_sample(early_lake: Settings) -> None:
+    view = plan_of(early_lake.views).view("buying")
+    history = find_history(early_lake, view, pa.array([AS_OF_MS]))
+    served = served_history(early_lake, view, "v1", history)
+    first, again, other = (sample_keys(early_lake, history, 50, s, served) for s in (7, 7, 8))
+    assert first == again
+    assert first != other
+
+
+def test_entities_are_counted_by_the_events_that_count_for_the_view(tmp_path: Path) -> None:
+    declared = VIEW_EVER.replace("    start: 2024-03-01", "    start: 2024-03-02") + (
+        "    filter: \"who <> 'w0' AND weight >= 0\"\n"
+    )
+    lake = lake_of(tmp_path, declared, long_history())
+    view = plan_of(lake.views).view("buying")
+    history = find_history(lake, view, pa.array([AS_OF_MS]))
+    known = read_entities(lake, history, [date(2024, 3, 9)])
+    assert known.count == 401, "neither w0 nor the five that came before the view's start"
+    rows = {row["who"]: row for row in known.rows.to_pylist()}
+    expected = [r for r in sales() if r["who"] == "w3"]
+    assert rows["w3"]["_events"] == len(expected)
+    assert rows["w3"]["_last_day"] == max(r["_event_ms"] for r in expected) // 86_400_000
+    assert rows["w3"]["_is_unserved"]
+    served = served_history(lake, view, "v1", history)
+    assert served.out_of_reach == (date(2024, 3, 1),)
+
+
+def test_tiles_behind_the_cut_over_are_not_uploaded_yet() -> None:
+    version = PublishedVersion("v1", "f", {}, "t", "s", "g", "live", None, None, 0)
+    published = PublishedView("buying", ("buyer",), "v1", (version,))
+    assert cut_over_of(None, "f") is None
+    assert cut_over_of(published, "g") is None
+    assert cut_over_of(published, "f") == 0, "nothing is uploaded yet"
+    at = replace(published, versions=(replace(version, cut_over_ms=DAY_MS),))
+    assert cut_over_of(at, "f") == DAY_MS
 
 
 def test_asset_check_passes_on_equal_answers_alone_and_says_why_it_cannot_judge(
