@@ -1,11 +1,12 @@
 """Which features a training set was asked for, under which names they come out.
 
 A name is ``feature`` (unique over all views), ``view:feature`` or ``view:*``. An output column has
-the bare feature name; where two requested features share it, both are named ``view__feature``.
+the bare feature name; where that is also the name of another column, a feature's or a join key, the
+features among them are named ``view__feature``.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from millrace.errors import Fault, NotDeclared, SpecError, nearest
@@ -141,12 +142,45 @@ def _bare_names(plan: Plan) -> list[str]:
     return list(dict.fromkeys(f.name for _, f in _all_features(plan)))
 
 
+def _column_names(plan: Plan, chosen: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """Return the output column of each feature, all different from each other and from the keys.
+
+    Raises:
+        SpecError: two of them stay the same with their views before them: the view ``a__b`` has a
+            feature ``c``, the view ``a`` a feature ``b__c``.
+    """
+    columns = {(view, feature): feature for view, feature in chosen}
+    keys = {key for view, _ in columns for key in plan.views[view].join_keys}
+    while True:
+        uses = Counter([*columns.values(), *keys])
+        shared = [pair for pair, column in columns.items() if uses[column] > 1]
+        bare = [pair for pair in shared if columns[pair] == pair[1]]
+        if not shared:
+            return columns
+        if not bare:
+            raise SpecError.of(_clashes(columns, shared))
+        # A name that is made up here may be another feature's own, which then gets its view too.
+        columns |= {(view, feature): f"{view}__{feature}" for view, feature in bare}
+
+
+def _clashes(
+    columns: Mapping[tuple[str, str], str], shared: Sequence[tuple[str, str]]
+) -> list[Fault]:
+    by_column: dict[str, list[str]] = {}
+    for view, feature in shared:
+        by_column.setdefault(columns[view, feature], []).append(f"{view}:{feature}")
+    return [
+        Fault(
+            f"{' and '.join(names)} would be one column, {column!r}",
+            _WHERE,
+            "rename one of the features, or ask for them in two training sets",
+        )
+        for column, names in by_column.items()
+    ]
+
+
 def _named(plan: Plan, chosen: dict[tuple[str, str], FeaturePlan]) -> RequestedFeatures:
-    uses = Counter(feature for _, feature in chosen)
-    columns = {
-        (view, feature): feature if uses[feature] == 1 else f"{view}__{feature}"
-        for view, feature in chosen
-    }
+    columns = _column_names(plan, chosen)
     by_view: dict[str, list[FeaturePlan]] = {}
     for (view, _), feature in chosen.items():
         by_view.setdefault(view, []).append(feature)

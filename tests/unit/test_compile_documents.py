@@ -14,11 +14,13 @@ from typer.testing import CliRunner
 from cli.compiling import register
 from millrace.aggregates import Edge
 from millrace.codec import Packed
-from millrace.compile.checks import check_rules
+from millrace.compile.checks import check_rules, source_rules
 from millrace.compile.lineage import lineage
 from millrace.compile.serving import codec_of, serving_plan
 from millrace.errors import CompileError, NotDeclared, StoreError
+from millrace.plan import Column
 from millrace.spec import Check
+from millrace.types import FLOAT64
 from tests.golden.rewrite import GOLDEN, golden_plan
 
 VIEWS = golden_plan().views
@@ -169,6 +171,16 @@ def test_a_declared_rule_takes_the_place_of_the_default() -> None:
         "drift__payments_1h {'max': 0.5} error"
     ]
     assert rules[-1].startswith("drift__payments_1h")
+
+
+def test_rules_of_columns_that_are_called_like_rules_of_others_have_names_of_their_own() -> None:
+    columns = tuple(Column(name, FLOAT64) for name in ("a", "a__mean", "a__mean__psi"))
+    source = replace(VIEW.source, columns=(*VIEW.source.columns, *columns))
+    names = [rule.name for rule in source_rules(source, ())]
+    assert len(names) == len(set(names))
+    assert {"drift__a", "drift__a__mean", "drift__a__mean__psi", "drift__a__mean__mean"} < set(
+        names
+    )
 
 
 def test_a_rule_declared_twice_is_refused() -> None:

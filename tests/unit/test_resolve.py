@@ -154,7 +154,7 @@ class TestNames:
             columns={**COLUMNS, name: "date"}
         )
 
-    @pytest.mark.parametrize("key", ["rows", "tile_start_ms", "event_time", "m0_count"])
+    @pytest.mark.parametrize("key", ["rows", "tile_start_ms", "event_time", "m0_count", "m0"])
     def test_columns_of_tiles_cannot_be_join_keys(self, key: str) -> None:
         source = replace(CARDS, columns={**COLUMNS, key: "int64"})
         entity = Entity("customer", key, "int64")
@@ -249,6 +249,12 @@ class TestSources:
 
     def test_zero_lateness_and_skew_are_fine(self) -> None:
         resolve(specs_of(sources=(replace(CARDS, allowed_lateness="0s", clock_skew="0ms"),)))
+
+    def test_the_dead_letters_of_one_source_are_no_events_of_another(self) -> None:
+        first = replace(CARDS, stream=StreamSource("cards"))
+        second = replace(CARDS, name="others", stream=StreamSource("cards.dlq"))
+        found = the_fault(specs_of(sources=(first, second)))
+        assert "the topic 'cards.dlq' holds the dead letters of source 'cards'" in found
 
 
 class TestEntities:

@@ -1,5 +1,8 @@
 """Names of features in a request: what each means, and what is said of those that mean nothing."""
 
+from dataclasses import replace
+from itertools import permutations
+
 import pytest
 
 from millrace.errors import NotDeclared, SpecError
@@ -50,6 +53,42 @@ def test_columns_come_in_the_order_asked_for_whatever_their_view(plan: Plan) -> 
 def test_a_bare_name_shared_by_two_requested_features_gets_its_view(plan: Plan) -> None:
     request = request_features(plan, ["buyers:*", "shops:n_1h"])
     assert request.columns == ("buyers__n_1h", "cents_1h", "last_cents", "shops__n_1h")
+
+
+def plan_of(*views: tuple[str, str, str]) -> Plan:
+    """Return a plan of views that have one feature each: (view, entity, feature)."""
+    made = (
+        FeatureView(view, (entity,), "orders", "2024-01-01", (replace(COUNT, name=feature),))
+        for view, entity, feature in views
+    )
+    return resolve(Specs((SOURCE,), ENTITIES, tuple(made), ()))
+
+
+def columns_of(plan: Plan, *names: str) -> dict[str, str]:
+    """Return the column of each view's one feature."""
+    request = request_features(plan, [f"{name}:*" for name in names])
+    return {asked.view.name: asked.columns[0] for asked in request.views}
+
+
+@pytest.mark.parametrize("names", list(permutations(["a", "b", "c"])))
+def test_a_name_made_up_for_a_feature_is_never_another_s(names: tuple[str, ...]) -> None:
+    plan = plan_of(("a", "buyer", "n"), ("b", "buyer", "n"), ("c", "shop", "a__n"))
+    assert columns_of(plan, *names) == {"a": "a__n", "b": "b__n", "c": "c__a__n"}
+
+
+def test_a_feature_called_as_another_view_s_key_gets_its_view() -> None:
+    plan = plan_of(("a", "buyer", "shop"), ("b", "shop", "n"))
+    assert columns_of(plan, "a") == {"a": "shop"}
+    assert columns_of(plan, "a", "b") == {"a": "a__shop", "b": "n"}
+
+
+def test_two_features_that_no_name_tells_apart_are_refused() -> None:
+    plan = plan_of(("a", "buyer", "b__c"), ("a__b", "buyer", "c"), ("x", "shop", "c"), ("y", "shop", "b__c"))  # fmt: skip
+    (fault,) = faults_of(plan, "a:*", "a__b:*", "x:*", "y:*")
+    assert fault == (
+        "--features: a:b__c and a__b:c would be one column, 'a__b__c' | "
+        "rename one of the features, or ask for them in two training sets"
+    )
 
 
 def test_measures_nobody_asked_for_are_not_read(plan: Plan) -> None:

@@ -8,7 +8,7 @@ from millrace.faults import FaultList, is_read
 from millrace.plan import EntityPlan, Plan, ServicePlan, SourcePlan, ViewPlan
 from millrace.rules.names import declared_once
 from millrace.rules.services import service_plan
-from millrace.rules.sources import Columns, entity_plan, read_columns, source_plan
+from millrace.rules.sources import Columns, check_topics, entity_plan, read_columns, source_plan
 from millrace.rules.views import Scope, view_plan
 from millrace.spec import Column, Entity, FeatureView, Source, Specs
 
@@ -69,6 +69,7 @@ def _scope(specs: Specs, faults: FaultList, *, is_complete: bool) -> Scope:
             columns[source.name] = read
             if resolved is not None:
                 source_plans[source.name] = resolved
+    check_topics(sources.values(), faults)
     entity_plans: dict[str, EntityPlan] = {}
     for entity in specs.entities:
         found = entity_plan(entity, faults)

@@ -259,6 +259,9 @@ def _runbook(type_: str) -> str:
 
 
 def _rule_name(type_: str, feature: str | None, arguments: Mapping[str, Any]) -> str:
-    metric = arguments.get("metric", "psi")
-    parts = [type_, feature, arguments.get("expect"), None if metric == "psi" else metric]
+    metric = arguments.get("metric", "psi" if type_ == "drift" else None)
+    # The usual metric goes without saying, unless `drift__a__mean` could be the mean of a as well.
+    if metric == "psi" and "__" not in (feature or ""):
+        metric = None
+    parts = [type_, feature, arguments.get("expect"), metric]
     return "__".join(part for part in parts if part)

@@ -20,7 +20,7 @@ RESERVED_JOIN_KEYS = RESERVED_FEATURES | {"tile_start_ms", "rows", "last_event_m
 
 _RULE = "names are small letters, digits and _, a letter first"
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
-_TILE_COLUMN = re.compile(r"m\d+_[a-z0-9]+")
+_TILE_COLUMN = re.compile(r"m\d+(_[a-z0-9]+)?")
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9_]+")
 _WORD_STARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
@@ -108,7 +108,7 @@ def check_join_key(name: str, where: Location, faults: FaultList) -> bool:
         faults.add(
             where,
             f"{name!r} cannot name a join key: columns of tiles are called so",
-            "names of the form m0_count are taken",
+            "names of the forms m0 and m0_count are taken",
         )
         return False
     return check_name(name, "a join key", where, faults, reserved=RESERVED_JOIN_KEYS)

@@ -1,7 +1,7 @@
 """The rules of sources and entities."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from millrace.errors import nearest
@@ -21,6 +21,8 @@ KEY_KINDS = ("int32", "int64", "string")
 """Types of join keys and event ids: equality must be plain in every engine and in a URL."""
 
 EVENT_TIME_KINDS = ("timestamp", "date", "int64")
+
+_DEAD_LETTERS = ".dlq"
 
 _TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
@@ -192,6 +194,19 @@ def _stream_plan(stream: StreamSource, faults: FaultList) -> StreamPlan:
             "topics are letters, digits, '.', '_' and '-', at most 249",
         )
     return StreamPlan(stream.topic, stream.format)
+
+
+def check_topics(sources: Iterable[Source], faults: FaultList) -> None:
+    """Note a fault where a source reads the dead letters of another: they would come back for ever."""
+    by_topic = {s.stream.topic: s for s in sources if s.stream is not None}
+    for topic, source in by_topic.items():
+        written_by = by_topic.get(topic.removesuffix(_DEAD_LETTERS))
+        if topic.endswith(_DEAD_LETTERS) and written_by is not None and source.stream is not None:
+            faults.add(
+                source.stream.where.at("topic"),
+                f"the topic {topic!r} holds the dead letters of source {written_by.name!r}",
+                "a source reads a topic that is not made by the platform",
+            )
 
 
 def entity_plan(entity: Entity, faults: FaultList) -> EntityPlan | None:
