@@ -44,6 +44,7 @@ def backfill(
 
     from jobs.range_runs import range_runs
     from resources.declarations import load_valid_plan
+    from resources.planned_changes import refuse_backfill
     from resources.reports import Days
     from resources.settings import settings_from_env
 
@@ -52,6 +53,8 @@ def backfill(
     for fault in faults:
         console.print(f"warning: left out: {fault}", markup=False, style="yellow")
     runs = range_runs(plan, views, Days.parse(start, end), datetime.now(tz=UTC))
+    for run in runs:
+        refuse_backfill(settings, run.source, run.days)
     if dry_run:
         _show_dry_run(settings, runs, as_json=as_json)
         return

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from millrace.plan import FeaturePlan, Plan, SchedulePlan, ViewPlan
-    from resources.settings import Settings
+    from resources.planned_changes import PlannedChange
 
 
 class Format(StrEnum):
@@ -58,27 +58,39 @@ def plan(
     *,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show what would be built: types, windows, hops, tiles, fingerprints, versions, warnings."""
+    """Show what would be built: types, windows, hops, tiles, fingerprints, versions, warnings.
+
+    And what of it is in the lake by another declaration: what is built again, and why. A change that
+    stored values do not survive is refused (exit 1).
+    """
     from resources.declarations import load_plan
+    from resources.planned_changes import planned_change
     from resources.settings import settings_from_env
 
     settings = settings_from_env()
     found = load_plan(settings)
     views = list(found.views.values()) if view is None else [found.view(view)]
-    versions = {v.name: _version(settings, v) for v in views}
+    changes = {v.name: planned_change(settings, v) for v in views}
     if as_json:
-        document: dict[str, Any] = {"views": [view_as_json(v, versions[v.name]) for v in views]}
+        document: dict[str, Any] = {
+            "views": [
+                {**view_as_json(v, c.version), "change": c.as_json()}
+                for v, c in zip(views, changes.values(), strict=True)
+            ]
+        }
         if view is None:
             document["services"] = {
                 s.name: [f"{of}:{feature}" for of, feature in s.features]
                 for s in found.services.values()
             }
         show_json(document)
-        return
-    if not views:
-        page.print("no feature views are declared")
-    for one in views:
-        _show_view(one, versions[one.name])
+    else:
+        if not views:
+            page.print("no feature views are declared")
+        for one in views:
+            _show_view(one, changes[one.name])
+    if any(change.refused for change in changes.values()):
+        raise typer.Exit(1)
 
 
 def export(
@@ -164,20 +176,14 @@ def _warnings(plan: "Plan") -> list[dict[str, str]]:
     ]
 
 
-def _version(settings: "Settings", view: "ViewPlan") -> str | None:
-    from resources.versions import deployed_version
-
-    return deployed_version(settings, view)
-
-
-def _show_view(view: "ViewPlan", version: str | None) -> None:
+def _show_view(view: "ViewPlan", change: "PlannedChange") -> None:
     from rich.table import Table
     from rich.text import Text
 
     from millrace.durations import format_duration
 
     keys = ", ".join(f"{e.name} ({e.join_key} {e.type})" for e in view.entities)
-    built = version or "not built yet"
+    built = change.version or "not built yet"
     facts = Table.grid(padding=(0, 2))
     facts.add_row("of", keys)
     facts.add_row("from", f"{view.source.name}, since {view.start}")
@@ -190,6 +196,10 @@ def _show_view(view: "ViewPlan", version: str | None) -> None:
     page.print(_feature_table(view))
     for warning in view.warnings:
         page.print(Text("! ", style="yellow") + Text(warning), soft_wrap=True)
+    for line in change.lines():
+        page.print(Text("> ", style="cyan") + Text(line), soft_wrap=True)
+    if change.refused is not None:
+        page.print(Text(f"refused: {change.refused}", style="red"), soft_wrap=True)
     page.print()
 
 

@@ -11,7 +11,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from millrace.plan import SourcePlan
-from resources.lake import open_table, table_path
+from resources.lake import open_table
 from resources.reports import Days, PartitionOutcome
 from resources.settings import Settings
 from resources.stream_books import OUT_OF_STEP_MS, REASONS, StreamBooks, read_markers
@@ -19,7 +19,7 @@ from resources.writing import Slices, day_predicate
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame
 
 OFFSET = "_offset"
 IS_ARCHIVED = "_is_archived"
@@ -157,19 +157,16 @@ def replaced_by_files(slices: Slices, archived: dict[date, int]) -> str:
 
 
 def with_archived(
-    spark: "SparkSession", settings: Settings, source: SourcePlan, rows: "DataFrame", read: Days
+    stored: "DataFrame", source: SourcePlan, rows: "DataFrame", read: Days
 ) -> "DataFrame":
     """Add the arrivals of archived events to judged rows of files; ``_is_archived`` tells them.
 
-    Of the added rows only the event id, ``_ingest_ms`` and ``event_date`` have values.
+    ``stored`` are the rows of ``events/<source>`` as the source declares them. Of the added rows only the event id, ``_ingest_ms`` and ``event_date`` have values.
     """
     from pyspark.sql import functions as F
 
-    path = table_path(settings, events_table(source.name))
     archived = (
-        spark.read.format("delta")
-        .load(path)
-        .filter(F.col(OFFSET).isNotNull() & F.col(f"`{source.event_id}`").isNotNull())
+        stored.filter(F.col(OFFSET).isNotNull() & F.col(f"`{source.event_id}`").isNotNull())
         .filter(F.expr(day_predicate(tuple(read))))
         .select(
             F.col(f"`{source.event_id}`"),

@@ -24,7 +24,7 @@ from resources.archived_days import (
 )
 from resources.file_letters import letters_by_day, replace_letters
 from resources.file_verdicts import VERDICT, judge_beside_archived, judge_rows, pad_ms
-from resources.lake import partition_stats, rows_by_hour, table_path, table_version
+from resources.lake import partition_stats, rows_by_hour, table_version
 from resources.partition_log import (
     AWAITS_CHECKS,
     PartitionState,
@@ -37,9 +37,10 @@ from resources.raw_files import RawFile, blamed_days, diagnose, find_raw_files
 from resources.raw_rows import read_rows
 from resources.reports import ALL_HOURS, BuildReport, Days, Hours, PartitionOutcome
 from resources.settings import Settings
-from resources.spark import engine_errors
+from resources.source_tables import follow_declaration, replace_events
+from resources.spark import connect, engine_errors
 from resources.table_lock import locked
-from resources.writing import Slices, replace_days
+from resources.writing import Slices
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -121,10 +122,12 @@ def count_archived_events(
 ) -> BuildReport:
     """Take the archived days of a source without files as they stand, and log them as built.
 
-    No engine is needed. A day that is not over yet counts as built too; building it again later
+    No engine is needed, unless the declaration has changed so that stored values must be written
+    again. A day that is not over yet counts as built too; building it again later
     counts again.
     """
     began = time.monotonic()
+    follow_declaration(settings, source, lambda: connect(settings))
     log = read_log(settings, events_table(source.name))
     attempt = _Attempt((), *_wanted(source, views, days, log))
     return _reported(settings, source, attempt, {}, days, began, gated=gated)
@@ -234,6 +237,7 @@ def _write(
     low, high = span.start - pad - timedelta(days=1), span.end + pad + timedelta(days=1)
     files = [f for f in attempt.files if f.may_hold(low, high)]
     if not files and source.stream is not None and not _has_file_rows(settings, source, good):
+        follow_declaration(settings, source, lambda: spark)
         return {}
     # Where no file holds these days they are empty; any file tells Spark the columns.
     files = files or list(attempt.files[:1])
@@ -257,7 +261,7 @@ def _write(
             judged = judge_rows(rows, source, Days(low, high))
             if archived and source.event_id is not None:
                 judged = judge_beside_archived(spark, settings, judged, source, Days(low, high))
-            found = _replace(judged, settings, source, attempt.slices, archived)
+            found = _replace(spark, judged, settings, source, attempt.slices, archived)
         had_letters = letters_of_files(settings, source.name) > 0
         if not found["dead"] and not found["duplicate"] and not had_letters:
             return {}
@@ -300,6 +304,7 @@ def _has_file_rows(settings: Settings, source: SourcePlan, days: Sequence[date])
 
 
 def _replace(
+    spark: "SparkSession",
     judged: "DataFrame",
     settings: Settings,
     source: SourcePlan,
@@ -318,9 +323,12 @@ def _replace(
     columns = [F.col(f"`{c.name}`") for c in source.columns]
     from_files = [F.lit(None).cast("int").alias("_partition")]
     from_files.append(F.lit(None).cast("bigint").alias("_offset"))
-    replace_days(
+    replace_events(
+        spark,
+        settings,
+        source,
+        slices,
         accepted.select(*columns, "_event_ms", "_ingest_ms", *from_files, "event_date"),
-        table_path(settings, events_table(source.name)),
         replaced_by_files(slices, archived),
         sort=("_event_ms", *(c for c in (source.event_id,) if c)),
     )

@@ -8,6 +8,8 @@ from resources.archived_days import IS_ARCHIVED, with_archived, with_copies_mark
 from resources.raw_rows import ARRIVAL, BROKEN
 from resources.reports import Days
 from resources.settings import Settings
+from resources.source_changes import find_change
+from resources.source_tables import rows_as_declared
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -65,7 +67,8 @@ def judge_beside_archived(
     """Make duplicates of the rows that the archive has; its own rows come along, ``archived``."""
     from pyspark.sql import functions as F
 
-    together = with_archived(spark, settings, source, judged, read)
+    stored = rows_as_declared(spark, settings, source, find_change(settings, source))
+    together = with_archived(stored, source, judged, read)
     marked = with_copies_marked(
         together, source.event_id or "", ("_ingest_ms", ARRIVAL), source.dedup_horizon_ms
     )

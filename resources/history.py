@@ -21,6 +21,7 @@ from resources.partition_log import (
 )
 from resources.reports import Days
 from resources.settings import Settings
+from resources.source_changes import find_change
 from resources.writing import day_ranges
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def find_history(settings: Settings, view: ViewPlan, query_ms: "pa.Array") -> Hi
     """Find the history of a view that a spine of these query times reaches into.
 
     Raises:
-        DataError: the events table does not exist.
+        DataError: the events table does not exist, or lacks a column as the view reads it.
     """
     table = f"events/{view.source.name}"
     opened = open_table(settings, table)
@@ -103,6 +104,7 @@ def find_history(settings: Settings, view: ViewPlan, query_ms: "pa.Array") -> Hi
             where=table_path(settings, table),
             fix=f"millrace backfill {view.name} --start {view.start} --end {_tomorrow(query_ms)}",
         )
+    _require_columns(settings, view, f"--start {view.start} --end {_tomorrow(query_ms)}")
     reached = reached_days(view, query_ms)
     log = read_partition_log(settings, table)
     held = held_days(log)
@@ -123,6 +125,23 @@ def find_history(settings: Settings, view: ViewPlan, query_ms: "pa.Array") -> Hi
             *_too_early(view, query_ms),
         ),
     )
+
+
+def _require_columns(settings: Settings, view: ViewPlan, span: str) -> None:
+    """Refuse to read columns that the table will have once it follows the declaration."""
+    change = find_change(settings, view.source)
+    read = {
+        c for e in (view.filter, *(m.expression for m in view.measures)) if e for c in e.columns
+    }
+    read |= {*view.join_keys, view.source.event_id}
+    coming = [*change.added, *(now for _, now in change.moved)]
+    if lacking := [f"{c.name} {c.type}" for c in coming if c.name in read]:
+        raise DataError(
+            f"the events were built from another declaration of the source, without "
+            f"{', '.join(lacking)}",
+            where=f"events/{view.source.name}",
+            fix=f"millrace backfill {view.name} {span}",
+        )
 
 
 def reached_days(view: ViewPlan, query_ms: "pa.Array") -> tuple[date, ...]:

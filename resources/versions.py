@@ -20,6 +20,11 @@ def deployed_version(settings: Settings, view: ViewPlan) -> str | None:
     return f"v{known.index(view.fingerprint) + 1}" if view.fingerprint in known else None
 
 
+def built_versions(settings: Settings, view: str) -> list[str]:
+    """Return the versions of a view that the lake has seen, oldest first."""
+    return [f"v{number}" for number, _ in enumerate(_fingerprints(settings, view), start=1)]
+
+
 def claim_version(settings: Settings, view: ViewPlan) -> str:
     """Return the version of this view's meaning, allotting the next number if it is new."""
     import pyarrow as pa

@@ -111,3 +111,18 @@ def replace_days(
         .option("mergeSchema", "true")
         .save(path)
     )
+
+
+def rewrite_table(frame: "DataFrame", path: str, *, sort: Sequence[str]) -> None:
+    """Make ``frame`` the whole of the Delta table at ``path``, its columns too, atomically.
+
+    The frame may have been read from that table. Its properties and application transactions stay.
+    """
+    ordered = frame.repartition(_WRITERS, "event_date").sortWithinPartitions("event_date", *sort)
+    (
+        ordered.write.format("delta")
+        .mode("overwrite")
+        .partitionBy("event_date")
+        .option("overwriteSchema", "true")
+        .save(path)
+    )

@@ -15,6 +15,9 @@ from millrace.errors import EngineUnavailable
 from millrace.plan import SourcePlan
 from resources.kafka import SOURCE_PARTITIONS, Topic, begin_offsets, end_offsets, ensure_topics
 from resources.settings import Settings
+from resources.source_changes import record_definition
+from resources.source_tables import follow_declaration
+from resources.spark import connect
 from resources.stream_books import StreamBooks, app_id, read_books, stored
 from streaming.archive import memory
 from streaming.archive.arrivals import Arrivals
@@ -27,7 +30,7 @@ from streaming.archive.batch import (
 )
 from streaming.archive.dead_letter_topic import DeadLetterTopic, Place, dead_letter_topic, place_of
 from streaming.archive.intake import Intake
-from streaming.archive.tables import LakeTable, SourceTables
+from streaming.archive.tables import LOCK_WAIT_S, LakeTable, SourceTables
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +75,9 @@ class SourceArchive:
                 Topic(dead_letter_topic(topic), SOURCE_PARTITIONS, _DLQ_CONFIG),
             ],
         )
+        follow_declaration(settings, source, lambda: connect(settings), wait_s=LOCK_WAIT_S)
         table = self.tables.events.refresh()
+        record_definition(settings, source)
         books = read_books(table, topic)
         self._stored = stored(table, books.entries())
         begins, ends = begin_offsets(bootstrap, topic), end_offsets(bootstrap, topic)

@@ -72,12 +72,14 @@ class LakeTable:
         self._settings = settings
         self._make_schema = schema
         self._table: DeltaTable | None = None
+        self._columns: dict[str, str] = {}
 
     def refresh(self) -> "DeltaTable":
         """Return the table as it is now, creating it if it never was."""
         with lake_errors(self.name):
             if self._table is None:
                 self._table = open_table(self._settings, self.name) or self._create()
+                self._columns = _columns(self._table)
             else:
                 self._table.update_incremental()
         return self._table
@@ -120,6 +122,7 @@ class LakeTable:
         with locked(self._settings, self.name, wait_s=LOCK_WAIT_S):
             table = self.refresh()
             self._check(table, before, after)
+            self._check_columns(table)
             commit = CommitProperties(app_transactions=transactions(before, after))
             with lake_errors(self.name):
                 if rows.num_rows == 0:
@@ -149,6 +152,23 @@ class LakeTable:
                     where=self.name,
                     fix="run one archive per lake",
                 )
+
+    def _check_columns(self, table: "DeltaTable") -> None:
+        """Stop where the table has followed another declaration since it was opened.
+
+        Values would go over into columns that nobody reads, or of a narrower type.
+        """
+        found = _columns(table)
+        if any(found.get(name) != type_ for name, type_ in self._columns.items()):
+            raise EngineUnavailable(
+                "the table's columns are those of another declaration by now",
+                where=self.name,
+                fix="it is opened again; nothing was written",
+            )
+
+
+def _columns(table: "DeltaTable") -> dict[str, str]:
+    return {field.name: str(field.type) for field in table.schema().fields}
 
 
 @dataclass(frozen=True)
