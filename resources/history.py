@@ -133,7 +133,7 @@ def _require_columns(settings: Settings, view: ViewPlan, span: str) -> None:
     read = {
         c for e in (view.filter, *(m.expression for m in view.measures)) if e for c in e.columns
     }
-    read |= {*view.join_keys, view.source.event_id}
+    read |= {*view.join_keys, view.source.event_id or ""}
     coming = [*change.added, *(now for _, now in change.moved)]
     if lacking := [f"{c.name} {c.type}" for c in coming if c.name in read]:
         raise DataError(

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +23,9 @@ from streaming.archive.arrivals import Arrivals
 from streaming.archive.batch import Batch, BatchJudge, duplicate_columns, event_columns
 from streaming.archive.intake import Record
 from streaming.archive.tables import SourceTables
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 pytestmark = pytest.mark.services
 
@@ -186,7 +189,7 @@ def test_a_type_that_stored_values_have_no_place_in_is_refused_unless_they_are_r
 
 
 def test_a_source_that_is_a_stream_alone_follows_and_forgets_ids_of_another_column(
-    settings: Settings,
+    settings: Settings, spark: "SparkSession"
 ) -> None:
     streamed = replace(BEFORE, batch=None)
     archive(settings, streamed, 0)
@@ -198,4 +201,8 @@ def test_a_source_that_is_a_stream_alone_follows_and_forgets_ids_of_another_colu
     assert (copy["event_id"], copy["offset"]) == ("100", 1)
 
     other = replace(text, event_id="note", fingerprint="d" * 16)
-    follow_declaration(settings, other, lambda: pytest.fail("Spark"))
+    follow_declaration(settings, other, lambda: spark)
+    (copy,) = opened(settings, "duplicates/payments").to_pyarrow_table().to_pylist()
+    assert (copy["event_id"], copy["offset"]) == (None, 1)
+    # What stands as declared is left alone.
+    follow_declaration(settings, other, lambda: pytest.fail("nothing is to be written again"))
