@@ -13,16 +13,13 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from millrace.errors import DataError, nearest
 from millrace.plan import SourcePlan
+from resources.raw_parquet import read_footer
 from resources.settings import Settings
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _DAY_IN_NAME = re.compile(r"(?<!\d)(\d{4})-?(\d{2})-?(\d{2})(?!\d)")
 _SUFFIXES = {
@@ -30,7 +27,7 @@ _SUFFIXES = {
     "csv": (".csv", ".csv.gz", ".txt"),
     "json": (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz"),
 }
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH = date(1970, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -42,6 +39,7 @@ class RawFile:
             it would tell.
         columns: column name to physical type as text; empty where the format does not say.
         error: why it cannot be used; None for a good file.
+        group_bytes: unpacked size of each row group; empty where the format has none.
         was_looked_at: False for a table or a URL, of which nothing but the address is known.
     """
 
@@ -50,6 +48,7 @@ class RawFile:
     days: tuple[date, date] | None = None
     columns: Mapping[str, str] | None = None
     error: str | None = None
+    group_bytes: tuple[int, ...] = ()
     was_looked_at: bool = True
 
     def may_hold(self, start: date, end: date) -> bool:
@@ -152,45 +151,18 @@ def can_convert(found: str, declared_kind: str) -> bool:
 
 def _look_at_parquet(path: Path, source: SourcePlan) -> RawFile:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     size = path.stat().st_size
     try:
-        with pq.ParquetFile(path) as file:
-            columns = {field.name: str(field.type) for field in file.schema_arrow}
-            days = _days_of_footer(file.metadata, source.event_time, file.schema_arrow)
+        footer = read_footer(str(path), source.event_time)
     except (OSError, pa.ArrowException) as error:
         return RawFile(str(path), size, error=f"not readable as parquet: {_short(error)}")
-    return RawFile(str(path), size, days=days, columns=columns)
-
-
-def _days_of_footer(
-    metadata: "pa.parquet.FileMetaData", column: str, schema: "pa.Schema"
-) -> tuple[date, date] | None:
-    index = {metadata.schema.column(i).path: i for i in range(metadata.num_columns)}.get(column)
-    if index is None or metadata.num_row_groups == 0:
-        return None
-    lows, highs = [], []
-    for group in range(metadata.num_row_groups):
-        statistics = metadata.row_group(group).column(index).statistics
-        if statistics is None or not statistics.has_min_max:
-            return None
-        lows.append(_day_of(statistics.min))
-        highs.append(_day_of(statistics.max))
-    known = [d for d in (*lows, *highs) if d is not None]
-    if len(known) < len(lows) + len(highs):
-        return None
-    return min(known), max(known) + timedelta(days=1)
-
-
-def _day_of(value: object) -> date | None:
-    if isinstance(value, datetime):
-        return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC).date()
-    if isinstance(value, date):
-        return value
-    if isinstance(value, int):
-        return (_EPOCH + timedelta(milliseconds=value)).date()
-    return None
+    days = None
+    if footer.days is not None:
+        days = (_EPOCH + timedelta(footer.days[0]), _EPOCH + timedelta(footer.days[1]))
+    return RawFile(
+        str(path), size, days=days, columns=footer.columns, group_bytes=footer.group_bytes
+    )
 
 
 def _look_at_csv(path: Path, source: SourcePlan) -> RawFile:

@@ -11,6 +11,8 @@ from millrace.compile.spark import sql_type
 from millrace.errors import DataError
 from millrace.plan import Column, SourcePlan
 from resources.raw_files import RawFile, missing_column
+from resources.raw_lines import LINE, PATH, POSITION, read_lines
+from resources.raw_parquet import read_parquet
 
 if TYPE_CHECKING:
     from pyspark.sql import Column as SparkColumn
@@ -23,7 +25,7 @@ PAYLOAD = "_payload"
 FILE = "_file"
 """Path of the file a row came from."""
 ARRIVAL = "_arrival"
-"""Struct ordering rows as they stand in the source: file, block, row within the block."""
+"""Struct ordering rows as they stand in the source: file, and the place within it."""
 
 _CORRUPT = "_corrupt_record"
 _MARKED = {"columnNameOfCorruptRecord": _CORRUPT}
@@ -42,11 +44,11 @@ def read_rows(spark: "SparkSession", source: SourcePlan, files: Sequence[RawFile
     Raises:
         DataError: a column is missing, where nobody looked at the files before.
     """
-    if source.files.format == "delta":
-        return _converted(spark.read.format("delta").load(files[0].path), source)
+    if not files[0].was_looked_at:
+        return _converted(_read_by_spark(spark, source, files[0].path), source)
     groups = groupby(sorted(files, key=_signature), key=_signature)
     frames = [
-        _converted(_read(spark, source, [f.path for f in group], list(signature)), source)
+        _converted(_read(spark, source, list(group), dict(signature)), source)
         for signature, group in groups
     ]
     union = frames[0]
@@ -60,20 +62,44 @@ def _signature(file: RawFile) -> tuple[tuple[str, str], ...]:
 
 
 def _read(
-    spark: "SparkSession", source: SourcePlan, paths: list[str], columns: list[tuple[str, str]]
+    spark: "SparkSession", source: SourcePlan, files: list[RawFile], columns: dict[str, str]
 ) -> "DataFrame":
+    from pyspark.sql import functions as F
+
     if source.files.format == "parquet":
-        return spark.read.parquet(*paths)
+        return read_parquet(spark, source, {f.path: f.group_bytes for f in files}, columns)
+    is_csv = source.files.format == "csv"
+    lines = read_lines(spark, [f.path for f in files], have_header=is_csv)
+    line = F.col(LINE).cast("string")
+    names = list(columns) if is_csv else [c.name for c in source.columns]
+    cells = (
+        F.from_csv(line, _texts(names), {**_CSV, **_MARKED})
+        if is_csv
+        else F.from_json(line, _texts(names), _MARKED)
+    )
+    broken = F.when(~F.is_valid_utf8(line), line).otherwise(F.col(f"cells.{_CORRUPT}"))
+    parsed = lines.select("*", cells.alias("cells"))
+    return parsed.select(
+        PATH,
+        POSITION,
+        *(F.col(f"cells.`{name}`") for name in names),
+        broken.alias(_CORRUPT),
+    )
+
+
+def _read_by_spark(spark: "SparkSession", source: SourcePlan, path: str) -> "DataFrame":
+    """Read a table, or what lies behind a URL: Spark alone finds it."""
+    if source.files.format == "delta":
+        return spark.read.format("delta").load(path)
+    if source.files.format == "parquet":
+        return spark.read.parquet(path)
     if source.files.format == "json":
         names = [c.name for c in source.columns]
-        return spark.read.schema(_texts(names)).options(**_MARKED).json(paths)
-    if columns:
-        names = [name for name, _ in columns]
-        return spark.read.schema(_texts(names)).options(**_CSV, **_MARKED).csv(paths)
-    # Files that nobody looked at: the header of one tells the columns, and the others must agree.
-    names = spark.read.options(**_CSV).csv(paths).columns
+        return spark.read.schema(_texts(names)).options(**_MARKED).json(path)
+    # The header of one file tells the columns, and the others must agree.
+    names = spark.read.options(**_CSV).csv(path).columns
     agreed = {**_CSV, **_MARKED, "enforceSchema": "false"}
-    return spark.read.schema(_texts(names)).options(**agreed).csv(paths)
+    return spark.read.schema(_texts(names)).options(**agreed).csv(path)
 
 
 def _texts(names: Sequence[str]) -> str:
@@ -83,7 +109,11 @@ def _texts(names: Sequence[str]) -> str:
 def _converted(raw: "DataFrame", source: SourcePlan) -> "DataFrame":
     from pyspark.sql import functions as F
 
-    found = {field.name: field.dataType.simpleString() for field in raw.schema.fields}
+    found = {
+        field.name: field.dataType.simpleString()
+        for field in raw.schema.fields
+        if field.name not in {PATH, POSITION}
+    }
     if missing := missing_column([name for name in found if name != _CORRUPT], source):
         raise DataError(missing, where=f"source {source.name}", fix="correct it, or `columns`")
     converted, broken = [], [F.expr("false")]
@@ -96,10 +126,17 @@ def _converted(raw: "DataFrame", source: SourcePlan) -> "DataFrame":
         broken.append(loses)
     if _CORRUPT in found:
         broken.append(F.col(_CORRUPT).isNotNull())
-        # Spark reads bytes that are not UTF-8 as this character, without a word.
-        texts = [F.col(f"`{column.name}`") for column in source.columns]
-        broken += [F.coalesce(text.contains("\ufffd"), F.expr("false")) for text in texts]
+        if PATH not in raw.columns:
+            # Spark reads bytes that are not UTF-8 as this character, without a word.
+            texts = [F.col(f"`{column.name}`") for column in source.columns]
+            broken += [F.coalesce(text.contains("\ufffd"), F.expr("false")) for text in texts]
     payload = [F.col(f"`{name}`") for name in found]
+    if PATH in raw.columns:
+        file, place = F.col(PATH), F.struct(PATH, POSITION)
+    else:
+        file = F.col("_metadata.file_path")
+        block = F.col("_metadata.file_block_start")
+        place = F.struct(file, block, F.monotonically_increasing_id())
     any_broken = broken[0]
     for one in broken[1:]:
         any_broken = any_broken | one
@@ -107,12 +144,8 @@ def _converted(raw: "DataFrame", source: SourcePlan) -> "DataFrame":
         *converted,
         any_broken.alias(BROKEN),
         F.to_json(F.struct(*payload)).alias(PAYLOAD),
-        F.col("_metadata.file_path").alias(FILE),
-        F.struct(
-            F.col("_metadata.file_path"),
-            F.col("_metadata.file_block_start"),
-            F.monotonically_increasing_id(),
-        ).alias(ARRIVAL),
+        file.alias(FILE),
+        place.alias(ARRIVAL),
     )
 
 
