@@ -7,11 +7,11 @@ import bz2
 import gzip
 import lzma
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from resources.raw_splits import Split, parts, read_splits
 
@@ -35,7 +35,16 @@ def _zstd(path: str) -> Iterator[IO[bytes]]:
         yield stream
 
 
-_OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _zstd}
+def _plain(path: str) -> IO[bytes]:
+    return open(path, "rb")
+
+
+_OPENERS: dict[str, Callable[[str], Any]] = {
+    ".gz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+    ".zst": _zstd,
+}
 
 COMPRESSIONS = tuple(_OPENERS)
 """Endings of compressed text, in small letters."""
@@ -43,8 +52,9 @@ COMPRESSIONS = tuple(_OPENERS)
 
 def open_text(path: str) -> AbstractContextManager[IO[bytes]]:
     """Open a file for its unpacked bytes, by its ending in whatever case."""
-    opener = _OPENERS.get(Path(path).suffix.lower())
-    return open(path, "rb") if opener is None else opener(path)  # type: ignore[return-value]
+    opener = _OPENERS.get(Path(path).suffix.lower(), _plain)
+    found: AbstractContextManager[IO[bytes]] = opener(path)
+    return found
 
 
 def split_text(paths: Iterable[str]) -> list[Split]:

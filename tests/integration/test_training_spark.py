@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from checks.known_entities import EVENTS, candidates_on_spark, read_entities
+from checks.known_entities import candidates_on_spark, read_entities
 from resources.history import find_history
 from resources.settings import Settings
 from resources.spark import connect
