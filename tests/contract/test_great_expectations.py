@@ -1,19 +1,32 @@
 """The real Great Expectations in its own process: verdicts by day, errors by name, a dead process."""
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from checks.expectations import ExpectationJudge, expectation_judge, expected
 from checks.judgement import JudgedDay
+from millrace import expectation_types
 from millrace.compile.checks import Rule
 from millrace.quality.finding import Finding
 from millrace.quality.profile import ColumnProfile, DayProfile
 from resources.settings import settings_from_env
+
+
+def test_the_language_knows_the_expectations_of_the_installed_release() -> None:
+    """After an upgrade: ``python -m checks.known_expectations``."""
+    known = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", "from checks.known_expectations import written\nprint(written(), end='')"],
+        capture_output=True, text=True, check=True, timeout=120,
+    ).stdout  # fmt: skip
+    assert Path(expectation_types.__file__).read_text(encoding="utf-8") == known
+
 
 NULLS = Rule("null_rate__amount", "null_rate", "amount", {}, "error")
 BAD = date(2024, 3, 7)

@@ -3,6 +3,8 @@
 import pytest
 
 from millrace.errors import Fault, SpecError
+from millrace.export import to_python, to_yaml
+from millrace.load.python import read_python
 from millrace.load.yaml import read_yaml
 from millrace.resolve import resolve, resolve_as_far_as_read
 from millrace.spec import BatchSource, Check, Entity, Feature, FeatureService, Specs, StreamSource
@@ -164,7 +166,7 @@ FAULTS = {
     "misspelt aggregate": ("aggregate: sum", "aggregate: summ", "summ", "'summ'", "'sum'"),
     "aggregate not yet": ("aggregate: sum", "aggregate: percentile, p: 0.5", "percent", "not supported yet", "what works now: count, sum"),
     "column and expr": ("aggregate: sum,", "aggregate: sum, column: amount,", "big_1d", "has column and expr", "keep one"),
-    "parameter that is no number": ("aggregate: sum,", "aggregate: sum, k: many,", "many", "k is the text 'many', not a number", "k: 5"),
+    "parameter that is no number": ("aggregate: sum,", "aggregate: sum, k: many,", "many", "k is the text 'many', not a number", "write a plain number"),
     "parameter of another aggregate": ("aggregate: sum,", "aggregate: sum, k: 3,", "k: 3", "sum takes no k", "remove k"),
     "key that is a list": ("    event_id: id", "    ? [event_id]\n    : id\n    event_id: id", "? [", "a key of a source is a list", "one value"),
     "merge of a text": ("    event_id: id", "    event_id: id\n    <<: defaults", "<<", "nothing to merge", "*anchor"),
@@ -174,7 +176,12 @@ FAULTS = {
     "mapping for a feature's list": ("windows: [1h, 1d, 7d]", "windows: {a: 1h}", "tx_", "windows is a mapping, not a list", "[ … ]"),
     "check without a type": ("{type: null_rate, feature", "{feature", "max", "a check has no type", "null_rate"),
     "check that is no mapping": ("- {type: null_rate, feature: tx_1h, max: 0.3}", "- null_rate", "- null", "a check is the text", ""),
-    "number out of YAML's own grammar": ("max: 0.3", "max: 0b_", "0b_", "no number", "quote"),
+    "number that readers differ about": ("max: 0.3", "max: 010", "010", "max of the check 'null_rate' is the text '010', not a number", "write a plain number"),
+    "word for null": ("pii: no", "pii: ~", "pii", "tag pii has no value", "quote ~ if the text is meant"),
+    "argument that readers differ about": ("{type: null_rate, feature: tx_1h, max: 0.3}", "{type: expectation, feature: tx_1h, mode: rows, expect: expect_column_values_to_match_regex, arguments: {regex: 12:30:45}}", "12:30:45", "regex is '12:30:45', which some take for a text", 'quote it if the text is meant: "12:30:45"'),
+    "unknown expectation": ("{type: null_rate, feature: tx_1h, max: 0.3}", "{type: expectation, feature: tx_1h, mode: rows, expect: expect_column_values_to_be_betwixt}", "betwixt", "'expect_column_values_to_be_betwixt' is no expectation", "'expect_column_values_to_be_between'"),
+    "unknown argument of an expectation": ("{type: null_rate, feature: tx_1h, max: 0.3}", "{type: expectation, feature: tx_1h, mode: rows, expect: expect_column_values_to_be_between, arguments: {min_valu: 0}}", "min_valu", "expect_column_values_to_be_between takes no 'min_valu'", "'min_value'"),
+    "missing argument of an expectation": ("{type: null_rate, feature: tx_1h, max: 0.3}", "{type: expectation, feature: tx_1h, mode: rows, expect: expect_column_values_to_be_in_set}", "in_set", "expect_column_values_to_be_in_set needs value_set", "add value_set"),
     "check of an unknown feature": ("feature: tx_1h, max", "feature: tx_2h, max", "tx_2h", "no feature of 'spend'", "tx_1h"),
 }  # fmt: skip
 
@@ -206,13 +213,109 @@ def test_deep_nesting_is_a_fault_and_no_crash() -> None:
     assert faults[0].where == "deep.yaml:1"
 
 
-def test_nested_arguments_of_a_check_are_read_flat() -> None:
-    text = CARDS.replace("max: 0.3", "among: [a, 1, [x]], since: 2020-01-01, off: null")
-    specs, faults = read_yaml(text, "views.yaml")
+def test_arguments_of_an_expectation_may_be_nested_as_it_wants() -> None:
+    given = (
+        "{type: expectation, feature: tx_1h, mode: rows, "
+        "expect: expect_column_kl_divergence_to_be_less_than, arguments: "
+        "{partition_object: {bins: [0, 1.5, [x]], weights: {a: 1e3, b: null}}, threshold: 0.10}}"
+    )
+    text = CARDS.replace("{type: null_rate, feature: tx_1h, max: 0.3}", given)
+    assert not faults_of(text)
+    assert read_yaml(text, "views.yaml")[0].views[0].checks[0].arguments["arguments"] == {
+        "partition_object": {"bins": [0, 1.5, ["x"]], "weights": {"a": 1000.0, "b": None}},
+        "threshold": 0.1,
+    }
+
+
+UNSEEN = CARDS.replace(
+    "amount: decimal(12,2)", "amount: decimal(12,2)\n      code: string\n      flag: bool"
+)
+
+
+def unseen(column: str, values: str) -> list[str]:
+    """Return what is said of a list of values for a column."""
+    check = f"{{type: unseen, column: {column}, values: [{values}]}}"
+    faults = faults_of(UNSEEN.replace("{type: null_rate, feature: tx_1h, max: 0.3}", check))
+    return [f"{fault.what} | {fault.fix}" for fault in faults]
+
+
+def test_a_scalar_for_a_text_is_the_text_as_written() -> None:
+    written = ["NO", "on", "010", "12:30:45", "2024-01-01", "1_000", "1e3", "yes", "y", "0x1f", "1.50", "+1", "=", "<<"]  # fmt: skip
+    check = (
+        f"{{type: unseen, column: code, values: [{', '.join(written)}, 'null', \"true\", 7, 1.5]}}"
+    )
+    text = UNSEEN.replace("{type: null_rate, feature: tx_1h, max: 0.3}", check)
+    assert not faults_of(text)
+    specs, _ = read_yaml(text, "views.yaml")
+    values = [*written, "null", "true", 7, 1.5]
+    assert specs.views[0].checks[0].arguments["values"] == values
+    # An export says the same in both languages.
+    assert read_yaml(to_yaml(specs), "x.yaml")[0].views == specs.views
+    assert read_python(to_python(specs), "x.py")[0].views == specs.views
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("code", "true", "is the truth value true, where a text is meant | quote it"),
+        ("code", "False", "is the truth value false, where a text is meant | quote it"),
+        ("code", "~", "is null, where a text is meant | quote it"),
+        ("code", "null", "is null, where a text is meant | quote it"),
+        ("code", ".inf", "is inf, where a text is meant | quote it"),
+        ("flag", "NO", "is 'NO', which is no bool | write true or false"),
+        ("flag", "yes", "is 'yes', which is no bool | write true or false"),
+        ("flag", "1", "is 1, which is no bool | write true or false"),
+        ("id", "010", "is '010', which is no int64 | write a whole number"),
+        ("id", "1_000", "is '1_000', which is no int64 | write a whole number"),
+        ("id", "1e3", "is '1e3', which is no int64 | write a whole number"),
+        ("id", "12:30:45", "is '12:30:45', which is no int64 | write a whole number"),
+        ("id", "'10'", "is '10', which is no int64 | write a whole number"),
+        ("id", "9223372036854775808", "is 9223372036854775808, beyond int64"),
+        ("id", "yes", "is 'yes', which is no int64 | write a whole number"),
+    ],
+)
+def test_a_scalar_of_another_type_is_refused_with_the_mend(
+    column: str, value: str, said: str
+) -> None:
+    (found,) = unseen(column, value)
+    assert f"a value of the check 'unseen' {said}" in found
+
+
+def test_a_scalar_of_the_type_is_taken() -> None:
+    assert not unseen("flag", "true, False")
+    assert not unseen("id", "10, -3, 0, 9223372036854775807")
+
+
+@pytest.mark.parametrize("written", ["0.30", "+0.3", ".3", "3e-1"])
+def test_a_number_may_be_written_as_one_writes_numbers(written: str) -> None:
+    specs, faults = read_yaml(CARDS.replace("max: 0.3", f"max: {written}"), "views.yaml")
     assert not faults
-    assert specs.views[0].checks[0].arguments == {
-        "feature": "tx_1h", "among": ["a", 1], "since": "2020-01-01", "off": None
-    }  # fmt: skip
+    assert specs.views[0].checks[0].arguments["max"] == 0.3
+
+
+@pytest.mark.parametrize("written", ["0x1", "1_0", "0b1", ".inf", ".nan", "1:30", "'0.3'", "true"])
+def test_a_number_in_other_ways_is_refused(written: str) -> None:
+    (fault,) = faults_of(CARDS.replace("max: 0.3", f"max: {written}"))
+    assert "not a number" in fault.what
+
+
+def test_a_text_argument_stays_as_written() -> None:
+    text = CARDS.replace("max: 0.3", "max: 0.3, owner: 007, runbook: no")
+    arguments = read_yaml(text, "views.yaml")[0].views[0].checks[0].arguments
+    assert (arguments["owner"], arguments["runbook"]) == ("007", "no")
+    assert not faults_of(text)
+
+
+def test_a_value_set_of_another_type_than_the_column_s_is_refused() -> None:
+    check = (
+        "{type: expectation, column: %s, mode: rows, expect: expect_column_values_to_be_in_set, "
+        "arguments: {value_set: [%s]}}"
+    )
+    for column, values, count in (("code", "1, a", 1), ("id", "1, a", 1), ("code", "a", 0)):
+        text = UNSEEN.replace(
+            "{type: null_rate, feature: tx_1h, max: 0.3}", check % (column, values)
+        )
+        assert len(faults_of(text)) == count
 
 
 def test_all_faults_of_a_file_come_together() -> None:

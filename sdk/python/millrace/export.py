@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from millrace.errors import NotDeclared, nearest
+from millrace.load.scalars import is_text_to_all
 from millrace.load.yaml import VERSION
 from millrace.spec import Check, Column, Entity, Feature, FeatureService, FeatureView, Source, Specs
 
@@ -75,12 +76,21 @@ _Dumper.add_representer(_Line, _represent_line)
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    # PyYAML leaves U+0085 and its like bare, and a reader takes them for line ends.
-    style = None if text.isprintable() else '"'
+    # PyYAML leaves U+0085 and its like bare, and a reader takes them for line ends; and it leaves
+    # bare what it takes for a text itself, but others do not.
+    style = '"' if not text.isprintable() else None if is_text_to_all(text) else "'"
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
+def _represent_float(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
+    text = (
+        repr(value) if isfinite(value) else f"{value}".replace("inf", ".inf").replace("nan", ".nan")
+    )
+    return dumper.represent_scalar("tag:yaml.org,2002:float", text)
+
+
 _Dumper.add_representer(str, _represent_text)
+_Dumper.add_representer(float, _represent_float)
 
 
 def _given(record: Any) -> dict[str, Any]:

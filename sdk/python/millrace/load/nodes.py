@@ -8,18 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from millrace.errors import nearest
 from millrace.faults import UNREADABLE, FaultList, is_read
+from millrace.load.scalars import is_quoted, is_text_to_all, number, plain_value
 from millrace.spec import Location
 
 _TAG = "tag:yaml.org,2002:"
 _NULL = _TAG + "null"
 _MERGE = _TAG + "merge"
-_NUMBERS = (_TAG + "int", _TAG + "float")
-_PLAIN = (*_NUMBERS, _TAG + "bool", _NULL)
 
 
 @dataclass(frozen=True)
@@ -106,43 +104,50 @@ class NodeReader:
             self.fault(node, f"{name} is {_kind(node)}", "write one value")
             return UNREADABLE
         if node.tag == _NULL and node.style is None:
-            self.fault(node, f"{name} has no value", "write one, or remove the line")
+            fix = f"; quote {node.value} if the text is meant" if node.value else ""
+            self.fault(node, f"{name} has no value", f"write one, or remove the line{fix}")
             return UNREADABLE
         return str(node.value)
 
     def number(self, node: Node, name: str) -> float | None:
         """Return a whole or decimal number; None with a fault for anything else."""
-        if isinstance(node, ScalarNode) and node.tag in _NUMBERS:
-            value = self.plain(node, name)
-            if isinstance(value, (int, float)):
+        if isinstance(node, ScalarNode) and not is_quoted(node):
+            value = number(str(node.value))
+            if value is not None:
                 return value
-        self.fault(node, f"{name} is {_kind(node)}, not a number", f"write a number: {name}: 5")
+        self.fault(node, f"{name} is {_kind(node)}, not a number", "write a plain number: 5 or 0.2")
         return None
 
-    def plain(self, node: Node, name: str) -> Any:
-        """Return a scalar as YAML means it (number, bool, null, else text), or a list of such.
+    def plain(self, node: Node, name: str, *, is_typed: bool = True) -> Any:
+        """Return a scalar, or a list or mapping of such, however deep: see ``plain_value``.
 
-        A mapping is a mapping of such; what is nested in a list is left out. What is no number in
-        YAML's grammar is ``UNREADABLE``, with a fault.
+        Args:
+            node: what to read.
+            name: of the field, for messages.
+            is_typed: something else knows which type is meant; else what readers of YAML differ
+                about is ``UNREADABLE``, with a fault.
         """
         if isinstance(node, MappingNode):
-            return dict(self._plain_pairs(node, name))
+            return {
+                key: self.plain(value, key, is_typed=is_typed)
+                for key, _, value in self.pairs(node, name)
+            }
         if isinstance(node, SequenceNode):
-            return [self.plain(item, name) for item in node.value if not _is_collection(item)]
-        if isinstance(node, ScalarNode) and node.tag not in _PLAIN:
-            return str(node.value)
-        try:
-            return yaml.constructor.SafeConstructor().construct_object(node)
-        except (ValueError, yaml.YAMLError):
-            self.fault(node, f"{name} is {node.value!r}, which is no number", "quote it")
-            return UNREADABLE
-
-    def _plain_pairs(self, node: Node, name: str) -> Iterator[tuple[str, Any]]:
-        for key, key_node, value in self.pairs(node, name):
-            if isinstance(value, MappingNode):
-                self.fault(key_node, f"{key} of {name} is a mapping", "write one value, or a list")
-            else:
-                yield key, self.plain(value, key)
+            return [self.plain(item, name, is_typed=is_typed) for item in node.value]
+        text = str(node.value)
+        if not isinstance(node, ScalarNode) or is_quoted(node):
+            return text
+        value = plain_value(text)
+        if is_typed or not isinstance(value, str) or is_text_to_all(text):
+            return value
+        if (meant := number(text)) is not None:
+            return meant
+        self.fault(
+            node,
+            f"{name} is {text!r}, which some take for a text and some for something else",
+            f'quote it if the text is meant: "{text}"; else write a plain number, true or false',
+        )
+        return UNREADABLE
 
     def items(self, node: Node, name: str) -> Sequence[Node]:
         """Return the nodes of a list."""
@@ -217,10 +222,6 @@ class NodeReader:
                 self.fault(node, f"{keys.of} has no {key}", f"add {key}: …")
         where = Location(self.file, node.start_mark.line + 1, tuple(lines))
         return Record(where, fields, self)
-
-
-def _is_collection(node: Node) -> bool:
-    return not isinstance(node, ScalarNode)
 
 
 def _kind(node: Node) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from millrace.check_types import CHECK_TYPES, COMMON, ArgumentKind
 from millrace.errors import Fault
 from millrace.faults import UNREADABLE, FaultList, is_read
 from millrace.load.nodes import Keys, NodeReader, Record
@@ -259,21 +260,38 @@ class _Declarations:
         return {name: self._reader.text(value, f"tag {name}") for name, _, value in pairs}
 
     def _check(self, node: Node) -> Check | None:
-        arguments: dict[str, Any] = {}
+        nodes: dict[str, Node] = {}
         lines: list[tuple[str, int]] = []
         for name, key_node, value in self._reader.pairs(node, "a check"):
-            arguments[name] = self._reader.plain(value, name)
+            nodes[name] = value
             lines.append((name, key_node.start_mark.line + 1))
         if not isinstance(node, MappingNode):
             return None
         where = replace(self._reader.where(node), lines=tuple(lines))
-        kind = arguments.pop("type", None)
-        if not isinstance(kind, str):
-            self._reader.faults.add(
-                where.at("type"), "a check has no type", "add type: null_rate, for one"
-            )
+        if "type" not in nodes:
+            self._reader.faults.add(where, "a check has no type", "add type: null_rate, for one")
             return None
-        return Check(kind, arguments, where)
+        kind = self._reader.text(nodes.pop("type"), "the type of a check")
+        known = CHECK_TYPES.get(kind)
+        takes = {**COMMON, **({} if known is None else known.arguments)}
+        return Check(
+            kind,
+            {
+                name: self._argument(value, f"{name} of the check {kind!r}", takes.get(name))
+                for name, value in nodes.items()
+            },
+            where,
+        )
+
+    def _argument(self, node: Node, name: str, kind: ArgumentKind | None) -> Any:
+        """Return an argument of a check by what it is declared to be."""
+        if kind in {"number", "share", "count"}:
+            found = self._reader.number(node, name)
+            return UNREADABLE if found is None else found
+        if kind in {"text", "duration"}:
+            return self._reader.text(node, name)
+        # The column that a list of values belongs to says of which type they are.
+        return self._reader.plain(node, name, is_typed=kind != "mapping")
 
     def _features(self, node: Node) -> tuple[Feature, ...]:
         record = self._reader.record(node, _FEATURE)

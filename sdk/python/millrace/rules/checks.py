@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date
 from typing import Any
 
 from millrace.check_types import (
@@ -19,7 +18,10 @@ from millrace.durations import parse_duration
 from millrace.errors import nearest
 from millrace.faults import FaultList, is_read
 from millrace.plan import FeaturePlan
+from millrace.rules.expectations import check_expectation
+from millrace.rules.literals import LiteralFault, literal
 from millrace.rules.sources import Columns
+from millrace.rules.values import parse_day
 from millrace.spec import Check, FeatureView
 from millrace.types import DataType
 
@@ -41,6 +43,13 @@ class Judged:
     features: Mapping[str, FeaturePlan]
     columns: Columns | None
 
+    def type_of(self, check: Check) -> DataType | None:
+        """Return the type of what a check judges; None where it is not known, or a table."""
+        feature, column = check.arguments.get("feature"), check.arguments.get("column")
+        if isinstance(feature, str):
+            return self.features[feature].type if feature in self.features else None
+        return None if self.columns is None else self.columns.lookup(str(column))
+
 
 def check_checks(judged: Judged, faults: FaultList) -> None:
     """Add a fault for everything in a view's checks that means nothing."""
@@ -60,6 +69,8 @@ def check_checks(judged: Judged, faults: FaultList) -> None:
         _check_column(check, known, judged, faults)
         for name, value in check.arguments.items():
             _check_argument(check, known, name, value, faults)
+        _check_values(check, judged.type_of(check), faults)
+        check_expectation(check, judged.type_of(check), faults)
         if len(faults) == before:
             _check_together(check, known, faults)
             _check_once(check, first, judged, faults)
@@ -140,8 +151,6 @@ def _check_kind(
 def _check_argument(
     check: Check, known: CheckType, name: str, value: Any, faults: FaultList
 ) -> None:
-    if not is_read(value):
-        return
     kind = known.arguments.get(name) or COMMON.get(name)
     where = check.where.at(name)
     if kind is None:
@@ -150,6 +159,8 @@ def _check_argument(
             f"a {check.type} check takes no {name!r}",
             nearest(name, [*known.arguments, *COMMON]),
         )
+        return
+    if not is_read(value):
         return
     choices = _CHOICES.get(name)
     if choices is not None and value not in choices:
@@ -161,6 +172,19 @@ def _check_argument(
         return
     for what, fix in _faults_of(kind, value):
         faults.add(where, f"{name} of the check {check.type!r} {what}", fix)
+
+
+def _check_values(check: Check, type_: DataType | None, faults: FaultList) -> None:
+    """The values of an ``unseen`` are of the type of the column that they are looked for in."""
+    values = check.arguments.get("values")
+    if type_ is None or not isinstance(values, (list, tuple)):
+        return
+    for value in values:
+        try:
+            literal(value, type_)
+        except LiteralFault as fault:
+            where = check.where.at("values")
+            faults.add(where, f"a value of the check {check.type!r} {fault.what}", fault.fix)
 
 
 def _faults_of(kind: ArgumentKind, value: Any) -> Iterator[tuple[str, str]]:
@@ -196,12 +220,10 @@ def _period_faults(value: Any) -> Iterator[tuple[str, str]]:
     if not isinstance(value, Mapping) or set(value) != {"start", "end"}:
         yield f"is {value!r}, not start and end", fix
         return
-    try:
-        start, end = (date.fromisoformat(str(value[name])) for name in ("start", "end"))
-    except ValueError:
+    start, end = (parse_day(value[name]) for name in ("start", "end"))
+    if start is None or end is None:
         yield f"runs from {value['start']!r} to {value['end']!r}, which are no days", fix
-        return
-    if start >= end:
+    elif start >= end:
         yield f"runs from {start} to {end}, which holds no day", fix
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from datetime import date
+from datetime import date, datetime
 from difflib import get_close_matches
 
 from millrace.durations import DAY_MS, parse_duration
@@ -54,11 +54,20 @@ def start_date(text: str, where: Location, faults: FaultList) -> date | None:
     """Return a day written ``YYYY-MM-DD``; None with a fault if it is none."""
     if not is_read(text):
         return None
+    day = parse_day(text)
+    if day is None:
+        faults.add(where, f"start: {text!r} is no day", "write YYYY-MM-DD: 2018-04-01")
+    return day
+
+
+def parse_day(value: object) -> date | None:
+    """Return a day, or what one is written as, ``YYYY-MM-DD``; None for anything else."""
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return value
     # Without the pattern, fromisoformat would take 20180401 and 2018-W14-1 as well.
-    if _DATE.fullmatch(text) is not None:
+    if isinstance(value, str) and _DATE.fullmatch(value) is not None:
         with contextlib.suppress(ValueError):
-            return date.fromisoformat(text)
-    faults.add(where, f"start: {text!r} is no day", "write YYYY-MM-DD: 2018-04-01")
+            return date.fromisoformat(value)
     return None
 
 
