@@ -303,6 +303,8 @@ def _measured_before(
 def _summary(judgement: Judgement) -> str:
     told = f"{judgement.table}: {len(judgement.days)} day(s) judged in {judgement.seconds:.1f} s"
     told += f", {judgement.alarmed} with findings, {len(judgement.held)} held back"
+    if judgement.alarmed:
+        told += f" (millrace findings {judgement.table.split('/')[1]})"
     if judgement.open_days:
         told += f"; {len(judgement.open_days)} not over yet, published unjudged"
     return told

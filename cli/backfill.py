@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.needs import NoStartFlag, start_needed
 from cli.output import JsonFlag, console, page, progress, show_json
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ _LONG = 60
 """A result of more partitions than this is summed up by asset; ``--json`` has them all."""
 _FAILURES_SHOWN = 40
 _INTERRUPTED = 130
+_PARTS = ("spark", "dagster")
 
 
 def register(app: typer.Typer) -> None:
@@ -31,6 +33,7 @@ def backfill(
     end: Annotated[str, typer.Option(help="Day after the last, YYYY-MM-DD, UTC.")],
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show it, start nothing.")] = False,
+    no_start: NoStartFlag = False,
     wait: Annotated[bool, typer.Option(help="Stay until it ends, exit 1 if a day fails.")] = True,
     as_json: JsonFlag = False,
 ) -> None:
@@ -58,6 +61,7 @@ def backfill(
     if dry_run:
         _show_dry_run(settings, runs, as_json=as_json)
         return
+    start_needed(settings, *_PARTS, no_start=no_start)
     followers = _launch(settings, runs)
     if not wait:
         _show_launched(followers, as_json=as_json)

@@ -8,6 +8,7 @@ from urllib.parse import quote, urlencode
 
 import typer
 
+from cli.needs import NoStartFlag, start_needed
 from cli.output import JsonFlag, page, show_json
 from millrace.errors import EngineUnavailable, NotDeclared, ServingError
 
@@ -36,13 +37,16 @@ def lookup(
         typer.Option(help="Names by comma: feature, view:feature, view:* or service:name."),
     ],
     *,
+    no_start: NoStartFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Look features up online, as a model would."""
     from resources.endpoints import server_url
     from resources.settings import settings_from_env
 
-    url = server_url(settings_from_env())
+    settings = settings_from_env()
+    start_needed(settings, "server", no_start=no_start)
+    url = server_url(settings)
     answers = [_answer(url, entity, key, features) for key in keys]
     if as_json:
         results = [{name: a[name] for name in ("key", "features", "status")} for a in answers]

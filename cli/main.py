@@ -22,6 +22,7 @@ _MODULES = (
     "training",
     "lookup",
     "parity",
+    "findings",
     "lineage",
     "alerts",
     "demo",

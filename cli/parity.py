@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.needs import NoStartFlag, start_needed
 from cli.output import JsonFlag, console, page, progress, show_json
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def parity(
         ),
     ] = 5000,
     *,
+    no_start: NoStartFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Recompute served answers at their own instants and compare; exit 1 on any difference."""
@@ -39,6 +41,10 @@ def parity(
 
     settings = settings_from_env()
     plan = load_plan(settings)
+    is_live = plan.view(view).source.stream is not None
+    # The archive must pass the answers before they can be recomputed.
+    parts = ("server", "kafka", "archive") if is_live else ("server",)
+    start_needed(settings, *parts, no_start=no_start)
     with progress(f"{view}: choosing entities") as advance:
         report = check_parity(
             settings,

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from cli.needs import NoStartFlag, start_needed
 from cli.output import JsonFlag, console, page, progress, show_json
 
 
@@ -29,6 +30,7 @@ def produce(
     ] = False,
     start: Annotated[str | None, typer.Option(help="First day of event time, UTC.")] = None,
     end: Annotated[str | None, typer.Option(help="Day after the last, UTC.")] = None,
+    no_start: NoStartFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Send a file's rows to the topic of a source, in event-time order.
@@ -46,6 +48,8 @@ def produce(
     plan, faults = load_valid_plan(settings)
     for fault in faults:
         console.print(f"warning: left out: {fault}", markup=False, style="yellow")
+    if source in plan.sources and plan.sources[source].stream is not None and file.exists():
+        start_needed(settings, "kafka", no_start=no_start)
     with progress(f"sending {file.name}") as advance:
         report = send(
             settings,

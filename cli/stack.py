@@ -40,18 +40,33 @@ def up(parts: _Parts = None) -> None:
     What runs already is left alone, unless its settings differ: then it is restarted with them.
     """
     stack = _stack()
-    names = parts or []
-    changes = stack.order(names)
-    for change in changes:
-        if note := _note(change):
-            console.print(note)
-    with _watching(stack, [c.part for c in changes if c.kind != "external"]) as watch:
-        stack.wait(names, watch=watch)
-    _renew_links(stack, changes)
+    changes = bring_up(stack, parts or [])
     if all(change.kind in {"kept", "external"} for change in changes):
         console.print("nothing to do")
     else:
         _show_table(list(stack.status()))
+
+
+def bring_up(
+    stack: "Stack", names: "Sequence[str]", *, is_bar_shown: bool = False
+) -> "tuple[Change, ...]":
+    """Ask for parts and show how they start, until all are ready; all parts if none is named.
+
+    ``is_bar_shown`` says that the terminal shows another bar, beside which only lines are printed.
+
+    Raises:
+        SetupError: a name is no part.
+        EngineUnavailable: a part did not become ready.
+    """
+    changes = stack.order(names)
+    for change in changes:
+        if note := _note(change):
+            console.print(note)
+    started = [change.part for change in changes if change.kind != "external"]
+    with _watching(stack, started, is_plain=is_bar_shown) as watch:
+        stack.wait(names, watch=watch)
+    _renew_links(stack, changes)
+    return changes
 
 
 def _renew_links(stack: "Stack", changes: "Sequence[Change]") -> None:
@@ -149,9 +164,9 @@ def _note(change: "Change") -> str:
 
 
 @contextmanager
-def _watching(stack: "Stack", names: list[str]) -> "Iterator[Watch]":
+def _watching(stack: "Stack", names: list[str], *, is_plain: bool) -> "Iterator[Watch]":
     """Show a line with a spinner per part; plain lines where stderr is no terminal."""
-    if not console.is_terminal:
+    if is_plain or not console.is_terminal:
         yield _line_by_line()
         return
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn

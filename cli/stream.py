@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.needs import NoStartFlag, start_needed
 from cli.output import JsonFlag, console, page, progress, show_error, show_json
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ _Views = Annotated[
     typer.Argument(metavar="[VIEW]…", help="Feature views; all that have a stream if none."),
 ]
 _STYLES = {"running": "green", "starting": "yellow", "restarting": "yellow", "stopped": "dim"}
+_PARTS = ("kafka", "flink", "store", "writer", "archive")
+"""What a stream is made of, from its topic to the store and the lake."""
 _QUIET = {"absent", "stopped", "unknown"}
 
 Say = Callable[[str], None]
@@ -33,7 +36,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(streams, name="stream")
 
 
-def deploy(views: _Views = None) -> None:
+def deploy(views: _Views = None, *, no_start: NoStartFlag = False) -> None:
     """Bring streams to their declarations and keep them so; what runs as declared is left alone.
 
     A changed view gets a new version, and the old one serves until that is complete. A stopped or
@@ -46,6 +49,8 @@ def deploy(views: _Views = None) -> None:
     names = views or stream_views(plan)
     if not names:
         console.print("no declared view has a stream")
+    if any(name in plan.views for name in names):
+        start_needed(settings, *_PARTS, no_start=no_start)
     _each("deploy", names, lambda view, say: deploy_one(settings, plan, view, say))
 
 
@@ -57,12 +62,15 @@ def stop(views: _Views = None) -> None:
     _each("stop", views or _deployed(settings), lambda view, say: stop_one(settings, view, say))
 
 
-def restart(views: _Views = None) -> None:
+def restart(views: _Views = None, *, no_start: NoStartFlag = False) -> None:
     """Stop streams and submit them again from there; their failures are forgotten."""
     from streaming.deployments import restart as restart_one
 
     settings, _ = _declared()
-    names = views or _deployed(settings)
+    deployed = _deployed(settings)
+    names = views or deployed
+    if any(name in deployed for name in names):
+        start_needed(settings, *_PARTS, no_start=no_start)
     _each("restart", names, lambda view, say: restart_one(settings, view, say))
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.needs import NoStartFlag, start_needed
 from cli.output import JsonFlag, console, page, progress, show_json
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def training_set(
         ),
     ] = None,
     *,
+    no_start: NoStartFlag = False,
     hindsight: Annotated[
         bool, typer.Option("--hindsight", help="Also see what had not arrived at a row's time.")
     ] = False,
@@ -69,6 +71,9 @@ def training_set(
             engine=None if engine is None else engine.value,
             hindsight=hindsight,
             progress=lambda text: advance(description=text),
+            before_spark=lambda: start_needed(
+                settings, "spark", no_start=no_start, is_bar_shown=True
+            ),
         )
     if as_json:
         show_json(report.as_json())

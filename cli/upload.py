@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.needs import NoStartFlag, start_needed
 from cli.output import JsonFlag, console, page, progress, show_json
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def upload(
         bool, typer.Option("--replace", help="Delete the version's tiles before it first.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, store nothing.")] = False,
+    no_start: NoStartFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Upload a view's built tiles up to the cut-over into the online store.
@@ -46,6 +48,8 @@ def upload(
     for fault in faults:
         console.print(f"warning: left out: {fault}", markup=False, style="yellow")
     day = None if until is None else parse_day(until)
+    plan.view(view)
+    start_needed(settings, "store", no_start=no_start)
     with progress(f"upload of {view}", _rows(settings, plan, view)) as advance:
         report = upload_tiles(
             settings,

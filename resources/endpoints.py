@@ -76,6 +76,12 @@ def server_url(settings: Settings) -> str:
     return _endpoint(settings, "server")
 
 
+def is_running(settings: Settings, part: str) -> bool:
+    """Whether a part of this stack was ready and its first process lives."""
+    entry = _read(settings.home / FILE_NAME).get(part)
+    return entry is not None and start_mark(entry["pid"]) == entry["started"]
+
+
 def _endpoint(settings: Settings, part: str) -> str:
     path = settings.home / FILE_NAME
     entry = _read(path).get(part)

@@ -88,6 +88,28 @@ def read_profiles(settings: Settings, table: str, days: Collection[date]) -> dic
     return {day: _stored(table, rows) for day, rows in sorted(by_day.items())}
 
 
+def read_findings(
+    settings: Settings, table: str, since: date | None = None
+) -> dict[date, tuple[Document, ...]]:
+    """Return what the rules said of each judged day of a table, as ``Finding.document``; ascending.
+
+    Only this column is read. ``since`` is the first day wanted; None: all.
+    """
+    opened = open_table(settings, profiles_table(table))
+    if opened is None:
+        return {}
+    columns = ["event_date", "position", "findings"]
+    wanted = None if since is None else [("event_date", ">=", since)]
+    rows = opened.to_pyarrow_table(columns=columns, filters=wanted).sort_by(
+        [("event_date", "ascending"), ("position", "ascending")]
+    )
+    by_day: dict[date, tuple[Document, ...]] = {}
+    for row in rows.to_pylist():
+        before = by_day.get(row["event_date"], ())
+        by_day[row["event_date"]] = (*before, *json.loads(row["findings"]))
+    return by_day
+
+
 def _rows(day: StoredDay) -> Iterator[dict[str, Any]]:
     for row in day.profile.as_rows():
         found = [dict(f) for f in day.findings if f["column"] == row["column"]]

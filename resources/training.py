@@ -124,6 +124,7 @@ def build_training_set(
     engine: Engine | None = None,
     hindsight: bool = False,
     progress: Progress = lambda _: None,
+    before_spark: Callable[[], None] = lambda: None,
 ) -> TrainingReport:
     """Write a spine with the features of its rows to a Parquet or CSV file.
 
@@ -141,6 +142,7 @@ def build_training_set(
         hindsight: see events also before they arrived; by default a row sees only what was known
             at its time.
         progress: told in words what is going on.
+        before_spark: called before Spark is asked for anything, if it is; may start it.
 
     Raises:
         SpecError: a feature is not declared, or its name is not unique.
@@ -156,6 +158,8 @@ def build_training_set(
     spines = [_view_spine(spine, asked) for asked in request.views]
     histories = [find_history(settings, asked.view, spine.query_ms) for asked in request.views]
     chosen = engine or choose_engine(settings, request, histories, len(spine))
+    if chosen == "spark":
+        before_spark()
     shares: list[ViewShare] = []
     columns: dict[str, pa.ChunkedArray] = {}
     read = (spine_path, spine.table)

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from millrace.errors import EngineUnavailable, SetupError, nearest
+from resources.endpoints import is_running
 from resources.settings import CHECKOUT, Settings
 from stack.files import Order, Record, StackFiles
 from stack.logs import tail
 from stack.parts import Part
 from stack.processes import HOME_VARIABLE, find_leaders, stop
 from stack.supervisor import CATALOGUE, held, load_parts
-from stack.variables import changed_variables, environment_of
+from stack.variables import VIEWS, changed_variables, environment_of, reads_more
 
 _POLL_S = 0.1
 _SUPERVISOR_START_S = 20.0
@@ -124,11 +125,41 @@ class Stack:
         needed = {name for part in found for name in part.needs} - {part.name for part in found}
         return self.with_needs([*needed, *(part.name for part in found)]) if needed else found
 
+    def missing(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Name those of some parts that do not run, and what these cannot work without.
+
+        Services of the user's own are there.
+        """
+        away = [part.name for part in self.parts(names) if not self._is_there(part)]
+        if not away:
+            return ()
+        return tuple(part.name for part in self.with_needs(away) if not self._is_there(part))
+
+    def _is_there(self, part: Part) -> bool:
+        return part.external(self.settings) is not None or is_running(self.settings, part.name)
+
+    def differing(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Name those of some parts that run with settings other than these.
+
+        Folders of declarations that a part reads besides make no difference.
+        """
+        orders = self.files.read_desired()
+        after = Order(environment_of(self.settings, self.environ))
+        return tuple(
+            part.name
+            for part in self.parts(names)
+            if part.name in orders
+            and part.external(self.settings) is None
+            and set(changed_variables(part, orders[part.name], after))
+            - ({VIEWS} if reads_more(orders[part.name], after) else set())
+        )
+
     def order(self, names: Sequence[str] = ()) -> tuple[Change, ...]:
         """Ask for parts and see that a supervisor hears it; does not wait for them.
 
-        What a named part cannot work without is asked for with it. A part that runs with the same settings is left alone; one whose settings differ is asked
-        for anew, and so is one that failed.
+        What a named part cannot work without is asked for with it. A part that runs with the same
+        settings is left alone; one whose settings differ is asked for anew, and so is one that
+        failed.
         """
         wanted = self.with_needs(names)
         environment = environment_of(self.settings, self.environ)

@@ -7,10 +7,12 @@ from resources.settings import Settings
 from stack.files import Order
 from stack.parts import Part
 
+VIEWS = "MILLRACE_VIEWS"
+
 VARIABLES = (
     "MILLRACE_HOME",
     "MILLRACE_CACHE",
-    "MILLRACE_VIEWS",
+    VIEWS,
     "MILLRACE_DATA",
     "MILLRACE_LAKE",
     "MILLRACE_SPARK_REMOTE",
@@ -29,7 +31,7 @@ def environment_of(settings: Settings, environ: Mapping[str, str]) -> dict[str, 
         "MILLRACE_HOME": str(settings.home),
         "MILLRACE_CACHE": str(settings.cache),
         # The repository's own views come first and are not named by the variable.
-        "MILLRACE_VIEWS": os.pathsep.join(map(str, settings.views[1:])),
+        VIEWS: os.pathsep.join(map(str, settings.views[1:])),
         "MILLRACE_DATA": settings.data,
         "MILLRACE_LAKE": settings.lake,
         "MILLRACE_SPARK_REMOTE": settings.spark_remote,
@@ -51,3 +53,12 @@ def changed_variables(part: Part, before: Order, after: Order) -> tuple[str, ...
     """Name the variables for which the part must be restarted; none if it may go on."""
     old, new = relevant(part, before), relevant(part, after)
     return tuple(name for name in part.variables if old[name] != new[name])
+
+
+def reads_more(before: Order, after: Order) -> bool:
+    """Whether an order names every folder of declarations that a later one names."""
+    old, new = (
+        set(filter(None, order.environment.get(VIEWS, "").split(os.pathsep)))
+        for order in (before, after)
+    )
+    return new <= old

@@ -1,8 +1,11 @@
 """Small parts for tests of the stack: they start in a moment and hold a port or nothing."""
 
+import json
+import os
 import sys
 from pathlib import Path
 
+from resources.endpoints import FILE_NAME, start_mark
 from stack.parts import READY, Context, Launch, Part, Program, Readiness
 from stack.ports import is_answering
 
@@ -78,6 +81,11 @@ def parts_of_which_one_needs_another() -> tuple[Part, ...]:
     return (Part("base", _pair), Part("user", user, needs=("base",)), Part("alone", _pair))
 
 
+def parts_that_read_declarations() -> tuple[Part, ...]:
+    """List a part that is restarted for other folders of declarations."""
+    return (Part("reader", _pair, ("MILLRACE_VIEWS",), stop_timeout_s=5),)
+
+
 def part(describe_code: str, *, probe: Readiness = READY) -> Part:
     """Return a part with one program that runs the code."""
 
@@ -86,6 +94,13 @@ def part(describe_code: str, *, probe: Readiness = READY) -> Part:
         return Launch(programs=(program,), url="", probe=lambda: probe)
 
     return Part("one", describe, stop_timeout_s=5)
+
+
+def pretend_running(home: Path, *names: str) -> None:
+    """Write the endpoints of parts that run, all of them as the process of the test."""
+    entry = {"url": "http://127.0.0.1:1", "pid": os.getpid(), "started": start_mark(os.getpid())}
+    home.mkdir(parents=True, exist_ok=True)
+    (home / FILE_NAME).write_text(json.dumps(dict.fromkeys(names, entry)), encoding="utf-8")
 
 
 def log_text(home: Path, name: str) -> str:

@@ -26,6 +26,7 @@ from resources.dagster_api import (
 )
 from resources.reports import Days
 from tests.fake_offline import plan_in
+from tests.stack_fakes import pretend_running
 
 NOW = datetime(2020, 3, 1, 5, 20, tzinfo=UTC)
 DAYS = Days.parse("2020-01-06", "2020-01-08")
@@ -319,6 +320,7 @@ class Command:
         monkeypatch.setenv("MILLRACE_VIEWS", str(folder))
         monkeypatch.setenv("MILLRACE_DATA", str(folder))
         monkeypatch.setenv("MILLRACE_HOME", str(folder / "home"))
+        pretend_running(folder / "home", "spark", "dagster")
 
     def __call__(self, *arguments: str, steps: Sequence[RunProgress] = ()) -> Any:
         self.api = FakeApi(self._plan, steps)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from millrace.errors import EngineUnavailable, NotDeclared, ServingError
 from resources import endpoints
 from resources.settings import Settings
 from tests.background_server import in_background
+from tests.stack_fakes import pretend_running
 
 FEATURES = {
     "n_1h": {"value": 3, "ts": "2025-11-25T12:00:02.000Z", "version": "v1", "status": "PRESENT"},
@@ -63,7 +65,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
 
 
 @pytest.fixture
-def app() -> typer.Typer:
+def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> typer.Typer:
+    monkeypatch.setenv("MILLRACE_HOME", str(tmp_path))
+    pretend_running(tmp_path, "server")
     app = typer.Typer()
     app.callback()(lambda: None)
     register(app)

@@ -11,6 +11,7 @@ import pytest
 from cli.main import main
 from streaming import deployments
 from streaming.records import RecordFiles
+from tests.stack_fakes import pretend_running
 from tests.stream_fakes import FakeEngines, fake_engines, write_views
 
 
@@ -111,9 +112,12 @@ def test_unknown_views_are_refused_with_the_nearest_name(engines: FakeEngines, r
     assert "has no stream that was deployed" in done.err
 
 
-def test_a_deploy_without_kafka_says_which_part_to_start(engines: FakeEngines, run: Run) -> None:
+def test_a_deploy_that_may_start_nothing_says_which_parts_are_missing(
+    engines: FakeEngines, run: Run, tmp_path: Path
+) -> None:
     del engines
-    done = run("deploy", "spend")
+    pretend_running(tmp_path, "store")
+    done = run("deploy", "spend", "--no-start")
     assert done.code == 1
-    assert "kafka of the local stack does not run" in done.err
-    assert "millrace up kafka" in done.err
+    assert "kafka, flink, writer, archive of the local stack do not run" in done.err
+    assert "millrace up kafka flink writer archive" in done.err
