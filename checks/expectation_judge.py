@@ -209,7 +209,9 @@ def _read_rows(rows: Mapping[str, Any]) -> Any:
     import pyarrow.dataset as ds
     from deltalake import DeltaTable
 
-    table = DeltaTable(rows["table"]).to_pyarrow_dataset()
+    from resources.lake import open_dataset
+
+    table = open_dataset(DeltaTable(rows["table"]))
     within = ds.field("event_date") == date.fromisoformat(rows["day"])
     return table.to_table(columns=rows["columns"] or None, filter=within).to_pandas()
 

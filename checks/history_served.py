@@ -5,9 +5,10 @@ Everything here comes from the logs and the publication; no event is read.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
+from millrace.calendar import day_ms
 from millrace.errors import EngineUnavailable, StoreError
 from millrace.plan import ViewPlan
 from millrace.published import PLANS_KEY, PublishedView
@@ -16,7 +17,7 @@ from resources.endpoints import store_url
 from resources.history import History
 from resources.lake import partition_stats
 from resources.partition_log import built_days, held_days, read_partition_log
-from resources.reports import day_list, day_ms
+from resources.reports import Days, day_list
 from resources.settings import Settings
 from resources.store import open_store, store_errors
 from resources.tiles_table import tiles_table
@@ -56,10 +57,11 @@ class ServedHistory:
         name = self.view.name
         mends = []
         if days := self.without_tiles:
-            end = days[-1] + timedelta(days=1)
+            span = Days.covering(days)
             mends.append(
                 f"{day_list(days)} have events and no tiles, so what is served lacks them: "
-                f"millrace backfill {name} --start {days[0]} --end {end}, then millrace upload {name}"
+                f"millrace backfill {name} --start {span.start} --end {span.end_text}, "
+                f"then millrace upload {name}"
             )
         if days := self.not_uploaded:
             mends.append(
@@ -142,4 +144,4 @@ def cut_over_of(published: PublishedView | None, fingerprint: str) -> int | None
 
 
 def _ranges(days: Iterable[date]) -> list[list[str]]:
-    return [[a.isoformat(), b.isoformat()] for a, b in day_ranges(list(days))]
+    return [[some.start.isoformat(), some.end_text] for some in day_ranges(list(days))]

@@ -10,11 +10,11 @@ from datetime import date
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from millrace.calendar import day_number
 from millrace.durations import DAY_MS
 from millrace.plan import ViewPlan
 from resources.history import History
-from resources.lake import open_table, table_path
-from resources.reports import day_ms
+from resources.lake import open_dataset, open_table, table_path
 from resources.settings import Settings
 from resources.writing import day_predicate, day_ranges
 
@@ -72,7 +72,7 @@ def read_entities(
             table.load_as_version(history.version)
         filtered = () if view.filter is None else view.filter.columns
         columns = list(dict.fromkeys([*view.join_keys, "_ingest_ms", _DAY, *filtered]))
-        dataset = table.to_pyarrow_dataset()
+        dataset = open_dataset(table)
         for batch in dataset.to_batches(columns=columns, filter=_counting(history)):
             found = _of_view(view, pa.table(batch))
             days = found.column(_DAY).cast(pa.date32()).cast(pa.int32())
@@ -151,7 +151,8 @@ def _counting(history: History) -> "Condition":
     from pyarrow.dataset import field
 
     ranges = [
-        (field(_DAY) >= start) & (field(_DAY) < end) for start, end in day_ranges(history.days)
+        (field(_DAY) >= some.start) & (field(_DAY) <= some.last)
+        for some in day_ranges(history.days)
     ]
     within: Condition = reduce(or_, ranges)
     for key in history.view.join_keys:
@@ -189,8 +190,3 @@ def _no_entities(view: ViewPlan) -> "pa.Table":
     keys = [(e.join_key, arrow_type(e.type)) for e in view.entities]
     columns = [(EVENTS, pa.int64()), (LAST_DAY, pa.int32()), (NEWEST_MS, pa.int64())]
     return pa.schema([*keys, *columns, (IS_UNSERVED, pa.bool_())]).empty_table()
-
-
-def day_number(day: date) -> int:
-    """Return a day as the count of days since 1970-01-01, as ``_last_day`` has it."""
-    return day_ms(day) // DAY_MS

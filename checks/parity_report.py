@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from checks.history_served import ServedHistory
+from millrace.calendar import to_datetime
 from millrace.plan import ViewPlan
 from resources.online_api import Key, value_to_json
 from resources.reports import day_list
@@ -165,5 +165,6 @@ def iso_text(instant_ms: int | None) -> str | None:
     """Return an instant of epoch milliseconds as ISO-8601 text of UTC; None of None."""
     if instant_ms is None:
         return None
-    text = datetime.fromtimestamp(instant_ms / 1000, tz=UTC).isoformat(timespec="milliseconds")
+    moment = to_datetime(instant_ms)
+    text = str(instant_ms) if moment is None else moment.isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z")

@@ -9,12 +9,12 @@ day that is held back is nobody's baseline. What was profiled and found is kept 
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
+from datetime import date
 from typing import TYPE_CHECKING
 
 from checks.judgement import JudgedDay, Judgement, held_reason
+from millrace.calendar import days_after, days_between, newest_day_over
 from millrace.compile.checks import Rule, check_rules, source_rules
-from millrace.days import newest_day_over
 from millrace.plan import SourcePlan, ViewPlan
 from millrace.quality.finding import Finding
 from resources.partition_log import (
@@ -210,12 +210,13 @@ def _earlier(days: Sequence[date], rules: Sequence[Rule]) -> set[date]:
 
     if not days:
         return set()
-    spans = [(days[0] - timedelta(days=HISTORY_DAYS), days[-1] + timedelta(days=1))]
+    spans = [(days_after(days[0], -HISTORY_DAYS), days[-1])]
     for rule in rules:
         named = rule.arguments.get("baseline")
         if named is not None:
-            spans.append((date.fromisoformat(named["start"]), date.fromisoformat(named["end"])))
-    return {a + timedelta(days=i) for a, b in spans for i in range((b - a).days)}
+            first, end = (date.fromisoformat(named[edge]) for edge in ("start", "end"))
+            spans.append((first, days_after(end, -1)))
+    return {day for first, last in spans for day in days_between(first, last)}
 
 
 def _profiles(

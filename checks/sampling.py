@@ -16,9 +16,9 @@ from checks.known_entities import (
     NEWEST_MS,
     KnownEntities,
     candidates_on_spark,
-    day_number,
     read_entities,
 )
+from millrace.calendar import day_number
 from millrace.plan import ViewPlan
 from millrace.types import DataType
 from resources.history import History

@@ -172,7 +172,7 @@ def _raw(settings: "Settings", run: "RangeRun") -> dict[str, Any]:
         return {"path": batch.path, "error": str(error)}
     if not all(file.was_looked_at for file in files):
         return {"path": batch.path}
-    read = [file for file in files if file.may_hold(run.days.start, run.days.end)]
+    read = [file for file in files if file.may_hold(run.days.start, run.days.last)]
     return {
         "path": batch.path,
         "files": len(read),

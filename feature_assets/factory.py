@@ -146,7 +146,7 @@ def _is_early(stage: _Stage, report: BuildReport) -> bool:
 
 def _with_early_days(stage: _Stage, days: Days, report: BuildReport) -> BuildReport:
     """Add the days before the view's own start: empty partitions of it, which nobody judges."""
-    if stage.view is None or not days.start < stage.view.start < days.end:
+    if stage.view is None or not days.start < stage.view.start <= days.last:
         return report
     early = _empty(replace(days, end=stage.view.start, to_hour=HOURS_A_DAY))
     return replace(report, outcomes=(*early, *report.outcomes))

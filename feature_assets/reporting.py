@@ -14,7 +14,7 @@ from typing import Any
 import dagster as dg
 
 from resources.dagster_api import FAILURES
-from resources.partition_keys import keys_of_day, partition_keys
+from resources.partition_keys import FIRST_PARTITION, keys_of_day, partition_keys
 from resources.reports import (
     ALL_HOURS,
     BuildReport,
@@ -98,7 +98,8 @@ def report_days(
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Tell Dagster how each day of one asset ended, or each hour of a source of hours.
 
-    Partitions that were built beyond those asked for count as materialised too. Failed days are
+    Partitions that were built beyond those asked for count as materialised too; days that Dagster
+    has no partition of are left out. Failed days are
     added to ``failed``; it is the caller who raises, once all assets have been built.
     """
     failed.add(spec.key, {o.day: o.error for o in report.outcomes if o.error is not None})
@@ -107,7 +108,7 @@ def report_days(
     built = {
         key: metadata
         for outcome in report.built
-        if outcome.day not in bad
+        if outcome.day not in bad and outcome.day >= FIRST_PARTITION
         for key, metadata in _partitions(outcome, by_hour=by_hour)
     }
     wanted = partition_keys(asked, by_hour=by_hour)

@@ -17,7 +17,7 @@ from feature_assets.keys import (
     topic_path,
 )
 from millrace.plan import BatchPlan, Plan, SourcePlan, ViewPlan
-from resources.partition_keys import keys_of_day
+from resources.partition_keys import first_partition, keys_of_day
 
 _SAME_PARTITION = dg.TimeWindowPartitionMapping()
 _ENGINES = ("spark", "delta")
@@ -32,7 +32,7 @@ def source_partitions(views: Sequence[ViewPlan]) -> dg.TimeWindowPartitionsDefin
     takes a range of several assets in one run only if they share one definition. What lies before a
     view's own start are empty partitions of it.
     """
-    start = min(view.start for view in views)
+    start = first_partition(min(view.start for view in views))
     if not views[0].source.schedule.is_hourly:
         return dg.DailyPartitionsDefinition(start.isoformat())
     return dg.HourlyPartitionsDefinition(keys_of_day(start, by_hour=True)[0], end_offset=1)

@@ -10,7 +10,7 @@ from typing import Any
 
 import dagster as dg
 
-from millrace.days import newest_day_over
+from millrace.calendar import newest_day_over, to_ms
 from millrace.durations import DAY_MS, MINUTE_MS
 from millrace.plan import SourcePlan, ViewPlan
 from resources.reports import Days
@@ -24,7 +24,6 @@ REPORT_EVERY_MS = 300_000
 BUILD_TIME = timedelta(hours=3)
 """From a day's close, or from the tick that asks for it, to the deadline of its values."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _HOUR = timedelta(hours=1)
 _DAY = timedelta(days=1)
 
@@ -71,8 +70,7 @@ def _minutes(at: time) -> int:
 def complete_day(now: datetime, lateness_ms: int) -> date:
     """Return the newest UTC day whose events can no longer arrive at ``now``, aware of any zone."""
     # Between two instants of one zone Python counts by the wall clock, so UTC comes first.
-    instant_ms = (now.astimezone(UTC) - _EPOCH) // timedelta(milliseconds=1)
-    return newest_day_over(instant_ms, lateness_ms)
+    return newest_day_over(to_ms(now.astimezone(UTC)), lateness_ms)
 
 
 def due_days(source: SourcePlan, tick: datetime) -> tuple[date, ...]:

@@ -13,6 +13,7 @@ from dagster._utils.schedules import get_latest_completed_cron_tick
 
 from feature_assets.keys import events_path, features_path
 from feature_assets.timing import BUILD_TIME, due_days, source_cron
+from millrace.calendar import days_after
 from millrace.plan import Plan, SourcePlan
 from resources.alerts.facts import Fact, Story, Subject
 from resources.partition_keys import key_day, partition_keys
@@ -57,10 +58,10 @@ def _newest_due(source: SourcePlan, now: datetime) -> date:
 def _left_out(
     instance: dg.DagsterInstance, key: dg.AssetKey, start: date, newest: date, *, by_hour: bool
 ) -> frozenset[date]:
-    first = max(start, newest - LOOKED_BACK)
+    first = max(start, days_after(newest, -LOOKED_BACK.days))
     if first > newest:
         return frozenset()
-    asked = set(partition_keys(Days(first, newest + timedelta(days=1)), by_hour=by_hour))
+    asked = set(partition_keys(Days.through(first, newest), by_hour=by_hour))
 
     def with_event(kind: dg.DagsterEventType) -> set[str]:
         storage = instance.event_log_storage

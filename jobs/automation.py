@@ -15,7 +15,6 @@ from jobs.run_states import UNDER_WAY
 from millrace.plan import SourcePlan, ViewPlan
 from resources.late_days import LateDays, late_days
 from resources.partition_keys import range_tags
-from resources.reports import Days
 from resources.settings import Settings
 from resources.writing import day_ranges
 
@@ -94,14 +93,14 @@ def late_requests(
     more on the next day if nothing came of it.
     """
     days = [day for day in found.days if day >= start][:_MOST_DAYS]
-    ranges = sorted(day_ranges(days), reverse=True)[:_MOST_RUNS]
+    ranges = sorted(day_ranges(days), key=lambda some: some.start, reverse=True)[:_MOST_RUNS]
     return [
         dg.RunRequest(
-            run_key=f"{source.name}|{first}|{end}|{found.version}|{now.date()}",
+            run_key=f"{source.name}|{some.start}|{some.end_text}|{found.version}|{now.date()}",
             tags={
-                **range_tags(Days(first, end), by_hour=source.schedule.is_hourly),
+                **range_tags(some, by_hour=source.schedule.is_hourly),
                 LATE_DATA_TAG: source.name,
             },
         )
-        for first, end in ranges
+        for some in ranges
     ]

@@ -7,15 +7,16 @@ fast and does the same as the UI.
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from functools import cached_property
 from typing import Any
 
 from feature_assets.keys import view_paths
+from millrace.calendar import days_after, next_day
 from millrace.errors import EngineRejected, EngineUnavailable, PlatformError
 from millrace.plan import Plan, SourcePlan, ViewPlan
 from resources.dagster_api import DagsterApi, Failed, Materialized, Note
-from resources.partition_keys import key_day, partition_keys, range_tags
+from resources.partition_keys import FIRST_PARTITION, key_day, partition_keys, range_tags
 from resources.reports import Days, days_by_reason
 
 _POLL_S = 0.5
@@ -64,7 +65,7 @@ class RangeRun:
             "source": self.source.name,
             "views": [view.name for view in self.views],
             "start": self.days.start.isoformat(),
-            "end": self.days.end.isoformat(),
+            "end": self.days.end_text,
             "assets": ["/".join(path) for path in self.assets],
             "partitions": self.partitions,
             "tags": self.tags,
@@ -119,13 +120,19 @@ def _check(run: RangeRun, now: datetime) -> None:
             where=where,
             fix=f"--start {first.start}, or an earlier `start` in the declaration",
         )
+    if run.days.start < FIRST_PARTITION:
+        raise PlatformError(
+            f"{run.days.start} is no partition: they begin with {FIRST_PARTITION}",
+            where=where,
+            fix=f"--start {FIRST_PARTITION}; earlier days are built where a window reaches them",
+        )
     _check_end(run.source, run.days, now.date(), where)
     if run.days.parts and not run.is_hourly:
         raise PlatformError(
             f"the range {run.days} holds a part of a day, and the partitions of source "
             f"{run.source.name} are days",
             where=where,
-            fix=f"--start {run.days.start} --end {run.days.end}, or `schedule: {{refresh: hourly}}`",
+            fix=f"--start {run.days.start} --end {run.days.end_text}, or `schedule: {{refresh: hourly}}`",
         )
     if run.source.batch is None:
         raise PlatformError(
@@ -137,14 +144,14 @@ def _check(run: RangeRun, now: datetime) -> None:
 
 def _check_end(source: SourcePlan, days: Days, today: date, where: str) -> None:
     is_hourly = source.schedule.is_hourly
-    end = today + timedelta(days=1) if is_hourly else today
-    if days.end > end:
+    newest = today if is_hourly else days_after(today, -1)
+    if days.last > newest:
         raise PlatformError(
             f"{days.last} has not begun (UTC)"
             if is_hourly
             else f"{days.last} is not over (UTC), so its events are not complete",
             where=where,
-            fix=f"--end {end} (the end is exclusive)",
+            fix=f"--end {next_day(newest)} (the end is exclusive)",
         )
 
 

@@ -11,7 +11,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from millrace.plan import SourcePlan
-from resources.lake import open_table
+from resources.lake import DAY_COLUMN, file_actions, open_dataset, open_table
 from resources.reports import Days, PartitionOutcome
 from resources.settings import Settings
 from resources.stream_books import OUT_OF_STEP_MS, REASONS, StreamBooks, read_markers
@@ -72,7 +72,7 @@ def archived_letters(settings: Settings, source: str, books: StreamBooks) -> dic
             # Of a topic that was made again, letters of the earlier one have higher offsets too.
             recent = pc.field("arrived_ms") >= (books.newest_ms or 0) - OUT_OF_STEP_MS
             wanted &= ~(beyond & recent)
-    for batch in table.to_pyarrow_dataset().to_batches(columns=["reason"], filter=wanted):
+    for batch in open_dataset(table).to_batches(columns=["reason"], filter=wanted):
         for entry in batch.column("reason").value_counts().to_pylist():
             counts[entry["values"]] += entry["counts"]
     return counts
@@ -88,18 +88,16 @@ def letters_of_files(settings: Settings, source: str) -> int:
 
 def _rows_with(table: "DeltaTable", column: str) -> dict[date, int]:
     """Count the rows that have a value, by day: from the log where it has statistics."""
-    import pyarrow as pa
-
     if column not in {field.name for field in table.schema().fields}:
         return {}
     counts: dict[date, int] = {}
-    for row in pa.table(table.get_add_actions(flatten=True)).to_pylist():
+    for row in file_actions(table, "num_records", f"null_count.{column}").to_pylist():
         nulls = row.get(f"null_count.{column}")
         if nulls is None:
             # A file older than the column has no statistics of it, nor has one of a wide table.
             return _counted_rows_with(table, column)
         if row["num_records"] > nulls:
-            day = row["partition.event_date"]
+            day = row[DAY_COLUMN]
             counts[day] = counts.get(day, 0) + row["num_records"] - nulls
     return counts
 
@@ -108,7 +106,7 @@ def _counted_rows_with(table: "DeltaTable", column: str) -> dict[date, int]:
     import pyarrow.compute as pc
 
     counts: dict[date, int] = {}
-    dataset = table.to_pyarrow_dataset()
+    dataset = open_dataset(table)
     for batch in dataset.to_batches(columns=["event_date"], filter=pc.field(column).is_valid()):
         for entry in batch.column("event_date").value_counts().to_pylist():
             counts[entry["values"]] = counts.get(entry["values"], 0) + entry["counts"]
@@ -130,7 +128,7 @@ def archived_outcomes(
     dead: dict[date, dict[str, int]] = {}
     letters = open_table(settings, dead_letters_table(source))
     if letters is not None and "offset" in {field.name for field in letters.schema().fields}:
-        found = letters.to_pyarrow_dataset().to_table(
+        found = open_dataset(letters).to_table(
             columns=["reason", "event_day", "event_date"], filter=pc.field("offset").is_valid()
         )
         day = pc.coalesce(found["event_day"], found["event_date"])

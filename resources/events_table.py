@@ -8,9 +8,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, timedelta
+from datetime import date
 from typing import TYPE_CHECKING
 
+from millrace.calendar import days_after, days_between
 from millrace.durations import DAY_MS
 from millrace.errors import DataError, EngineError
 from millrace.plan import SourcePlan, ViewPlan
@@ -179,8 +180,7 @@ def _wanted(
     """Return the days to build, and the hours of those that are not built as a whole."""
     whole = whole_days(log, source.fingerprint)
     earliest = min((history_start(view, days.start) for view in views), default=days.start)
-    before = (days.start - earliest).days
-    missing = [earliest + timedelta(days=i) for i in range(before)]
+    missing = days_between(earliest, days.last)[: -len(days)]
     parts = dict(days.parts)
     if days.start in parts:
         first = _first_hour_missing(log.get(days.start), source.fingerprint, days.from_hour)
@@ -200,7 +200,7 @@ def history_start(view: ViewPlan, day: date) -> date:
     if view.reach_ms is None:
         return min(view.start, day)
     reach_days = -(-view.reach_ms // DAY_MS)
-    return min(max(view.start, day - timedelta(days=reach_days)), day)
+    return min(max(view.start, days_after(day, -reach_days)), day)
 
 
 def _write_good_days(
@@ -233,9 +233,9 @@ def _write(
 
     good = attempt.good_days
     span = Days.covering(good)
-    pad = timedelta(milliseconds=pad_ms(source))
-    low, high = span.start - pad - timedelta(days=1), span.end + pad + timedelta(days=1)
-    files = [f for f in attempt.files if f.may_hold(low, high)]
+    pad_days = 1 + -(-pad_ms(source) // DAY_MS)
+    read = Days.through(days_after(span.start, -pad_days), days_after(span.last, pad_days))
+    files = [f for f in attempt.files if f.may_hold(read.start, read.last)]
     if not files and source.stream is not None and not _has_file_rows(settings, source, good):
         follow_declaration(settings, source, lambda: spark)
         return {}
@@ -258,9 +258,9 @@ def _write(
         # The archive may not commit between the look at its rows and the write beside them.
         with locked(settings, events_table(source.name)):
             archived = archived_rows(settings, source.name) if source.stream else {}
-            judged = judge_rows(rows, source, Days(low, high))
+            judged = judge_rows(rows, source, read)
             if archived and source.event_id is not None:
-                judged = judge_beside_archived(spark, settings, judged, source, Days(low, high))
+                judged = judge_beside_archived(spark, settings, judged, source, read)
             found = _replace(spark, judged, settings, source, attempt.slices, archived)
         had_letters = letters_of_files(settings, source.name) > 0
         if not found["dead"] and not found["duplicate"] and not had_letters:
@@ -396,5 +396,4 @@ def absent_days(
 ) -> tuple[date, ...]:
     """Return the days of ``[start, end)`` whose events are not there to be read, not all of them."""
     published = published_days(log, fingerprint)
-    span = [start + timedelta(days=i) for i in range((end - start).days)]
-    return tuple(d for d in span if d not in published)
+    return tuple(d for d in days_between(start, end) if d < end and d not in published)

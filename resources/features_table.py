@@ -128,7 +128,7 @@ def _write(
 ) -> None:
     days = ledger.good
     span = Days.covering(days)
-    read = Days(history_start(view, span.start), span.end)
+    read = Days.through(history_start(view, span.start), span.last)
     rows = events_rows(settings, view, read)
     table = features_table(view.name, version)
     progress(f"{table}: {len(days)} day(s) from {rows} events since {read.start}")

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from resources.archived_days import dead_letters_table, has_column
 from resources.file_verdicts import VERDICT
-from resources.lake import open_table, table_path
+from resources.lake import open_dataset, open_table, table_path
 from resources.raw_files import RawFile
 from resources.raw_rows import FILE, PAYLOAD
 from resources.settings import Settings
@@ -94,7 +94,7 @@ def letters_by_day(
     table = open_table(settings, dead_letters_table(source))
     if table is None:
         return {}
-    rows = table.to_pyarrow_dataset()
+    rows = open_dataset(table)
     wanted = pc.field("event_day").isin(list(days))
     if "offset" in rows.schema.names:
         wanted &= pc.field("offset").is_null()
@@ -119,7 +119,7 @@ def _standing(settings: Settings, source: str, files: Iterable[RawFile]) -> set[
     table = open_table(settings, dead_letters_table(source))
     if table is None:
         return set()
-    rows = table.to_pyarrow_dataset()
+    rows = open_dataset(table)
     of_files = ds.field("event_day").is_null()
     if "offset" in rows.schema.names:
         of_files &= ds.field("offset").is_null()

@@ -5,9 +5,10 @@ Everything here comes from Delta's transaction log and the partition log; no eve
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
+from millrace.calendar import day_of, to_date
 from millrace.durations import DAY_MS
 from millrace.errors import DataError
 from millrace.plan import ViewPlan
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
     Instants = npt.NDArray[np.int64]
 
-_EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 _SHOWN_RANGES = 3
 
 
@@ -56,7 +56,7 @@ class TrainingWarning:
 
     def as_json(self) -> dict[str, Any]:
         """Return the warning as plain JSON values; days as half-open ranges."""
-        ranges = [[a.isoformat(), b.isoformat()] for a, b in day_ranges(self.days)]
+        ranges = [[some.start.isoformat(), some.end_text] for some in day_ranges(self.days)]
         return {
             "code": self.code,
             "view": self.view,
@@ -168,7 +168,7 @@ def reached_days(view: ViewPlan, query_ms: "pa.Array") -> tuple[date, ...]:
         np.add.at(edges, starts[reaches] - first_day, 1)
         np.add.at(edges, ends[reaches] - first_day, -1)
     reached = np.flatnonzero(np.cumsum(edges) > 0) + first_day
-    return tuple(date.fromordinal(_EPOCH_ORDINAL + int(day)) for day in reached)
+    return tuple(day for number in reached if (day := to_date(int(number))) is not None)
 
 
 def _extremes_by_day(queries: "Instants") -> "tuple[Instants, Instants]":
@@ -242,7 +242,7 @@ def _gap(
     state: str,
     effect: str = "features see what is there",
 ) -> TrainingWarning:
-    ranges = [str(Days(a, b)) for a, b in day_ranges(days)]
+    ranges = [str(some) for some in day_ranges(days)]
     more = len(ranges) - _SHOWN_RANGES
     shown = ", ".join(ranges[:_SHOWN_RANGES]) + (f" and {more} more ranges" if more > 0 else "")
     span = Days.covering(days)
@@ -251,7 +251,7 @@ def _gap(
         view=view.name,
         what=f"{len(days)} day(s) of events/{view.source.name} that the spine reaches into "
         f"{state}: {shown}; {effect}",
-        fix=f"millrace backfill {view.name} --start {span.start} --end {span.end}",
+        fix=f"millrace backfill {view.name} --start {span.start} --end {span.end_text}",
         days=days,
     )
 
@@ -270,6 +270,4 @@ def _tomorrow(query_ms: "pa.Array") -> str:
     """The end of a range of days that holds the last query; a word where there is none."""
     if not len(query_ms):
         return "…"
-    last_ms = max(int(query_ms.to_numpy().max()), 0)
-    day = datetime.fromtimestamp(last_ms / 1000, tz=UTC).date()
-    return date.fromordinal(day.toordinal() + 1).isoformat()
+    return Days.covering([day_of(max(int(query_ms.to_numpy().max()), 0))]).end_text

@@ -9,12 +9,19 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
 
+from millrace.calendar import FIRST_NUMBER, LAST_NUMBER
 from millrace.durations import HOUR_MS
 from resources.reports import HOURS_A_DAY
 from resources.settings import Settings
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from deltalake import DeltaTable
+    from pyarrow.dataset import Dataset
+    from pyarrow.fs import FileSystem
+
+DAY_COLUMN = "partition.event_date"
+"""Column of ``file_actions``: the day that a file holds."""
 
 
 @dataclass(frozen=True)
@@ -51,22 +58,54 @@ def table_version(settings: Settings, table: str) -> int:
     return -1 if opened is None else int(opened.version())
 
 
+def open_dataset(table: "DeltaTable", filesystem: "FileSystem | None" = None) -> "Dataset":
+    """Return a table's rows for Arrow to read; every reading of the lake begins here.
+
+    Tables that were written before this platform told Spark otherwise hold instants as INT96, which
+    Arrow reads as nanoseconds unless told: outside the years 1677 to 2262 silently another instant.
+    """
+    from pyarrow.dataset import ParquetReadOptions
+
+    options = ParquetReadOptions(coerce_int96_timestamp_unit="us")
+    return table.to_pyarrow_dataset(filesystem=filesystem, parquet_read_options=options)
+
+
+def file_actions(table: "DeltaTable", *columns: str) -> "pa.Table":
+    """Return what the log says of each file of a table partitioned by ``event_date``.
+
+    Columns are ``DAY_COLUMN`` and those asked for, ``null_count.`` for all that begin with it; none
+    else, for least and greatest values may be such as Python has no date for. Files of days outside
+    the years 1 to 9999, which an earlier version could write, are left out: no reader asks for them.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    actions = pa.table(table.get_add_actions(flatten=True))
+    wanted = [
+        name
+        for name in actions.column_names
+        if any(name == c or (c.endswith(".") and name.startswith(c)) for c in columns)
+    ]
+    days = actions.column(DAY_COLUMN)
+    numbers = days.cast(pa.int32())
+    known = pc.and_(pc.greater_equal(numbers, FIRST_NUMBER), pc.less_equal(numbers, LAST_NUMBER))
+    return actions.select([DAY_COLUMN, *wanted]).filter(known)
+
+
 def partition_stats(settings: Settings, table: str) -> dict[date, PartitionStats]:
     """Return the statistics of each ``event_date`` partition; days without rows are absent.
 
     Read from the log alone. Null counts cover the first 32 columns, which is where Delta keeps
     statistics.
     """
-    import pyarrow as pa
-
     opened = open_table(settings, table)
     if opened is None:
         return {}
-    actions = pa.table(opened.get_add_actions(flatten=True))
+    actions = file_actions(opened, "num_records", "size_bytes", "null_count.")
     null_columns = [c for c in actions.column_names if c.startswith("null_count.")]
     totals: dict[date, PartitionStats] = {}
     for row in actions.to_pylist():
-        day = row["partition.event_date"]
+        day = row[DAY_COLUMN]
         nulls = {c.removeprefix("null_count."): row[c] or 0 for c in null_columns}
         before = totals.get(day)
         if before is not None:
@@ -99,7 +138,7 @@ def rows_by_hour(
     if opened is not None and days:
         within = pc.field("event_date").isin(list(days))
         columns = ["event_date", time]
-        for batch in opened.to_pyarrow_dataset().to_batches(columns=columns, filter=within):
+        for batch in open_dataset(opened).to_batches(columns=columns, filter=within):
             stamps = batch.column(time)
             if pa.types.is_timestamp(stamps.type):
                 stamps = stamps.cast(pa.timestamp("ms", tz=stamps.type.tz), safe=False)

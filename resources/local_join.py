@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 from millrace.plan import Measure, ViewPlan
 from millrace.types import DataType
 from resources.history import History
-from resources.lake import open_table
+from resources.lake import open_dataset, open_table
 from resources.settings import Settings
 from resources.writing import day_ranges
 
@@ -105,7 +105,7 @@ def _read_columns(
         return _no_rows(history.view, columns)
     if int(opened.version()) != history.version:
         opened.load_as_version(history.version)
-    dataset = opened.to_pyarrow_dataset()
+    dataset = open_dataset(opened)
     within = _within(history.days)
     return dataset.to_table(columns=columns, filter=within if only is None else within & only)
 
@@ -117,7 +117,7 @@ def _within(days: tuple[date, ...]) -> "Condition":
     from pyarrow.dataset import field
 
     day = field("event_date")
-    ranges = [(day >= start) & (day < end) for start, end in day_ranges(days)]
+    ranges = [(day >= some.start) & (day <= some.last) for some in day_ranges(days)]
     return cast("Condition", reduce(or_, ranges))
 
 

@@ -8,13 +8,14 @@ import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime
 from decimal import Decimal
 from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+from millrace.calendar import to_datetime, to_ms
 from millrace.errors import EngineRejected, EngineUnavailable
 from millrace.plan import ViewPlan
 from millrace.types import DataType
@@ -22,7 +23,6 @@ from millrace.types import DataType
 MOST_KEYS = 5_000
 """The server answers at most this many keys at once."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TIMEOUT_S = 30.0
 
 Key = tuple[Any, ...]
@@ -111,7 +111,8 @@ def value_to_json(value: Any, type_: DataType) -> Any:
     if value is None:
         return None
     if type_.kind == "timestamp":
-        return (_EPOCH + timedelta(milliseconds=value)).isoformat().replace("+00:00", "Z")
+        moment = to_datetime(value)
+        return value if moment is None else moment.isoformat().replace("+00:00", "Z")
     if type_.kind == "date":
         return value.isoformat()
     if type_.kind == "bytes":
@@ -136,7 +137,7 @@ def value_from_json(value: Any, type_: DataType) -> Any:
 
 def instant_ms(text: str) -> int:
     """Return an ISO-8601 instant with a zone as epoch milliseconds, floored."""
-    return (datetime.fromisoformat(text) - _EPOCH) // timedelta(milliseconds=1)
+    return to_ms(datetime.fromisoformat(text))
 
 
 def _post(url: str, body: Mapping[str, Any], timeout_s: float) -> Any:

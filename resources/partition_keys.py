@@ -5,11 +5,21 @@ hour is a slice of a day: the tables, the partition log and the checks know days
 days.md``). What is found out about a whole day is told at its last hour.
 """
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 
-from resources.reports import ALL_HOURS, Days, Hours, parse_day
+from resources.reports import ALL_HOURS, HOURS_A_DAY, Days, Hours, parse_day
+
+FIRST_PARTITION, LAST_PARTITION = date(1000, 1, 1), date(9999, 12, 30)
+"""The days that Dagster has partitions of. It writes a year below 1000 with fewer digits than it
+reads, and computes the day after each.
+"""
 
 _DAY_LENGTH = len("YYYY-MM-DD")
+
+
+def first_partition(start: date) -> date:
+    """Return the day with which the partitions of what begins on a day begin."""
+    return min(max(start, FIRST_PARTITION), LAST_PARTITION)
 
 
 def partition_keys(days: Days, *, by_hour: bool) -> list[str]:
@@ -50,7 +60,8 @@ def key_range(first: str, last: str) -> Days:
     {datetime.date(2020, 1, 1): range(22, 24), datetime.date(2020, 1, 2): range(0, 1)}
     """
     start, end = _instant(first), _instant(last)
-    return Days.between(start, end + (timedelta(hours=1) if is_hour(last) else timedelta(days=1)))
+    to_hour = end.hour + 1 if is_hour(last) else HOURS_A_DAY
+    return Days.through(start.date(), end.date(), start.hour, to_hour)
 
 
 def _instant(key: str) -> datetime:

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from typing import Any
 
-from millrace.days import newest_day_over
+from millrace.calendar import day_ms, newest_day_over
 from millrace.durations import HOUR_MS
 from resources.lake import open_table, rs_path
-from resources.reports import ALL_HOURS, BuildReport, Hours, PartitionOutcome, day_ms
+from resources.reports import ALL_HOURS, BuildReport, Hours, PartitionOutcome
 from resources.settings import Settings
 
 TABLE = "partition_log"

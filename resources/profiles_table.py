@@ -13,7 +13,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from millrace.quality.profile import ROW_TYPES, DayProfile
-from resources.lake import open_table, rs_path
+from resources.lake import DAY_COLUMN, file_actions, open_table, rs_path
 from resources.settings import Settings
 from resources.writing import day_predicate
 
@@ -48,14 +48,12 @@ def day_files(settings: Settings, table: str) -> dict[date, str]:
 
     A day that was rewritten has other files, and so another digest.
     """
-    import pyarrow as pa
-
     opened = open_table(settings, table)
     if opened is None:
         return {}
     by_day: dict[date, list[str]] = {}
-    for row in pa.table(opened.get_add_actions(flatten=True)).to_pylist():
-        by_day.setdefault(row["partition.event_date"], []).append(row["path"])
+    for row in file_actions(opened, "path").to_pylist():
+        by_day.setdefault(row[DAY_COLUMN], []).append(row["path"])
     return {
         day: hashlib.sha256("\n".join(sorted(paths)).encode()).hexdigest()[:16]
         for day, paths in by_day.items()

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from resources.lake import open_table, partition_stats, rs_path, table_path
+from resources.lake import open_dataset, open_table, partition_stats, rs_path, table_path
 from resources.settings import Settings
 from resources.spark import connect, engine_errors
 from resources.writing import day_predicate
@@ -73,7 +73,7 @@ def _dataset(settings: Settings, table: str) -> Any:
     # Files of a local lake Arrow reads by itself; by way of delta-rs costs half as much again.
     path = rs_path(settings, table)
     local = None if "://" in path else fs.SubTreeFileSystem(path, fs.LocalFileSystem())
-    return opened.to_pyarrow_dataset(filesystem=local)
+    return open_dataset(opened, local)
 
 
 def _in_turns(days: Sequence[date], rows: Mapping[date, int]) -> Iterator[list[date]]:

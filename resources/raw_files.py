@@ -13,9 +13,10 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 
+from millrace.calendar import to_date
 from millrace.errors import DataError, nearest
 from millrace.plan import SourcePlan
 from resources.raw_parquet import read_footer
@@ -27,7 +28,6 @@ _SUFFIXES = {
     "csv": (".csv", ".csv.gz", ".txt"),
     "json": (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz"),
 }
-_EPOCH = date(1970, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class RawFile:
     """One file of a source.
 
     Attributes:
-        days: first day it holds and the day after its last, UTC, or None if only reading all of
-            it would tell.
+        days: the first and the last day it holds, UTC, or None if only reading all of it would
+            tell.
         columns: column name to physical type as text; empty where the format does not say.
         error: why it cannot be used; None for a good file.
         group_bytes: unpacked size of each row group; empty where the format has none.
@@ -51,9 +51,9 @@ class RawFile:
     group_bytes: tuple[int, ...] = ()
     was_looked_at: bool = True
 
-    def may_hold(self, start: date, end: date) -> bool:
-        """True unless the file is known to hold no event of ``[start, end)``."""
-        return self.days is None or (self.days[0] < end and start < self.days[1])
+    def may_hold(self, first: date, last: date) -> bool:
+        """True unless the file is known to hold no event of these days, both ends within."""
+        return self.days is None or (self.days[0] <= last and first <= self.days[1])
 
 
 def find_raw_files(source: SourcePlan, settings: Settings) -> tuple[RawFile, ...]:
@@ -159,7 +159,8 @@ def _look_at_parquet(path: Path, source: SourcePlan) -> RawFile:
         return RawFile(str(path), size, error=f"not readable as parquet: {_short(error)}")
     days = None
     if footer.days is not None:
-        days = (_EPOCH + timedelta(footer.days[0]), _EPOCH + timedelta(footer.days[1]))
+        first, last = map(to_date, footer.days)
+        days = None if first is None or last is None else (first, last)
     return RawFile(
         str(path), size, days=days, columns=footer.columns, group_bytes=footer.group_bytes
     )
@@ -200,7 +201,7 @@ def _day_of_name(path: Path) -> tuple[date, date] | None:
                 found = date(int(year), int(month), int(day))
             except ValueError:
                 continue
-            return found, found + timedelta(days=1)
+            return found, found
     return None
 
 
@@ -263,7 +264,7 @@ def blamed_days(broken: RawFile, good: Sequence[RawFile], days: Sequence[date]) 
     of them, for then any may be incomplete.
     """
     if broken.days is not None:
-        return tuple(d for d in days if broken.days[0] <= d < broken.days[1])
+        return tuple(d for d in days if broken.days[0] <= d <= broken.days[1])
     covered = [f.days for f in good if f.days is not None]
-    orphans = tuple(d for d in days if not any(a <= d < b for a, b in covered))
+    orphans = tuple(d for d in days if not any(a <= d <= b for a, b in covered))
     return orphans or tuple(days)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from millrace.calendar import FIRST_NUMBER, LAST_NUMBER
 from millrace.durations import DAY_MS
 from millrace.plan import SourcePlan
 from resources.raw_lines import PATH, POSITION
@@ -30,8 +31,8 @@ class Footer:
     Attributes:
         columns: name to physical type of its columns; a dictionary's is that of its values.
         twice: names that more than one column has.
-        days: first day and the day after the last that its rows may lie in, as numbers of days
-            since 1970; None if it does not tell. Equal if there are no rows.
+        days: first and last day that its rows may lie in, as numbers of days since 1970; None if
+            it does not tell. The last lies before the first if there are no rows.
         group_bytes: size of each row group, unpacked.
     """
 
@@ -81,7 +82,7 @@ def _days(file: "pq.ParquetFile", event_time: str) -> tuple[int, int] | None:
     """
     metadata = file.metadata
     if metadata.num_rows == 0:
-        return 0, 0
+        return 0, -1
     index = {metadata.schema.column(i).path: i for i in range(metadata.num_columns)}.get(event_time)
     units = _units_a_day(file, event_time)
     if index is None or units is None:
@@ -92,13 +93,9 @@ def _days(file: "pq.ParquetFile", event_time: str) -> tuple[int, int] | None:
         if statistics is None or not statistics.has_min_max:
             return None
         edges += [statistics.min_raw // units, statistics.max_raw // units]
-    if not edges or min(edges) < _FIRST_DAY or max(edges) > _LAST_DAY:
+    if not edges or min(edges) < FIRST_NUMBER or max(edges) > LAST_NUMBER:
         return None
-    return min(edges), max(edges) + 1
-
-
-_FIRST_DAY, _LAST_DAY = -719_162, 2_932_896
-"""0001-01-01 and 9999-12-31."""
+    return min(edges), max(edges)
 
 
 def _units_a_day(file: "pq.ParquetFile", name: str) -> int | None:

@@ -6,17 +6,27 @@ prints them. Frozen, without engine types, and plain JSON by ``as_json``.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from itertools import pairwise
 from typing import Any
 
-from millrace.durations import DAY_MS, HOUR_MS
+from millrace.calendar import (
+    LAST_DAY,
+    LAST_MS,
+    day_ms,
+    day_number,
+    days_after,
+    days_between,
+    next_day,
+)
+from millrace.durations import HOUR_MS
 from millrace.errors import PlatformError
 
 HOURS_A_DAY = 24
 
-_ONE_DAY = timedelta(days=1)
-_EPOCH = date(1970, 1, 1)
+_END_OF_CALENDAR = "10000-01-01"
+"""How the end of a range is written that holds 9999-12-31; Python has no such date."""
+
 _DAYS_NAMED = 40
 
 
@@ -29,13 +39,13 @@ class Days:
 
     Attributes:
         start: the first day.
-        end: the day after the last.
+        end: the day after the last; None after 9999-12-31, the last day there is.
         from_hour: the first hour of the first day, 0 to 23.
         to_hour: the hour after the last one of the last day, 1 to 24.
     """
 
     start: date
-    end: date
+    end: date | None
     from_hour: int = 0
     to_hour: int = HOURS_A_DAY
 
@@ -46,37 +56,48 @@ class Days:
                 if self.is_whole
                 else f"the range {self} holds no hour",
                 fix="the end is exclusive: name a day after the start, "
-                f"such as {self.start + _ONE_DAY}",
+                f"such as {next_day(self.start) or _END_OF_CALENDAR}",
             )
 
     @classmethod
     def parse(cls, start: str, end: str) -> "Days":
         """Read two days written ``YYYY-MM-DD``, or instants of whole hours ``YYYY-MM-DDTHH:00``.
 
+        The end ``10000-01-01`` is the one behind 9999-12-31.
+
         Raises:
             PlatformError: one is neither, or the range is empty.
         """
-        return cls.between(_parse_hour(start), _parse_hour(end))
+        first = _parse_hour(start)
+        if end == _END_OF_CALENDAR:
+            return cls(first.date(), None, first.hour)
+        return cls.between(first, _parse_hour(end))
 
     @classmethod
     def between(cls, start: datetime, end: datetime) -> "Days":
         """Return the range of whole hours between two instants of UTC, the end exclusive."""
-        last, to_hour = end.date(), end.hour
-        if to_hour == 0:
-            last, to_hour = last - _ONE_DAY, HOURS_A_DAY
-        return cls(start.date(), last + _ONE_DAY, start.hour, to_hour)
+        if end.hour == 0:
+            return cls(start.date(), end.date(), start.hour)
+        return cls(start.date(), next_day(end.date()), start.hour, end.hour)
+
+    @classmethod
+    def through(
+        cls, first: date, last: date, from_hour: int = 0, to_hour: int = HOURS_A_DAY
+    ) -> "Days":
+        """Return the range from one day to another, which is within."""
+        return cls(first, next_day(last), from_hour, to_hour)
 
     @classmethod
     def covering(cls, days: Sequence[date]) -> "Days":
         """Return the shortest range that holds all of ``days`` (at least one)."""
-        return cls(min(days), max(days) + _ONE_DAY)
+        return cls.through(min(days), max(days))
 
     def within(self, days: Sequence[date]) -> "Days":
         """Return the shortest range that holds ``days`` (at least one) as far as this one does."""
         first, last = min(days), max(days)
-        return Days(
+        return Days.through(
             first,
-            last + _ONE_DAY,
+            last,
             self.from_hour if first == self.start else 0,
             self.to_hour if last == self.last else HOURS_A_DAY,
         )
@@ -86,24 +107,29 @@ class Days:
         return self if day <= self.start else Days(day, self.end, 0, self.to_hour)
 
     def __iter__(self) -> Iterator[date]:
-        return (self.start + timedelta(days=i) for i in range(len(self)))
+        return iter(days_between(self.start, self.last))
 
     def __len__(self) -> int:
-        return (self.end - self.start).days
+        return day_number(self.last) - day_number(self.start) + 1
 
     def __contains__(self, day: object) -> bool:
-        return isinstance(day, date) and self.start <= day < self.end
+        return isinstance(day, date) and self.start <= day <= self.last
 
     def __str__(self) -> str:
         if self.is_whole:
-            return f"[{self.start}, {self.end})"
-        end = self.end if self.to_hour == HOURS_A_DAY else f"{self.last}T{self.to_hour:02}:00"
+            return f"[{self.start}, {self.end_text})"
+        end = self.end_text if self.to_hour == HOURS_A_DAY else f"{self.last}T{self.to_hour:02}:00"
         return f"[{self.start}T{self.from_hour:02}:00, {end})"
 
     @property
     def last(self) -> date:
         """The last day within."""
-        return self.end - _ONE_DAY
+        return LAST_DAY if self.end is None else days_after(self.end, -1)
+
+    @property
+    def end_text(self) -> str:
+        """The day after the last one, as ``parse`` reads it."""
+        return _END_OF_CALENDAR if self.end is None else str(self.end)
 
     @property
     def is_whole(self) -> bool:
@@ -134,18 +160,14 @@ class Days:
     @property
     def end_ms(self) -> int:
         """The instant behind the last one within, epoch milliseconds."""
-        return day_ms(self.end) - (HOURS_A_DAY - self.to_hour) * HOUR_MS
+        edge_ms = LAST_MS + 1 if self.end is None else day_ms(self.end)
+        return edge_ms - (HOURS_A_DAY - self.to_hour) * HOUR_MS
 
 
 Hours = range
 """Consecutive hours of a UTC day, within 0 to 23."""
 
 ALL_HOURS: Hours = range(HOURS_A_DAY)
-
-
-def day_ms(day: date) -> int:
-    """Return midnight UTC at a day's beginning, epoch milliseconds."""
-    return (day - _EPOCH).days * DAY_MS
 
 
 def parse_day(text: str) -> date:

@@ -28,6 +28,13 @@ _SESSION_CONF = {
     "spark.sql.ansi.enabled": "true",
     # Parquet timestamps without a zone read as TIMESTAMP_NTZ lift a Delta table's protocol.
     "spark.sql.parquet.inferTimestampNTZ.enabled": "false",
+    # Spark's own INT96 is read as nanoseconds elsewhere, which end in 2262.
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+    # One calendar, the proleptic Gregorian, before 1582 as well: nothing is moved by ten days.
+    "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
+    "spark.sql.parquet.datetimeRebaseModeInRead": "CORRECTED",
+    "spark.sql.parquet.int96RebaseModeInWrite": "CORRECTED",
+    "spark.sql.parquet.int96RebaseModeInRead": "CORRECTED",
     "spark.sql.execution.arrow.maxRecordsPerBatch": "200000",
     "spark.sql.adaptive.coalescePartitions.enabled": "true",
 }

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date
 from typing import TYPE_CHECKING
 
+from millrace.calendar import day_ms, day_number
 from millrace.durations import HOUR_MS
-from resources.reports import Hours, day_ms
+from resources.reports import Days, Hours
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -15,23 +16,24 @@ _WRITERS = 4
 """Files written at a time; a day is always one file, so small days stay small tables."""
 
 
-def day_ranges(days: Sequence[date]) -> list[tuple[date, date]]:
-    """Join days into maximal half-open ranges, in order."""
+def day_ranges(days: Sequence[date]) -> list[Days]:
+    """Join days into maximal ranges, in order."""
     ranges: list[tuple[date, date]] = []
     for day in sorted(set(days)):
-        if ranges and ranges[-1][1] == day:
-            ranges[-1] = (ranges[-1][0], day + timedelta(days=1))
+        if ranges and day_number(day) - day_number(ranges[-1][1]) == 1:
+            ranges[-1] = (ranges[-1][0], day)
         else:
-            ranges.append((day, day + timedelta(days=1)))
-    return ranges
+            ranges.append((day, day))
+    return [Days.through(first, last) for first, last in ranges]
 
 
 def day_predicate(days: Sequence[date]) -> str:
     """Return the SQL condition that ``event_date`` is one of ``days``; none of them meets nothing."""
     return (
         " OR ".join(
-            f"(event_date >= DATE'{start}' AND event_date < DATE'{end}')"
-            for start, end in day_ranges(days)
+            # Both ends within: no engine can be asked for the day after 9999-12-31.
+            f"(event_date >= DATE'{some.start}' AND event_date <= DATE'{some.last}')"
+            for some in day_ranges(days)
         )
         or "false"
     )
@@ -81,7 +83,7 @@ class Slices:
     @property
     def ranges_ms(self) -> list[tuple[int, int]]:
         """The instants within as half-open ranges of epoch milliseconds, ascending."""
-        ranges = [(day_ms(a), day_ms(b)) for a, b in day_ranges(self._whole)]
+        ranges = [(some.start_ms, some.end_ms) for some in day_ranges(self._whole)]
         return sorted([*ranges, *self.bounds.values()])
 
     @property

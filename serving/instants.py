@@ -1,10 +1,9 @@
 """Instants as requests and answers write them: ISO-8601 in UTC, with milliseconds."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import lru_cache
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
+from millrace.calendar import to_datetime, to_ms
 
 
 @lru_cache(maxsize=8192)
@@ -14,9 +13,8 @@ def instant_text(instant_ms: int) -> str | int:
     >>> instant_text(1764072003120)
     '2025-11-25T12:00:03.120Z'
     """
-    try:
-        moment = _EPOCH + instant_ms * _MILLISECOND
-    except OverflowError:
+    moment = to_datetime(instant_ms)
+    if moment is None:
         return instant_ms
     return moment.strftime("%Y-%m-%dT%H:%M:%S").zfill(19) + f".{instant_ms % 1000:03d}Z"
 
@@ -30,4 +28,4 @@ def instant_ms(text: str) -> int:
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return (moment - _EPOCH) // _MILLISECOND
+    return to_ms(moment)

@@ -14,7 +14,7 @@ from millrace.compile.serving import codec_of, serving_plan
 from millrace.packing import EntityKeys, TilePacker
 from millrace.plan import ViewPlan
 from millrace.tiles import TILE_START, TileColumn, tile_columns
-from resources.lake import open_table
+from resources.lake import open_dataset, open_table
 from resources.settings import Settings
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class BatchTiles:
         opened = open_table(settings, self.table)
         if opened is None or not self.days:
             return
-        dataset: Dataset = opened.to_pyarrow_dataset()
+        dataset = open_dataset(opened)
         pack = _Packing(self.view, self.coarsening)
         for shard in self._shards(dataset):
             table = dataset.to_table(columns=pack.names, filter=shard)

@@ -5,21 +5,19 @@ Nothing is read but the partition log and Delta's own: this is the dry part of a
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime
 
+from millrace.calendar import day_ms, day_of, days_between
 from millrace.coarsen import Coarsening
 from millrace.durations import DAY_MS, MINUTE_MS
 from millrace.errors import DataError
 from millrace.plan import ViewPlan
 from resources.archived_days import events_table
-from resources.lake import open_table
+from resources.lake import DAY_COLUMN, file_actions, open_table
 from resources.partition_log import built_days, ended_days, read_partition_log
-from resources.reports import day_ms
 from resources.settings import Settings
 from resources.tiles_table import tiles_table
 from resources.versions import deployed_version
-
-_EPOCH = date(1970, 1, 1)
 
 CLOCK_SLACK_MS = 5 * MINUTE_MS
 """A server whose clock is behind by less still asks for no instant that coarse tiles lack."""
@@ -100,7 +98,7 @@ def plan_upload(
     _refuse_parting(view, held, end_ms)
     query_from_ms = min(max(end_ms, held.cut_over_ms or end_ms), now_ms) - CLOCK_SLACK_MS
     reach_from_ms = Coarsening.of(view, query_from_ms, view.start_ms).reach_from_ms
-    reached = _days(reach_from_ms // DAY_MS, end_ms // DAY_MS)
+    reached = days_between(day_of(reach_from_ms), max(ended))
     missing = tuple(day for day in reached if day not in built)
     days = tuple(day for day in reached if day in built)
     changed = _outdated(settings, view, table, days)
@@ -125,10 +123,10 @@ def _refuse_parting(view: ViewPlan, held: Held, end_ms: int) -> None:
     sealed_ms = held.sealed_before_ms
     if sealed_ms is not None and end_ms < sealed_ms:
         raise DataError(
-            f"the store holds coarse tiles of the days before {_day(sealed_ms)}, "
-            f"and this upload would end at {_day(end_ms)}",
+            f"the store holds coarse tiles of the days before {day_of(sealed_ms)}, "
+            f"and this upload would end at {day_of(end_ms)}",
             where=f"view {view.name}",
-            fix=f"build the days up to {_day(sealed_ms)} and upload until then or later",
+            fix=f"build the days up to {day_of(sealed_ms)} and upload until then or later",
         )
 
 
@@ -152,24 +150,13 @@ def _outdated(
 
 def _written(settings: Settings, table: str) -> dict[date, tuple[datetime, datetime]]:
     """Return when the oldest and the newest file of each day was written."""
-    import pyarrow as pa
-
     opened = open_table(settings, table)
     if opened is None:
         return {}
-    actions = pa.table(opened.get_add_actions(flatten=True))
+    actions = file_actions(opened, "modification_time")
     found: dict[date, tuple[datetime, datetime]] = {}
-    days = actions.column("partition.event_date").to_pylist()
+    days = actions.column(DAY_COLUMN).to_pylist()
     for day, at in zip(days, actions.column("modification_time").to_pylist(), strict=True):
         oldest, newest = found.get(day, (at, at))
         found[day] = (min(oldest, at), max(newest, at))
     return found
-
-
-def _days(first: int, end: int) -> list[date]:
-    """Return the days of a range counted from 1970-01-01."""
-    return [_EPOCH + timedelta(days=day) for day in range(first, end)]
-
-
-def _day(instant_ms: int) -> date:
-    return datetime.fromtimestamp(instant_ms / 1000, tz=UTC).date()

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
+from millrace.calendar import LAST_MS, to_datetime
 from resources.lineage.naming import JOB_NAMESPACE, DatasetName
 from resources.reports import Days
 
@@ -74,7 +75,9 @@ def nominal_days(days: Sequence[date]) -> Facet:
 
 def nominal_range(days: Days) -> Facet:
     """Return ``nominalTime``: a range of UTC days, or of hours."""
-    start, end = (datetime.fromtimestamp(ms / 1000, UTC) for ms in (days.start_ms, days.end_ms))
+    # A time stamp ends with 9999, and its last range a millisecond early.
+    edges = (to_datetime(min(ms, LAST_MS)) for ms in (days.start_ms, days.end_ms))
+    start, end = (moment for moment in edges if moment is not None)
     return _json(_v2().nominal_time_run.NominalTimeRunFacet(instant(start), instant(end)))
 
 

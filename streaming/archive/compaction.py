@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from datetime import date
 
+from resources.lake import DAY_COLUMN, file_actions
 from resources.settings import Settings
 from resources.table_lock import TableBusy, locked
 from streaming.archive.tables import LakeTable, lake_errors
@@ -84,10 +85,8 @@ class Compaction:
 
 def small_files(table: LakeTable) -> "Counter[date]":
     """Return how many files of each day are worth merging."""
-    import pyarrow as pa
-
     with lake_errors(table.name):
-        actions = pa.table(table.refresh().get_add_actions(flatten=True))
-    days = actions["partition.event_date"].to_pylist()
+        actions = file_actions(table.refresh(), "size_bytes")
+    days = actions[DAY_COLUMN].to_pylist()
     sizes = actions["size_bytes"].to_pylist()
     return Counter(day for day, size in zip(days, sizes, strict=True) if size < SMALL_BYTES // 2)

@@ -5,20 +5,17 @@ duplicates that were appended before such a commit failed are recognised, and no
 """
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from millrace.calendar import FIRST_MS, day_of
 from millrace.plan import SourcePlan
+from resources.lake import open_dataset
 from resources.stream_books import OUT_OF_STEP_MS, StreamBooks, read_markers
 from streaming.archive.arrivals import Arrivals, id_key
 from streaming.archive.dead_letter_topic import Place
 
 if TYPE_CHECKING:
-    import pyarrow.dataset as ds
     from deltalake import DeltaTable
-
-_OLDEST_MS = -62_135_596_800_000
-"""0001-01-01: the first day a partition can be named after."""
 
 
 def uncounted_letters(table: "DeltaTable", books: StreamBooks) -> dict[Place, str]:
@@ -45,15 +42,15 @@ def _beyond(
     ahead = [p for p, marker in markers.items() if marker > books.next.get(p, 0)]
     if not ahead:
         return
-    wanted = pc.field("event_date") >= _day(_oldest_uncounted_ms(books))
-    for batch in table.to_pyarrow_dataset().to_batches(columns=list(columns), filter=wanted):
+    wanted = pc.field("event_date") >= day_of(_oldest_uncounted_ms(books))
+    for batch in open_dataset(table).to_batches(columns=list(columns), filter=wanted):
         for row in batch.to_pylist():
             if row["partition"] in ahead and row["offset"] >= books.next.get(row["partition"], 0):
                 yield row
 
 
 def _oldest_uncounted_ms(books: StreamBooks) -> int:
-    return _OLDEST_MS if books.newest_ms is None else books.newest_ms - OUT_OF_STEP_MS
+    return FIRST_MS if books.newest_ms is None else books.newest_ms - OUT_OF_STEP_MS
 
 
 def recall_arrivals(
@@ -83,11 +80,11 @@ def _archived(
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    dataset: ds.Dataset = events.to_pyarrow_dataset()
+    dataset = open_dataset(events)
     if "_offset" not in dataset.schema.names:
         return
     wanted = (
-        (pc.field("event_date") >= _day(first_day_ms))
+        (pc.field("event_date") >= day_of(first_day_ms))
         & pc.field("_offset").is_valid()
         & (pc.field("_ingest_ms") >= since_ms)
     )
@@ -104,8 +101,8 @@ def _counted_duplicates(
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    wanted = (pc.field("event_date") >= _day(since_ms)) & (pc.field("arrived_ms") >= since_ms)
-    for batch in duplicates.to_pyarrow_dataset().to_batches(filter=wanted):
+    wanted = (pc.field("event_date") >= day_of(since_ms)) & (pc.field("arrived_ms") >= since_ms)
+    for batch in open_dataset(duplicates).to_batches(filter=wanted):
         found = pa.table(batch)
         if pa.types.is_timestamp(found.schema.field("event_id").type):
             ids = pc.divide(found["event_id"].cast(pa.int64()), 1000)
@@ -113,8 +110,3 @@ def _counted_duplicates(
         for row in found.to_pylist():
             if row["offset"] < books.next.get(row["partition"], 0):
                 yield row
-
-
-def _day(ms: int) -> Any:
-    clamped = max(ms, _OLDEST_MS)
-    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=clamped)).date()

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from millrace.calendar import is_within
 from millrace.durations import DAY_MS
 from millrace.errors import EngineUnavailable
 from millrace.plan import SourcePlan
@@ -239,15 +240,8 @@ def days_of(instants_ms: Sequence[int | None]) -> "pa.Array":
     return pa.array([_day_number(ms) for ms in instants_ms], pa.int32()).cast(pa.date32())
 
 
-_FIRST_DAY, _LAST_DAY = -719_162, 2_932_896
-"""0001-01-01 and 9999-12-31, in days since 1970."""
-
-
 def _day_number(ms: int | None) -> int | None:
-    if ms is None:
-        return None
-    day = ms // DAY_MS
-    return day if _FIRST_DAY <= day <= _LAST_DAY else None
+    return None if ms is None or not is_within(ms) else ms // DAY_MS
 
 
 def events_schema(source: SourcePlan) -> "pa.Schema":

@@ -10,6 +10,7 @@ from deltalake import write_deltalake
 from hypothesis import given
 from hypothesis import strategies as st
 
+from millrace.calendar import day_ms
 from millrace.errors import PlatformError
 from resources.declarations import plan_of
 from resources.events_table import count_archived_events
@@ -25,7 +26,7 @@ from resources.partition_log import (
     read_partition_log,
     whole_days,
 )
-from resources.reports import ALL_HOURS, BuildReport, Days, Hours, PartitionOutcome, day_ms
+from resources.reports import ALL_HOURS, BuildReport, Days, Hours, PartitionOutcome
 from resources.settings import Settings, settings_from_env
 from resources.writing import Slices
 
@@ -106,12 +107,12 @@ def test_a_day_is_told_at_its_last_hour() -> None:
 
 def test_whole_days_are_replaced_as_partitions_and_parts_by_the_instant() -> None:
     assert Slices.of_hours([MONDAY, TUESDAY], {}).predicate("t") == (
-        "(event_date >= DATE'2024-03-04' AND event_date < DATE'2024-03-06')"
+        "(event_date >= DATE'2024-03-04' AND event_date <= DATE'2024-03-05')"
     )
     slices = Slices.of_hours([MONDAY, TUESDAY], {TUESDAY: range(2, 4), WEDNESDAY: range(1)})
     start = day_ms(TUESDAY) + 2 * HOUR_MS
     assert slices.predicate("t") == (
-        "(event_date >= DATE'2024-03-04' AND event_date < DATE'2024-03-05') OR "
+        "(event_date >= DATE'2024-03-04' AND event_date <= DATE'2024-03-04') OR "
         f"(event_date = DATE'2024-03-05' AND t >= {start} AND t < {start + 2 * HOUR_MS})"
     )
     assert slices.ranges_ms == [

@@ -24,8 +24,9 @@ from math import isfinite
 from typing import Any, Literal
 
 from millrace.aggregates import Edge
+from millrace.calendar import day_number
 from millrace.errors import DataError, StoreError
-from millrace.layouts import DECIMAL_BYTES, EPOCH, FORMS, Cut, Layout, value_reader
+from millrace.layouts import DECIMAL_BYTES, FORMS, Cut, Layout, value_reader
 from millrace.types import INT64, DataType
 
 FORMAT = 1
@@ -347,7 +348,7 @@ def _value_bytes(name: str, type_: DataType, value: Any) -> bytes:
         if type_.kind == "decimal":
             return _unscaled(type_, Decimal(value)).to_bytes(DECIMAL_BYTES, "big", signed=True)
         if type_.kind == "date":
-            value = (value - EPOCH).days
+            value = day_number(value)
         if type_.kind == "float64" and not isfinite(value):
             raise _misfit(name, type_, value)
         return _FIXED[type_.kind].pack(value)

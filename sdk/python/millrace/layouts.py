@@ -7,18 +7,18 @@ bytes and edges end such a run.
 
 import struct
 from collections.abc import Callable, Sequence
-from datetime import date, timedelta
+from datetime import timedelta
 from decimal import Context, Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 from millrace.aggregates import Edge
+from millrace.calendar import EPOCH
 from millrace.types import DataType
 
 if TYPE_CHECKING:
     from millrace.codec import Slot
 
 DECIMAL_BYTES = 16
-EPOCH = date(1970, 1, 1)
 FORMS = {
     "int32": "i",
     "int64": "q",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from decimal import Context, Decimal, InvalidOperation
 from typing import Any
 
+from millrace.calendar import day_number
 from millrace.codec import (
     FORMAT,
     Codec,
@@ -20,7 +21,7 @@ from millrace.codec import (
     key_tail,
 )
 from millrace.errors import DataError
-from millrace.layouts import DECIMAL_BYTES, EPOCH, FORMS
+from millrace.layouts import DECIMAL_BYTES, FORMS
 from millrace.types import DataType
 
 _BIAS = 2**63
@@ -157,7 +158,7 @@ class EntityKeys:
 
 def _conversion(type_: DataType) -> Callable[[Any], Any] | None:
     if type_.kind == "date":
-        return lambda day: (day - EPOCH).days
+        return day_number
     if type_.kind != "decimal":
         return None
     scale, most = type_.scale, 10**type_.precision

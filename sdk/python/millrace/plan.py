@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import date, time
 from math import gcd
 
+from millrace.calendar import day_ms
 from millrace.durations import DAY_MS
 from millrace.errors import DataError, NotDeclared, nearest
 from millrace.expressions import Expression
@@ -188,7 +189,7 @@ class ViewPlan:
     @property
     def start_ms(self) -> int:
         """The first instant of history, epoch milliseconds."""
-        return (self.start - date(1970, 1, 1)).days * DAY_MS
+        return day_ms(self.start)
 
     @property
     def tile_hop_ms(self) -> int:

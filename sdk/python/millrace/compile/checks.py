@@ -7,10 +7,10 @@ are absolute. ``millrace.quality.judge`` says what is measured for each type.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, Literal
 
+from millrace.calendar import days_after
 from millrace.check_types import COMMON, absolute
 from millrace.durations import DAY_MS, HOUR_MS
 from millrace.errors import CompileError
@@ -200,7 +200,7 @@ def _settled(view: ViewPlan, feature: FeaturePlan) -> str | None:
     if length_ms is None:
         return None
     days = -(-(length_ms + feature.window.offset_ms) // DAY_MS)
-    return (view.start + timedelta(days=days)).isoformat()
+    return days_after(view.start, days).isoformat()
 
 
 def _declared(view: ViewPlan, *, of_source: bool) -> list[Rule]:

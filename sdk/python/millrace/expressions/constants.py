@@ -2,9 +2,10 @@
 
 import math
 import re
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from decimal import Decimal
 
+from millrace.calendar import to_ms
 from millrace.expressions.errors import ExpressionError
 from millrace.expressions.nodes import Literal
 from millrace.types import (
@@ -18,7 +19,6 @@ from millrace.types import (
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _INSTANT = re.compile(r"\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}:\d{2}(\.\d{1,3})?)?Z?")
 
@@ -82,7 +82,7 @@ def timestamp_literal(text: str) -> Literal:
         except ValueError:
             pass
         else:
-            return Literal((instant - _EPOCH) // timedelta(milliseconds=1), TIMESTAMP)
+            return Literal(to_ms(instant), TIMESTAMP)
     raise ExpressionError(
         f"{text!r} is no instant", fix="write TIMESTAMP '2024-01-31 23:59:59', in UTC"
     )

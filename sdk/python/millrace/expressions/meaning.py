@@ -13,8 +13,8 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_UP, Context, Decimal
 from functools import cache
 from typing import Any
 
+from millrace.calendar import civil, day_number, day_of_week, to_date
 from millrace.durations import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
-from millrace.expressions.calendar import civil, day_number, day_of_week, to_date
 from millrace.expressions.constants import INT64_MAX, INT64_MIN
 from millrace.expressions.nodes import Call, Case, Column, Expression, Literal, Node
 from millrace.types import FLOAT64, DataType

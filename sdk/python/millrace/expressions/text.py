@@ -1,11 +1,12 @@
 """Canonical SQL of an expression tree."""
 
 import re
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from functools import cache
 
 from sqlglot.tokens import Tokenizer
 
+from millrace.calendar import to_datetime
 from millrace.expressions.nodes import Call, Case, Column, Literal, Node
 
 _OR, _AND, _NOT, _COMPARISON, _SUM, _PRODUCT, _UNARY, _ATOM = range(1, 9)
@@ -22,7 +23,6 @@ _LEVELS = {
 }
 
 _SIMPLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def render(node: Node) -> str:
@@ -116,7 +116,9 @@ def double_text(value: float) -> str:
 
 def timestamp_text(epoch_ms: int) -> str:
     """Return an instant as ``YYYY-MM-DD HH:MM:SS[.mmm]``, UTC."""
-    instant = _EPOCH + timedelta(milliseconds=epoch_ms)
+    instant = to_datetime(epoch_ms)
+    if instant is None:
+        raise ValueError(f"{epoch_ms} ms is no instant of a literal")
     precision = "milliseconds" if epoch_ms % 1000 else "seconds"
     return instant.replace(tzinfo=None).isoformat(" ", precision)
 

@@ -2,10 +2,10 @@
 
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
 from operator import attrgetter
 from types import MappingProxyType
 
+from millrace.calendar import days_after
 from millrace.compile.checks import Rule
 from millrace.quality import measures_column, measures_drift, measures_table
 from millrace.quality.baseline import Baseline, baseline_of
@@ -55,7 +55,7 @@ def judge_day(
         rules: ``millrace.compile.checks.check_rules`` or ``source_rules``.
     """
     # However much is given, a day is judged by the same days, alone or in a long backfill.
-    oldest = profile.day - timedelta(days=HISTORY_DAYS)
+    oldest = days_after(profile.day, -HISTORY_DAYS)
     by_day = attrgetter("day")
     ascending = sorted(history, key=by_day)
     first, end = (bisect_left(ascending, day, key=by_day) for day in (oldest, profile.day))

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from millrace.calendar import to_date
 from millrace.durations import DAY_MS, HOUR_MS
 from millrace.plan import Column, SourcePlan, ViewPlan
 from millrace.quality.column_partial import ColumnPartial
@@ -25,7 +26,6 @@ from millrace.quality.profile import DayProfile
 from millrace.quality.sketches import Identities, join_hashes
 from millrace.quality.values import epoch_ms, kind_of, read_values
 
-_EPOCH = date(1970, 1, 1)
 _HELD_ROWS = 1 << 19
 """Batches are held until this many rows are there: few large steps cost less than many small."""
 _ROWS_AT_ONCE = 1 << 16
@@ -172,7 +172,7 @@ class Partials:
             counts: ``DayProfile.counts`` by day.
         """
         self._flush()
-        seen = {date.fromordinal(_EPOCH.toordinal() + n): d for n, d in self._days.items()}
+        seen = {day: d for n, d in self._days.items() if (day := to_date(n)) is not None}
         made = []
         for day in sorted({*days, *seen}):
             found = seen.get(day, _Day())
