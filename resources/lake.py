@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
 
-from millrace.calendar import FIRST_NUMBER, LAST_NUMBER
+from millrace.calendar import FIRST_DAY, FIRST_NUMBER, LAST_DAY, LAST_NUMBER
 from millrace.durations import HOUR_MS
 from resources.reports import HOURS_A_DAY
 from resources.settings import Settings
@@ -59,15 +59,20 @@ def table_version(settings: Settings, table: str) -> int:
 
 
 def open_dataset(table: "DeltaTable", filesystem: "FileSystem | None" = None) -> "Dataset":
-    """Return a table's rows for Arrow to read; every reading of the lake begins here.
+    """Return the rows of a table partitioned by ``event_date``, for Arrow to read.
 
-    Tables that were written before this platform told Spark otherwise hold instants as INT96, which
-    Arrow reads as nanoseconds unless told: outside the years 1677 to 2262 silently another instant.
+    Earlier versions let Spark write instants as INT96, which Arrow takes for nanoseconds unless
+    told: outside the years 1677 to 2262 that is silently another instant. And they could write days
+    outside the years 1 to 9999; those are left out, for one such day would make the table
+    unreadable.
     """
     from pyarrow.dataset import ParquetReadOptions
 
-    options = ParquetReadOptions(coerce_int96_timestamp_unit="us")
-    return table.to_pyarrow_dataset(filesystem=filesystem, parquet_read_options=options)
+    return table.to_pyarrow_dataset(
+        filesystem=filesystem,
+        parquet_read_options=ParquetReadOptions(coerce_int96_timestamp_unit="us"),
+        file_pruning_predicate=f"event_date >= DATE'{FIRST_DAY}' AND event_date <= DATE'{LAST_DAY}'",
+    )
 
 
 def file_actions(table: "DeltaTable", *columns: str) -> "pa.Table":
