@@ -28,6 +28,8 @@ _SUBMIT_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 120.0
 _POLL_S = 0.1
 _ENTRY_CLASS = "millrace.flink.SqlRunner"
+_ELASTIC = ("kubernetes.", "yarn.")
+"""Settings that only a cluster has that makes its own TaskManagers."""
 _MOST_CHARACTERS = 2000
 """Of a message of Flink's."""
 
@@ -70,6 +72,22 @@ class CheckpointReport:
     age_s: float | None = None
 
 
+@dataclass(frozen=True)
+class Slots:
+    """Room for jobs.
+
+    Attributes:
+        total: slots of all TaskManagers that are registered.
+        free: those of them that no job holds.
+        is_elastic: the cluster starts TaskManagers as jobs need them (Kubernetes, YARN), so that what
+            is free now says nothing.
+    """
+
+    total: int
+    free: int
+    is_elastic: bool = False
+
+
 class FlinkCluster:
     """A Flink session cluster.
 
@@ -87,6 +105,16 @@ class FlinkCluster:
         """Return Flink's overview: TaskManagers, slots, counts of jobs, version."""
         answer: Mapping[str, Any] = self._ask("GET", "/overview")
         return answer
+
+    def slots(self) -> Slots:
+        """Return how many slots there are, and are free."""
+        seen = self.overview()
+        settings = {entry["key"] for entry in self._ask("GET", "/jobmanager/config")}
+        return Slots(
+            int(seen["slots-total"]),
+            int(seen["slots-available"]),
+            any(key.startswith(_ELASTIC) for key in settings),
+        )
 
     # -- jars and submission --------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The Flink part: one JobManager and one TaskManager, for all jobs of this stack.
+"""The Flink part: one JobManager, and a TaskManager for each eight slots that its jobs need.
 
 Both are run by ``java`` directly: the wheel's scripts start a JVM to compute the memory of
 the next one, which takes longer than the JVM itself. So what they would compute is written here.
@@ -9,7 +9,9 @@ import shutil
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 import yaml
 
 from resources.flink_distribution import connector_jars, flink_home
+from resources.flink_slots import MOST_WORKERS, SLOTS_A_WORKER, wanted_workers
 from resources.jars import read_lock
 from resources.java import find_java
 from resources.settings import Settings
@@ -43,7 +46,6 @@ _OPENED = (
 )
 """What Flink reflects into, as its own configuration lists it."""
 
-SLOTS = 8
 _LOOK_TIMEOUT_S = 2.0
 
 _JM_HEAP_MB, _JM_DIRECT_MB = 448, 64
@@ -93,6 +95,7 @@ def _describe(context: Context) -> Launch:
     jars = (*sorted((distribution / "lib").glob("*.jar")), *connector_jars(settings.cache))
     ports = {purpose: context.port(purpose) for purpose in ("rest", "rpc", "blob", "task", "data")}
     worker = f"millrace-{zlib.crc32(bytes(folder)):08x}"
+    further = [_Worker.of(context, worker, number) for number in range(2, MOST_WORKERS + 1)]
     write_if_new(folder / "conf" / "log4j.properties", _LOGGING)
     write_if_new(
         folder / "conf" / "config.yaml", yaml.safe_dump(_configuration(folder, ports, worker))
@@ -105,15 +108,35 @@ def _describe(context: Context) -> Launch:
         "FLINK_PLUGINS_DIR": str(distribution / "plugins"),
     }
 
-    def program(name: str, main: str, options: tuple[str, ...]) -> Program:
+    def program(
+        name: str,
+        main: str,
+        options: tuple[str, ...],
+        properties: tuple[str, ...] = (),
+        is_wanted: Callable[[], bool] = lambda: True,
+    ) -> Program:
         scratch = folder / "tmp" / name
         log = StackFiles(settings.home).log_of("flink", name)
         argv = (
             *(java, *options, *_java_options(folder), f"-Dlog.file={log}"),
             *("-cp", ":".join(map(str, jars)), main),
             *("--configDir", str(folder / "conf"), "-D", f"io.tmp.dirs={scratch}"),
+            *(part for one in properties for part in ("-D", one)),
         )
-        return Program(name, argv, env, folder, prepare=lambda: _clear(scratch))
+        return Program(
+            name, argv, env, folder, prepare=lambda: _clear(scratch), is_wanted=is_wanted
+        )
+
+    def taskmanager(
+        name: str, properties: tuple[str, ...] = (), is_wanted: Callable[[], bool] = lambda: True
+    ) -> Program:
+        main = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
+        return program(name, main, _taskmanager_options(), properties, is_wanted)
+
+    def looked() -> Readiness:
+        wanted = further[: wanted_workers(settings.home) - 1]
+        data_ports = {worker: ports["data"]} | {one.name: one.data_port for one in wanted}
+        return look(url, data_ports, known=[worker, *(one.name for one in further)])
 
     url = f"http://127.0.0.1:{ports['rest']}"
     return Launch(
@@ -123,15 +146,43 @@ def _describe(context: Context) -> Launch:
                 "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint",
                 _jobmanager_options(),
             ),
-            program(
-                "taskmanager",
-                "org.apache.flink.runtime.taskexecutor.TaskManagerRunner",
-                _taskmanager_options(),
+            taskmanager("taskmanager"),
+            *(
+                taskmanager(
+                    f"taskmanager-{one.number}", one.properties, partial(one.is_wanted, settings)
+                )
+                for one in further
             ),
         ),
         url=url,
-        probe=lambda: look(url, worker, ports["data"]),
+        probe=looked,
     )
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """A TaskManager beside the first, with the settings that are its own."""
+
+    number: int
+    name: str
+    task_port: int
+    data_port: int
+
+    @classmethod
+    def of(cls, context: Context, first: str, number: int) -> "_Worker":
+        ports = (context.port(f"{purpose}-{number}") for purpose in ("task", "data"))
+        return cls(number, f"{first}-{number}", *ports)
+
+    @property
+    def properties(self) -> tuple[str, ...]:
+        return (
+            f"taskmanager.resource-id={self.name}",
+            f"taskmanager.rpc.port={self.task_port}",
+            f"taskmanager.data.port={self.data_port}",
+        )
+
+    def is_wanted(self, settings: Settings) -> bool:
+        return wanted_workers(settings.home) >= self.number
 
 
 def _clear(scratch: Path) -> None:
@@ -221,8 +272,8 @@ def _memory() -> dict[str, Any]:
         "jobmanager.memory.heap.size": f"{_JM_HEAP_MB}m",
         "jobmanager.memory.off-heap.size": f"{_JM_DIRECT_MB}m",
         "jobmanager.memory.jvm-metaspace.size": f"{_METASPACE_MB}m",
-        "taskmanager.numberOfTaskSlots": SLOTS,
-        "taskmanager.cpu.cores": SLOTS,
+        "taskmanager.numberOfTaskSlots": SLOTS_A_WORKER,
+        "taskmanager.cpu.cores": SLOTS_A_WORKER,
         "taskmanager.memory.framework.heap.size": f"{_TM_FRAMEWORK_MB}m",
         "taskmanager.memory.task.heap.size": f"{_TM_TASK_MB}m",
         "taskmanager.memory.framework.off-heap.size": f"{_TM_FRAMEWORK_DIRECT_MB}m",
@@ -262,20 +313,25 @@ def _jobs(folder: Path) -> dict[str, Any]:
     }
 
 
-def look(url: str, worker: str, data_port: int) -> Readiness:
-    """Ask the JobManager at ``url`` whether its one TaskManager, ``worker``, is there.
+def look(url: str, data_ports: Mapping[str, int], known: Collection[str] = ()) -> Readiness:
+    """Ask the JobManager at ``url`` whether its TaskManagers are there.
 
     It goes on listing one that was killed for some seconds, so that one's port is asked as well.
+
+    Args:
+        url: of its REST API.
+        data_ports: the TaskManagers that are wanted, and where each listens.
+        known: all that may join it, wanted or not; those of ``data_ports`` at least.
     """
     try:
         with urllib.request.urlopen(f"{url}/taskmanagers", timeout=_LOOK_TIMEOUT_S) as answer:  # noqa: S310
             workers = [str(one["id"]) for one in json.load(answer)["taskmanagers"]]
     except (urllib.error.URLError, HTTPException, OSError, ValueError, KeyError):
         return Readiness(is_ready=False, detail="waiting for the JobManager")
-    strangers = [one for one in workers if one != worker]
+    strangers = [one for one in workers if one not in known and one not in data_ports]
     if strangers:
         detail = f"a TaskManager that is not ours joined it: {strangers[0]}"
         return Readiness(is_ready=False, detail=detail, is_broken=True)
-    if workers and is_answering(data_port):
+    if all(name in workers and is_answering(port) for name, port in data_ports.items()):
         return READY
     return Readiness(is_ready=False, detail="waiting for the TaskManager")

@@ -42,6 +42,7 @@ class Program:
         cwd: working folder; made if absent.
         starts_after: polled before the start; the program waits until it is ready. That is no
             failure, however long it takes.
+        is_wanted: polled before the start; until it says so, the part does without the program.
         prepare: called right before each start, never while the program runs; may raise
             ``PlatformError``.
     """
@@ -52,6 +53,7 @@ class Program:
     cwd: Path
     starts_after: "Callable[[], Readiness] | None" = None
     prepare: Callable[[], None] | None = None
+    is_wanted: Callable[[], bool] = field(default=lambda: True)
 
 
 @dataclass(frozen=True)

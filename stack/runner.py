@@ -219,11 +219,11 @@ class Runner:
         return f" (the disk of {self.files.home} is full: {free_bytes >> 20} MB are free)"
 
     def _start_missing(self) -> bool:
-        """Start what does not run and may; True when every program runs."""
+        """Start what does not run and may; True when every program that is wanted runs."""
         if self._launch is None and not self._describe():
             return False
         for program in self._launch.programs if self._launch else ():
-            if program.name in self.record.programs:
+            if program.name in self.record.programs or not program.is_wanted():
                 continue
             if time.monotonic() < self._not_before:
                 return False

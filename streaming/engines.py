@@ -13,12 +13,16 @@ from resources.settings import Settings
 if TYPE_CHECKING:
     from redis import Redis
 
-    from resources.flink import CheckpointReport, JobReport
+    from resources.flink import CheckpointReport, JobReport, Slots
     from resources.kafka import Topic
 
 
 class Flink(Protocol):
     """What is asked of a Flink cluster; ``resources.flink.FlinkCluster`` is the real one."""
+
+    def slots(self) -> "Slots":
+        """Return how many slots there are, and are free."""
+        ...
 
     def ensure_jar(self, path: Path) -> str:
         """Return the id under which Flink holds the jar; uploaded once."""

@@ -23,6 +23,7 @@ from millrace.plan import StreamPlan, ViewPlan
 from streaming import lineage
 from streaming.engines import Engines
 from streaming.records import JobDefinition, StreamRecord, backoff_ms
+from streaming.slots import ensure_slots
 
 if TYPE_CHECKING:
     from resources.kafka import Topic
@@ -146,8 +147,9 @@ def submit(engines: Engines, record: StreamRecord, save: Save, progress: Progres
 
     Raises:
         EngineUnavailable: Flink does not answer.
-        EngineError: Flink refuses the job.
+        EngineError: Flink has no slot for the job, which is not submitted then, or refuses it.
     """
+    ensure_slots(engines, record.view, PARALLELISM, progress)
     jar = engines.runner_jar()
     now_ms = engines.now_ms()
     restore_from = restore_point(engines, record, _identity(jar))

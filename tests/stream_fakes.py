@@ -4,7 +4,7 @@
 platform asks of it. Nothing runs by itself: tests say what a job becomes.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from millrace.errors import EngineRejected, EngineUnavailable, PlatformError
 from millrace.plan import Plan
 from resources.declarations import plan_of
-from resources.flink import CheckpointReport, JobReport
+from resources.flink import CheckpointReport, JobReport, Slots
 from resources.settings import Settings, settings_from_env
 from streaming.engines import Engines, Flink
 from streaming.reconcile import ENDED
@@ -63,6 +63,7 @@ class FakeFlink:
         submissions: every job taken, in order.
         is_away: it does not answer.
         refusal: it refuses every job with this message.
+        total_slots: how many it has at the moment.
     """
 
     checkpoints_root: Path
@@ -73,10 +74,17 @@ class FakeFlink:
     completed: dict[str, int] = field(default_factory=dict)
     is_away: bool = False
     refusal: str = ""
+    total_slots: Callable[[], int] = lambda: 8
 
     def _answer(self) -> None:
         if self.is_away:
             raise EngineUnavailable("Flink does not answer", where="fake")
+
+    def slots(self) -> Slots:
+        self._answer()
+        total = self.total_slots()
+        held = sum(state not in ENDED for state in self.states.values())
+        return Slots(total, max(0, total - held))
 
     def ensure_jar(self, path: Path) -> str:
         self._answer()

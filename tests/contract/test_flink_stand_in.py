@@ -97,6 +97,9 @@ def test_a_job_nobody_knows_has_no_state_and_can_be_cancelled(subject: Subject) 
 
 def test_a_job_runs_once_under_its_id_and_leaves_its_state(subject: Subject) -> None:
     first, second, third = uuid4().hex, uuid4().hex, uuid4().hex
+    slots = subject.flink.slots()
+    assert 1 <= slots.free <= slots.total
+    assert not slots.is_elastic
     assert subject.run(first) == first
     assert subject.run(first) == first
     subject.await_state(first, "RUNNING", is_running=True)

@@ -16,6 +16,8 @@ import pytest
 
 from resources import kafka
 from resources.endpoints import flink_url, kafka_bootstrap, store_url
+from resources.flink import FlinkCluster, Slots
+from resources.flink_slots import ask_for_slots
 from resources.kafka import Topic
 from resources.settings import CHECKOUT, Settings, settings_from_env
 from resources.store import open_store
@@ -193,6 +195,18 @@ def test_services_of_the_users_own_are_used_instead_and_looked_at(
     found = {one["subject"]: one for one in looked}
     assert {found[part]["verdict"] for part in ("flink", "store")} == {"fail"}
     assert "unset MILLRACE_STORE_URL" in found["store"]["fix"]
+
+
+def test_a_ninth_slot_brings_a_second_taskmanager_and_disturbs_nobody(stack: Stack) -> None:
+    before, url = stack.record("flink"), flink_url(stack.settings)
+    ask_for_slots(stack.settings.home, 9)
+    _until(lambda: FlinkCluster(url).slots() == Slots(16, 16))
+    _until(lambda: stack.record("flink")["state"] == "running")
+    after = stack.record("flink")
+    assert flink_url(stack.settings) == url
+    assert set(after["programs"]) == {"jobmanager", "taskmanager", "taskmanager-2"}
+    assert before["programs"].items() <= after["programs"].items()
+    assert after["restarts"] == before["restarts"]
 
 
 def test_everything_is_kept_over_down_and_up(stack: Stack) -> None:

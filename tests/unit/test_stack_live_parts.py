@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from millrace.errors import SetupError
+from resources.flink_slots import MOST_WORKERS, ask_for_slots, wanted_slots
 from resources.settings import settings_from_env
 from stack import flink
 from stack.catalogue import all_parts
@@ -121,7 +122,7 @@ def test_a_log_folder_that_cannot_be_formatted_says_what_the_tool_said(tmp_path:
 def test_the_memory_of_flink_adds_up_and_every_port_is_its_own(tmp_path: Path) -> None:
     launch, ports = _described(flink.flink_part(), tmp_path)
     told = yaml.safe_load((tmp_path / "flink" / "conf" / "config.yaml").read_text())
-    _, worker = launch.programs
+    _, worker, *further = launch.programs
     heap = sum(
         int(told[f"taskmanager.memory.{kind}.heap.size"].removesuffix("m"))
         for kind in ("framework", "task")
@@ -130,7 +131,9 @@ def test_the_memory_of_flink_adds_up_and_every_port_is_its_own(tmp_path: Path) -
     named = {name: int(value) for name, value in told.items() if str(value).isdigit()}
     chosen = [value for name, value in named.items() if name.endswith("port")]
     assert len(chosen) == 6
-    assert set(chosen) == set(ports.given.values())
+    own = [option for one in further for option in one.argv if ".port=" in option]
+    assert len(set(own)) == 2 * len(further)
+    assert {*chosen, *(int(o.rpartition("=")[2]) for o in own)} == set(ports.given.values())
     assert named["rest.port"] == named["rest.bind-port"]
     assert {told[name] for name in told if "bind-host" in name or "address" in name} == {
         "127.0.0.1"
@@ -163,6 +166,21 @@ def test_flink_of_another_home_has_another_worker(tmp_path: Path) -> None:
     assert len(names) == 2
 
 
+def test_flink_has_a_taskmanager_for_each_eight_slots_that_are_asked_for(tmp_path: Path) -> None:
+    launch, _ = _described(flink.flink_part(), tmp_path)
+    assert _wanted(launch) == ["jobmanager", "taskmanager"]
+    ask_for_slots(tmp_path, 9)
+    assert _wanted(launch) == ["jobmanager", "taskmanager", "taskmanager-2"]
+    ask_for_slots(tmp_path, 3)
+    assert wanted_slots(tmp_path) == 9, "what runs is never taken away"
+    ask_for_slots(tmp_path, 1_000)
+    assert len(_wanted(launch)) == 1 + MOST_WORKERS
+
+
+def _wanted(launch: Launch) -> list[str]:
+    return [program.name for program in launch.programs if program.is_wanted()]
+
+
 @pytest.fixture
 def jobmanager() -> Iterator[tuple[str, int, list[str]]]:
     """A JobManager that lists the workers of a list; its port stands for the worker's."""
@@ -187,16 +205,21 @@ def test_flink_is_ready_with_its_own_worker_alone(
     jobmanager: tuple[str, int, list[str]],
 ) -> None:
     url, port, workers = jobmanager
-    assert flink.look(url, "ours", port).detail == "waiting for the TaskManager"
+    assert flink.look(url, {"ours": port}).detail == "waiting for the TaskManager"
     workers.append("ours")
-    assert flink.look(url, "ours", port).is_ready
+    assert flink.look(url, {"ours": port}).is_ready
     # One that was killed is listed for a while, but nobody listens there.
-    assert flink.look(url, "ours", 1).detail == "waiting for the TaskManager"
+    assert flink.look(url, {"ours": 1}).detail == "waiting for the TaskManager"
+    both = {"ours": port, "ours-2": port}
+    assert not flink.look(url, both).is_ready
+    workers.append("ours-2")
+    assert flink.look(url, both).is_ready
+    assert flink.look(url, {"ours": port}, known=["ours", "ours-2"]).is_ready
     workers.append("theirs")
-    strange = flink.look(url, "ours", port)
+    strange = flink.look(url, both)
     assert strange.is_broken
     assert strange.detail.endswith("joined it: theirs")
-    assert flink.look("http://127.0.0.1:1", "ours", port).detail == "waiting for the JobManager"
+    assert flink.look("http://127.0.0.1:1", {"ours": port}).detail == "waiting for the JobManager"
 
 
 def test_the_store_writes_a_log_and_drops_nothing(tmp_path: Path) -> None:

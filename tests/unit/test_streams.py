@@ -13,7 +13,8 @@ from millrace.errors import (
     NotDeclared,
     UnsupportedByEngine,
 )
-from streaming import deployments
+from resources.flink_slots import MOST_SLOTS, SLOTS_A_WORKER, wanted_workers
+from streaming import deployments, slots
 from streaming.actions import perform
 from streaming.records import StreamRecord
 from streaming.status import view_health
@@ -317,3 +318,38 @@ def test_an_unknown_stream_is_refused_with_the_nearest_name(streams: Streams) ->
         with pytest.raises(NotDeclared, match="'spent'") as caught:
             act(streams.engines.settings, "spent", ignore, engines=streams.engines)
         assert "spend" in caught.value.fix
+
+
+def test_a_stream_for_which_no_slot_is_free_gets_another_taskmanager(
+    streams: Streams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slots, "RELEASE_S", 0)
+    home, fake = streams.engines.settings.home, streams.engines.fake
+    fake.total_slots = lambda: SLOTS_A_WORKER * wanted_workers(home)
+    fake.states |= {f"job-{i}": "RUNNING" for i in range(SLOTS_A_WORKER)}
+    said: list[str] = []
+    deployments.deploy(
+        streams.engines.settings, streams.plan, "spend", said.append, engines=streams.engines
+    )
+    assert len(fake.submissions) == 1
+    assert wanted_workers(home) == 2
+    lacking = "1 slot(s) are needed and 0 of 8 are free"
+    assert f"spend: {lacking}; waiting for another TaskManager" in said
+
+
+def test_a_stream_for_which_there_is_no_room_is_refused_before_it_is_submitted(
+    streams: Streams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slots, "RELEASE_S", 0)
+    fake = streams.engines.fake
+    fake.states |= {f"job-{i}": "RUNNING" for i in range(MOST_SLOTS)}
+    fake.total_slots = lambda: MOST_SLOTS
+    with pytest.raises(EngineRejected, match="one machine has 64 at most"):
+        streams.deploy()
+    fake.total_slots = lambda: 8
+    own = replace(streams.engines, settings=replace(streams.engines.settings, flink_url="http://f"))
+    with pytest.raises(EngineRejected, match=r"1 slot\(s\) are needed and 0 of 8 are free") as no:
+        deployments.deploy(own.settings, streams.plan, "spend", ignore, engines=own)
+    assert "taskmanager.numberOfTaskSlots" in no.value.fix
+    assert fake.submissions == []
+    assert streams.files.read("spend") is None, "nothing is wanted of a stream that has no room"
