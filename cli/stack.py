@@ -9,6 +9,7 @@ import typer
 from cli.output import JsonFlag, console, page, show_json
 
 if TYPE_CHECKING:
+    from resources.settings_reading import Shown
     from stack.control import Change, PartStatus, Stack, Watch
     from stack.doctor import Finding
 
@@ -129,22 +130,41 @@ def logs(
 
 
 def doctor(*, as_json: JsonFlag = False) -> None:
-    """Say what is installed, reachable and wrong, and the mend; exit 1 if something fails."""
+    """Say what is installed, reachable and wrong, and the mend; exit 1 if something fails.
+
+    The settings follow, each with where it came from; secrets are masked.
+    """
+    from resources.settings import settings_shown
     from stack.doctor import examine
 
     found: list[Finding] = []
     with console.status("looking"):
         found.extend(examine(_stack()))
+    settings = settings_shown()
     if as_json:
-        show_json({"findings": [finding.as_json() for finding in found]})
+        findings = [finding.as_json() for finding in found]
+        show_json({"findings": findings, "settings": [one.as_json() for one in settings]})
     else:
         for finding in found:
             page.print(f"{_MARKS[finding.verdict]:<14} [bold]{finding.subject}[/]: ", end="")
             page.print(finding.detail, markup=False)
             if finding.fix:
                 page.print(f"     fix: {finding.fix}", markup=False, style="green")
+        _show_settings(settings)
     if any(finding.verdict == "fail" for finding in found):
         raise typer.Exit(1)
+
+
+def _show_settings(settings: "list[Shown]") -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, title="settings", title_justify="left")
+    for name in ("key", "value", "from"):
+        table.add_column(name, overflow="fold")
+    for one in settings:
+        origin = one.where if one.origin != "default" else "default"
+        table.add_row(one.key, one.value or "", origin)
+    page.print(table, markup=False)
 
 
 def _stack() -> "Stack":

@@ -9,24 +9,34 @@ import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 import psutil
 
 from millrace.errors import EngineUnavailable
-from resources.settings import Settings
+from resources.brokers import Brokers
+from resources.secret import revealed
+from resources.settings import Settings, StoreAccess
 
 FILE_NAME = "endpoints.json"
 
 
 def spark_remote(settings: Settings) -> str:
-    """Return the Spark Connect URL: ``MILLRACE_SPARK_REMOTE``, else this stack's own server.
+    """Return the Spark Connect URL: ``spark.remote`` with its token, else this stack's own server.
 
     The URL may carry a token: not for logs.
 
     Raises:
         EngineUnavailable: none is set and the stack's server does not run.
+        SetupError: the token cannot be read.
     """
-    return settings.spark_remote or _endpoint(settings, "spark")
+    if settings.spark_remote is None:
+        return _endpoint(settings, "spark")
+    if settings.spark_token is None:
+        return settings.spark_remote
+    before = settings.spark_remote.rstrip("/;")
+    parameters = ";" if "/;" in settings.spark_remote else "/;"
+    return f"{before}{parameters}token={settings.spark_token.reveal()}"
 
 
 def dagster_url(settings: Settings) -> str:
@@ -38,13 +48,17 @@ def dagster_url(settings: Settings) -> str:
     return _endpoint(settings, "dagster")
 
 
-def kafka_bootstrap(settings: Settings) -> str:
-    """Return Kafka's ``host:port`` list: ``MILLRACE_KAFKA``, else this stack's own broker.
+def kafka_bootstrap(settings: Settings) -> Brokers:
+    """Return Kafka's ``host:port`` list: ``kafka.servers``, else this stack's own broker.
+
+    The properties of the settings go with the former; the stack's own broker asks for none.
 
     Raises:
         EngineUnavailable: none is set and the stack's broker does not run.
     """
-    return settings.kafka or _endpoint(settings, "kafka")
+    if settings.kafka is not None:
+        return Brokers(settings.kafka, settings.kafka_properties)
+    return Brokers(_endpoint(settings, "kafka"))
 
 
 def flink_url(settings: Settings) -> str:
@@ -59,12 +73,38 @@ def flink_url(settings: Settings) -> str:
 def store_url(settings: Settings) -> str:
     """Return the online store's URL (``redis://``, ``rediss://``, ``unix://``), ours or the user's.
 
-    The URL may carry a password: not for logs.
+    The URL carries what the user's store asks for, the password too: not for logs.
 
     Raises:
-        EngineUnavailable: ``MILLRACE_STORE_URL`` is not set and the stack's store does not run.
+        EngineUnavailable: ``store.url`` is not set and the stack's store does not run.
+        SetupError: the password cannot be read.
     """
-    return settings.store_url or _endpoint(settings, "store")
+    if settings.store_url is None:
+        return _endpoint(settings, "store")
+    return _with_access(settings.store_url, settings.store)
+
+
+def _with_access(url: str, access: StoreAccess) -> str:
+    """Return a store's URL with what it asks for, as redis-py reads it: user, password, files."""
+    parts = urlsplit(url)
+    user, has_user, place = parts.netloc.rpartition("@")
+    name, _, password = user.partition(":")
+    if access.username is not None:
+        name = quote(revealed(access.username), safe="")
+    if access.password is not None:
+        password = quote(access.password.reveal(), safe="")
+    files = {
+        "ssl_ca_certs": access.ca_file,
+        "ssl_certfile": access.cert_file,
+        "ssl_keyfile": access.key_file,
+    }
+    is_tls = parts.scheme == "rediss"
+    added = [(option, str(path)) for option, path in files.items() if path is not None and is_tls]
+    if access.username is access.password is None and not added:
+        return url
+    netloc = f"{name}:{password}@{place}" if has_user or name or password else place
+    query = "&".join(filter(None, (parts.query, urlencode(added))))
+    return urlunsplit(parts._replace(netloc=netloc, query=query))
 
 
 def server_url(settings: Settings) -> str:

@@ -1,7 +1,7 @@
 """The door to Kafka: topics, offsets, and clients set up the one way the platform uses them.
 
-Every function takes the ``host:port`` list and opens a connection of its own: none of this is on
-a hot path. Errors of the cluster leave as ``EngineUnavailable`` (worth another try) or
+Every function takes the ``host:port`` list (``resources.brokers.Brokers`` where the brokers ask for
+more than to be found) and opens a connection of its own: none of this is on a hot path. Errors of the cluster leave as ``EngineUnavailable`` (worth another try) or
 ``EngineRejected``; ``kafka_errors`` does the same for a caller's own use of a client.
 """
 
@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from millrace.errors import EngineError, EngineRejected, EngineUnavailable, nearest
+from millrace.errors import EngineError, EngineRejected, EngineUnavailable, SetupError, nearest
+from resources.brokers import Brokers, client_properties
+from resources.secret import redacted
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, KafkaError, Producer
@@ -244,7 +246,8 @@ def consumer(bootstrap: str, **overrides: Any) -> "Consumer":
     """
     from confluent_kafka import Consumer
 
-    return Consumer({**_CLIENT, **_CONSUMER, "bootstrap.servers": bootstrap, **overrides})
+    with _known_properties(bootstrap):
+        return Consumer({**_CLIENT, **_CONSUMER, **client_properties(bootstrap), **overrides})
 
 
 def producer(bootstrap: str, **overrides: Any) -> "Producer":
@@ -258,7 +261,8 @@ def producer(bootstrap: str, **overrides: Any) -> "Producer":
     """
     from confluent_kafka import Producer
 
-    return Producer({**_CLIENT, **_PRODUCER, "bootstrap.servers": bootstrap, **overrides})
+    with _known_properties(bootstrap):
+        return Producer({**_CLIENT, **_PRODUCER, **client_properties(bootstrap), **overrides})
 
 
 @contextmanager
@@ -299,4 +303,25 @@ def _admin(bootstrap: str) -> "AdminClient":
     """Connect; the caller keeps the client until its answers are there, for they die with it."""
     from confluent_kafka.admin import AdminClient
 
-    return AdminClient({**_CLIENT, "bootstrap.servers": bootstrap})
+    with _known_properties(bootstrap):
+        return AdminClient({**_CLIENT, **client_properties(bootstrap)})
+
+
+@contextmanager
+def _known_properties(bootstrap: str) -> Iterator[None]:
+    """Turn the client's refusal to be made with the settings' properties into a mend.
+
+    Raises:
+        SetupError: a property is unknown, of another type, or names a file that cannot be used.
+    """
+    from confluent_kafka import KafkaException
+
+    try:
+        yield
+    except KafkaException as error:
+        secrets = bootstrap.properties.secrets() if isinstance(bootstrap, Brokers) else []
+        raise SetupError(
+            f"no client of Kafka can be made: {redacted(_cause(error).str(), secrets)}",
+            where="kafka.properties",
+            fix="see the properties that librdkafka knows, and `millrace doctor` for those set",
+        ) from None

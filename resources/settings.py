@@ -1,12 +1,21 @@
-"""Where things are: the environment variables of SPEC §3, read once, as a typed record."""
+"""Where things are and how one is let in: the settings, read once, as a typed record.
+
+They come from the environment, from a profile of ``millrace.toml``, and from that file, in this order;
+``docs/settings.md`` lists them. Reading needs the settings library and is imported when first asked.
+"""
 
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from millrace.errors import SetupError
+from resources.secret import NO_OPTIONS, Options, Secret, Value, is_reference
+
+if TYPE_CHECKING:
+    from resources.settings_reading import Reading, Shown
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 """The root of the installed checkout."""
@@ -15,8 +24,44 @@ _PLACEHOLDER = re.compile(r"\$\{([A-Z_][A-Z0-9_]*)\}")
 
 
 @dataclass(frozen=True)
+class StoreAccess:
+    """What the online store asks of a client beside its address.
+
+    Attributes:
+        ca_file: PEM of the authority that signed its certificate; None for the machine's.
+        cert_file: PEM of the certificate to show it.
+        key_file: PEM of that certificate's key.
+    """
+
+    username: Value | None = None
+    password: Secret | None = None
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+
+OPEN_STORE = StoreAccess()
+
+
+@dataclass(frozen=True)
+class SchemaRegistry:
+    """A schema registry and what it asks of a client.
+
+    Attributes:
+        ca_file: PEM of the authority that signed its certificate; None for the machine's.
+    """
+
+    url: str = field(repr=False)
+    username: Value | None = None
+    password: Secret | None = None
+    ca_file: Path | None = None
+
+
+@dataclass(frozen=True)
 class Settings:
     """One stack's places. Every path is absolute; URLs are as given.
+
+    A URL may hold a password, so its ``repr`` is left out; what else is secret is a ``Secret``.
 
     Attributes:
         home: state of this stack: endpoints, logs, dagster_home, the default lake.
@@ -27,6 +72,16 @@ class Settings:
         spark_remote: Spark Connect URL of the user's own server; None for the local one.
         lineage: receivers of OpenLineage events, see ``resources.lineage.receivers``; None for a
             file under ``home``.
+        config: the settings' file; None if there is none.
+        profile: the profile of it that was chosen.
+        kafka_properties: properties of librdkafka for every client.
+        flink_kafka_properties: properties of Kafka's Java client, for Flink's connector alone.
+        store: how the online store of ``store_url`` is opened.
+        spark_token: the token that ``spark_remote`` wants.
+        lake_options: how the lake's object store is opened, see ``resources.lake_options``.
+        schema_registry: None if there is none.
+        server_host: the address the online API binds to.
+        server_port: its port.
     """
 
     home: Path
@@ -34,11 +89,21 @@ class Settings:
     views: tuple[Path, ...]
     data: str | None
     lake: str
-    spark_remote: str | None
+    spark_remote: str | None = field(repr=False)
     kafka: str | None
-    flink_url: str | None
-    store_url: str | None
-    lineage: str | None = None
+    flink_url: str | None = field(repr=False)
+    store_url: str | None = field(repr=False)
+    lineage: str | None = field(default=None, repr=False)
+    config: Path | None = None
+    profile: str | None = None
+    kafka_properties: Options = NO_OPTIONS
+    flink_kafka_properties: Options = NO_OPTIONS
+    store: StoreAccess = OPEN_STORE
+    spark_token: Secret | None = None
+    lake_options: Options = NO_OPTIONS
+    schema_registry: SchemaRegistry | None = None
+    server_host: str = "127.0.0.1"
+    server_port: int = 8080
 
     def expand(self, path: str, *, where: str = "") -> str:
         """Replace ``${MILLRACE_DATA}``, ``${MILLRACE_HOME}`` and other variables in a raw path.
@@ -77,27 +142,115 @@ class Settings:
 def settings_from_env(env: Mapping[str, str] | None = None) -> Settings:
     """Read the settings; ``env`` defaults to the process environment.
 
-    Nothing is created and only ``../shared/data`` is looked for (the default of MILLRACE_DATA).
+    Nothing is created. Beside ``millrace.toml`` only ``../shared/data`` is looked for (the default
+    of ``data``).
+
+    Raises:
+        SetupError: ``millrace.toml`` cannot be used; every fault of it is named.
     """
+    return _settings_of(_read(env), os.environ if env is None else env)
+
+
+def settings_shown(env: Mapping[str, str] | None = None) -> "list[Shown]":
+    """Return every setting with its value, secrets masked, and where it came from.
+
+    Raises:
+        SetupError: ``millrace.toml`` cannot be used.
+    """
+    from resources.settings_reading import shown
+
+    reading = _read(env)
+    settings = _settings_of(reading, os.environ if env is None else env)
+    effective = {
+        "home": str(settings.home),
+        "cache": str(settings.cache),
+        "data": settings.data,
+        "lake.root": settings.lake,
+        "server.host": settings.server_host,
+        "server.port": str(settings.server_port),
+    }
+    return list(shown(reading, effective))
+
+
+def profiles_with_faults(env: Mapping[str, str] | None = None) -> "list[SetupError]":
+    """Return what is wrong with the profiles that are not chosen; each would fail once it is.
+
+    Raises:
+        SetupError: the settings as they are chosen are wrong.
+    """
+    from resources.settings_file import PROFILE
+
     env = os.environ if env is None else env
-    home = Path(env.get("MILLRACE_HOME") or CHECKOUT / ".millrace").absolute()
-    cache = Path(env.get("MILLRACE_CACHE") or _default_cache(env)).absolute()
-    extra = [p for p in env.get("MILLRACE_VIEWS", "").split(os.pathsep) if p]
+    file, faults = _read(env).file, []
+    for profile in file.profiles if file else ():
+        try:
+            _read({**env, PROFILE: profile})
+        except SetupError as error:
+            faults.append(error)
+    return faults
+
+
+def _read(env: Mapping[str, str] | None) -> "Reading":
+    # The settings library costs a tenth of a second: not for those who only name the record.
+    from resources.settings_reading import read_layers
+
+    return read_layers(os.environ if env is None else env, Path.cwd())
+
+
+def _settings_of(reading: "Reading", env: Mapping[str, str]) -> Settings:
+    given = reading.document
+    home = Path(given.home or CHECKOUT / ".millrace")
     shared = CHECKOUT.parent / "shared" / "data"
-    data = env.get("MILLRACE_DATA") or (str(shared) if shared.is_dir() else None)
-    lake = env.get("MILLRACE_LAKE") or str(home / "lake")
+    registry = given.schema_registry
     return Settings(
         home=home,
-        cache=cache,
-        views=(CHECKOUT / "feature_assets" / "views", *(Path(p).absolute() for p in extra)),
-        data=data if data is None or "://" in data else str(Path(data).absolute()),
-        lake=lake if "://" in lake else str(Path(lake).absolute()),
-        spark_remote=env.get("MILLRACE_SPARK_REMOTE") or None,
-        kafka=env.get("MILLRACE_KAFKA") or None,
-        flink_url=env.get("MILLRACE_FLINK_URL") or None,
-        store_url=env.get("MILLRACE_STORE_URL") or None,
-        lineage=env.get("MILLRACE_LINEAGE") or None,
+        cache=Path(given.cache or _default_cache(env)).absolute(),
+        views=(CHECKOUT / "feature_assets" / "views", *map(Path, given.views or ())),
+        data=given.data or (str(shared) if shared.is_dir() else None),
+        lake=given.lake.root or str(home / "lake"),
+        spark_remote=given.spark.remote,
+        kafka=given.kafka.servers,
+        flink_url=given.flink.url,
+        store_url=given.store.url,
+        lineage=given.lineage,
+        config=reading.file.path if reading.file else None,
+        profile=reading.profile,
+        kafka_properties=Options.of(given.kafka.properties or {}, "kafka.properties"),
+        flink_kafka_properties=Options.of(
+            given.flink.kafka_properties or {}, "flink.kafka_properties"
+        ),
+        store=StoreAccess(
+            username=_credential(given.store.username, "store.username"),
+            password=_secret(given.store.password, "store.password"),
+            ca_file=_path(given.store.ca_file),
+            cert_file=_path(given.store.cert_file),
+            key_file=_path(given.store.key_file),
+        ),
+        spark_token=_secret(given.spark.token, "spark.token"),
+        lake_options=Options.of(given.lake.options or {}, "lake.options"),
+        schema_registry=None
+        if registry.url is None
+        else SchemaRegistry(
+            url=registry.url,
+            username=_credential(registry.username, "schema_registry.username"),
+            password=_secret(registry.password, "schema_registry.password"),
+            ca_file=_path(registry.ca_file),
+        ),
+        server_host=given.server.host or Settings.server_host,
+        server_port=Settings.server_port if given.server.port is None else given.server.port,
     )
+
+
+def _secret(text: str | None, key: str) -> Secret | None:
+    return None if text is None else Secret(text, key)
+
+
+def _credential(text: str | None, key: str) -> Value | None:
+    return Secret(text, key) if text is not None and is_reference(text) else text
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
 
 
 def _default_cache(env: Mapping[str, str]) -> Path:

@@ -96,8 +96,8 @@ def _dotted(version: tuple[int, ...]) -> str:
 
 
 def cache_folder() -> Path:
-    """Return ``MILLRACE_CACHE``, or its default below the user's cache folder; made if absent."""
-    chosen = os.environ.get("MILLRACE_CACHE")
+    """Return the setting ``cache``, or its default below the user's cache folder; made if absent."""
+    chosen = os.environ.get("MILLRACE_CACHE") or _cache_of_the_file()
     if chosen:
         cache = Path(chosen).absolute()
     else:
@@ -113,6 +113,23 @@ def cache_folder() -> Path:
             "  fix: export MILLRACE_CACHE=/a/folder/you/can/write/to"
         ) from error
     return cache
+
+
+def _cache_of_the_file() -> str | None:
+    """Return the cache that ``millrace.toml`` names, or its profile; None if neither does."""
+    sys.path.insert(0, str(ROOT))
+    from resources.settings_file import PROFILE, UnreadableFile, locate, read
+
+    path = locate(os.environ, Path.cwd())
+    if path is None:
+        return None
+    try:
+        file = read(path)
+    except UnreadableFile as error:
+        raise Trouble(f"{error}\n  fix: mend it, or export MILLRACE_CONFIG= for none") from error
+    of_profile = file.profiles.get(os.environ.get(PROFILE, ""), {})
+    named = of_profile.get("cache", file.base.get("cache"))
+    return str(path.parent / named) if isinstance(named, str) else None
 
 
 def fingerprint(root: Path, cache: Path) -> str:

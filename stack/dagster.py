@@ -20,6 +20,7 @@ from millrace.errors import SetupError
 from resources.settings import CHECKOUT
 from stack.files import write_if_new
 from stack.parts import READY, Context, Launch, Part, Program, Readiness
+from stack.variables import SERVER_HOST, VARIABLES
 
 _LOOK_TIMEOUT_S = 5
 _PREPARE_TIMEOUT_S = 180
@@ -49,18 +50,7 @@ _LOOK = """{
   instance { daemonHealth { allDaemonStatuses { daemonType required healthy } } }
 }"""
 
-_VARIABLES = (
-    "MILLRACE_HOME",
-    "MILLRACE_CACHE",
-    "MILLRACE_VIEWS",
-    "MILLRACE_DATA",
-    "MILLRACE_LAKE",
-    "MILLRACE_SPARK_REMOTE",
-    "MILLRACE_KAFKA",
-    "MILLRACE_FLINK_URL",
-    "MILLRACE_STORE_URL",
-    "MILLRACE_LINEAGE",
-)
+_VARIABLES = tuple(name for name in VARIABLES if name not in {SERVER_HOST, "JAVA_HOME"})
 
 
 @dataclass(frozen=True)

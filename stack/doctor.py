@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from millrace.errors import PlatformError, SpecError
+from resources.endpoints import kafka_bootstrap, store_url
 from resources.flink_distribution import FLINK_VERSION, flink_home
 from resources.jars import read_lock
 from resources.java import find_java, java_home_fault
 from resources.kafka import topic_names
-from resources.settings import CHECKOUT, Settings
+from resources.settings import CHECKOUT, OPEN_STORE, Settings, profiles_with_faults
 from resources.store import open_store, store_errors
 from stack.control import PartStatus, Stack
 from stack.ports import choose_port, is_free
@@ -81,6 +82,7 @@ def examine(stack: Stack) -> Iterator[Finding]:
     yield _ports(stack)
     for status in stack.status():
         yield _external(settings, status) if status.state == "external" else _part(status)
+    yield from _settings(settings)
     yield _home(settings)
     yield _lake(settings)
     yield _data(settings)
@@ -187,15 +189,13 @@ def _external(settings: Settings, status: PartStatus) -> Finding:
         return Finding(status.name, "ok", f"{detail}: {looks[status.name](settings)}")
     except (PlatformError, OSError, ValueError, KeyError) as error:
         told = error.what if isinstance(error, PlatformError) else str(error)
-        variable = {"kafka": "MILLRACE_KAFKA", "flink": "MILLRACE_FLINK_URL"}.get(
-            status.name, "MILLRACE_STORE_URL"
-        )
-        fix = f"start it, or unset {variable} to use the local one"
+        key = {"kafka": "kafka.servers", "flink": "flink.url"}.get(status.name, "store.url")
+        fix = f"start it, or mend how it is reached (see the settings), or unset {key}"
         return Finding(status.name, "fail", f"{detail} does not answer: {told}", fix)
 
 
 def _own_kafka(settings: Settings) -> str:
-    return f"{len(topic_names(settings.kafka or ''))} topics"
+    return f"{len(topic_names(kafka_bootstrap(settings)))} topics"
 
 
 def _own_flink(settings: Settings) -> str:
@@ -209,7 +209,7 @@ def _own_flink(settings: Settings) -> str:
 
 
 def _own_store(settings: Settings) -> str:
-    with store_errors(), closing(open_store(settings.store_url or "")) as client:
+    with store_errors(), closing(open_store(store_url(settings))) as client:
         told = client.info("server")
     return f"{told.get('server_name', 'redis')} {told.get('valkey_version', told['redis_version'])}"
 
@@ -221,6 +221,24 @@ def _part(status: PartStatus) -> Finding:
     start = f"millrace up {status.name}"
     fixes = {"stopped": start, "failed": f"millrace logs {status.name}; then {start}"}
     return Finding(status.name, verdict, detail, fixes.get(status.state, ""))
+
+
+def _settings(settings: Settings) -> Iterator[Finding]:
+    """Look for settings that nobody reads, and profiles that could not be chosen."""
+    detail = "from the environment alone" if settings.config is None else str(settings.config)
+    profile = f", profile {settings.profile}" if settings.profile else ""
+    yield Finding("settings", "ok", f"{detail}{profile}")
+    unread = {
+        "kafka.properties": settings.kafka is None and settings.kafka_properties,
+        "store.password and the like": settings.store_url is None and settings.store != OPEN_STORE,
+        "spark.token": settings.spark_remote is None and settings.spark_token,
+    }
+    for key, is_unread in unread.items():
+        if is_unread:
+            detail = f"{key} is for a service of your own, and none is named: it is not used"
+            yield Finding("settings", "warn", detail, "name the service, or leave it out")
+    for error in profiles_with_faults():
+        yield Finding("settings", "warn", f"{error.where}: {error.what}", error.fix)
 
 
 def _home(settings: Settings) -> Finding:

@@ -12,16 +12,23 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from millrace.errors import EngineUnavailable
+from millrace.errors import EngineUnavailable, SetupError
 from resources.endpoints import kafka_bootstrap, store_url
 from resources.kafka import is_ready
 from resources.settings import CHECKOUT, Settings
 from stack.parts import READY, Context, Launch, Part, Program, Readiness
 from stack.ports import is_answering
+from stack.variables import (
+    KAFKA_ACCESS,
+    LAKE_ACCESS,
+    SERVER_HOST,
+    SETTINGS_FILE,
+    STORE_ACCESS,
+)
 
 _LOOK_TIMEOUT_S = 2.0
 _DEFAULT_STORE_PORT = 6379
-_DECLARED = ("MILLRACE_HOME", "MILLRACE_VIEWS", "MILLRACE_KAFKA")
+_DECLARED = (*SETTINGS_FILE, "MILLRACE_HOME", "MILLRACE_VIEWS", "MILLRACE_KAFKA", KAFKA_ACCESS)
 
 
 def writer_part() -> Part:
@@ -29,7 +36,7 @@ def writer_part() -> Part:
     return Part(
         name="writer",
         describe=lambda context: _loop(context, "writer", _kafka_and_store),
-        variables=(*_DECLARED, "MILLRACE_STORE_URL"),
+        variables=(*_DECLARED, "MILLRACE_STORE_URL", STORE_ACCESS),
         needs=("kafka", "store"),
         stop_timeout_s=15,
     )
@@ -40,7 +47,10 @@ def archive_part() -> Part:
     return Part(
         name="archive",
         describe=lambda context: _loop(context, "archive", _kafka),
-        variables=(*_DECLARED, "MILLRACE_LAKE", "MILLRACE_DATA", "MILLRACE_LINEAGE"),
+        variables=(
+            *_DECLARED,
+            *("MILLRACE_LAKE", LAKE_ACCESS, "MILLRACE_DATA", "MILLRACE_LINEAGE"),
+        ),
         needs=("kafka",),
         # A commit to the lake that has begun is worth waiting for.
         stop_timeout_s=30,
@@ -52,7 +62,13 @@ def server_part() -> Part:
     return Part(
         name="server",
         describe=_server,
-        variables=("MILLRACE_HOME", "MILLRACE_STORE_URL"),
+        variables=(
+            *SETTINGS_FILE,
+            "MILLRACE_HOME",
+            "MILLRACE_STORE_URL",
+            STORE_ACCESS,
+            SERVER_HOST,
+        ),
         needs=("store",),
         stop_timeout_s=20,
     )
@@ -110,6 +126,8 @@ def _kafka(settings: Settings) -> Readiness:
     except EngineUnavailable:
         # Not started yet, or just being started again.
         return Readiness(is_ready=False, detail="waiting for kafka")
+    except SetupError as error:
+        return Readiness(is_ready=False, detail=str(error))
     return Readiness(is_ready=False, detail="waiting for kafka to answer")
 
 
@@ -118,6 +136,8 @@ def _store(settings: Settings) -> Readiness:
         place = urlsplit(store_url(settings))
     except EngineUnavailable:
         return Readiness(is_ready=False, detail="waiting for store")
+    except SetupError as error:
+        return Readiness(is_ready=False, detail=str(error))
     if place.hostname is None or is_answering(place.port or _DEFAULT_STORE_PORT, place.hostname):
         return READY
     return Readiness(is_ready=False, detail="waiting for store to answer")

@@ -138,10 +138,9 @@ class Runner:
             self._change(token=secrets.token_hex(16))
         environ = {k: v for k, v in os.environ.items() if k not in {*VARIABLES, HOME_VARIABLE}}
         environ |= order.environment
-        context = Context(
-            settings_from_env(environ), environ, self._port, self._fixed_port, self.record.token
-        )
         try:
+            settings = settings_from_env(environ)
+            context = Context(settings, environ, self._port, self._fixed_port, self.record.token)
             self._launch = self.part.describe(context)
         except (PlatformError, OSError) as error:
             return self._give_up(str(error))

@@ -1,15 +1,31 @@
-"""The settings' environment variables as an order carries them: absolute and complete."""
+"""The settings' environment variables as an order carries them: absolute and complete.
 
+What has a variable of its own and holds no secret stands in the order. The rest a part reads from
+the settings' file, which the order names together with its profile; a digest of it stands beside
+them, so that a change of it restarts the parts it concerns, and no secret is written down again.
+"""
+
+import hashlib
 import os
 from collections.abc import Mapping
+from dataclasses import fields
 
-from resources.settings import Settings
+from resources.secret import Options, Secret
+from resources.settings import Settings, StoreAccess
+from resources.settings_file import CONFIG, PROFILE
 from stack.files import Order
 from stack.parts import Part
 
 VIEWS = "MILLRACE_VIEWS"
+SETTINGS_FILE = (CONFIG, PROFILE)
+SERVER_HOST = "MILLRACE_SERVER_HOST"
+KAFKA_ACCESS = "MILLRACE_KAFKA_ACCESS"
+STORE_ACCESS = "MILLRACE_STORE_ACCESS"
+SPARK_ACCESS = "MILLRACE_SPARK_ACCESS"
+LAKE_ACCESS = "MILLRACE_LAKE_ACCESS"
 
 VARIABLES = (
+    *SETTINGS_FILE,
     "MILLRACE_HOME",
     "MILLRACE_CACHE",
     VIEWS,
@@ -20,6 +36,11 @@ VARIABLES = (
     "MILLRACE_FLINK_URL",
     "MILLRACE_STORE_URL",
     "MILLRACE_LINEAGE",
+    SERVER_HOST,
+    KAFKA_ACCESS,
+    STORE_ACCESS,
+    SPARK_ACCESS,
+    LAKE_ACCESS,
     "JAVA_HOME",
 )
 """All that an order carries; one that is absent there is absent for the part."""
@@ -28,6 +49,7 @@ VARIABLES = (
 def environment_of(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
     """Write settings as the environment from which the same settings are read again."""
     values = {
+        PROFILE: settings.profile,
         "MILLRACE_HOME": str(settings.home),
         "MILLRACE_CACHE": str(settings.cache),
         # The repository's own views come first and are not named by the variable.
@@ -39,9 +61,37 @@ def environment_of(settings: Settings, environ: Mapping[str, str]) -> dict[str, 
         "MILLRACE_FLINK_URL": settings.flink_url,
         "MILLRACE_STORE_URL": settings.store_url,
         "MILLRACE_LINEAGE": settings.lineage,
+        SERVER_HOST: settings.server_host,
+        KAFKA_ACCESS: _digest(settings, settings.kafka_properties, settings.flink_kafka_properties),
+        STORE_ACCESS: _digest(settings, settings.store),
+        SPARK_ACCESS: _digest(settings, settings.spark_token),
+        LAKE_ACCESS: _digest(settings, settings.lake_options),
         "JAVA_HOME": environ.get("JAVA_HOME"),
     }
-    return {name: value for name, value in values.items() if value}
+    # Empty it says that no file counts, wherever the part looks from.
+    config = {CONFIG: "" if settings.config is None else str(settings.config)}
+    return config | {name: value for name, value in values.items() if value}
+
+
+def _digest(settings: Settings, *access: object) -> str | None:
+    """Return a mark of what an order does not write down; None where there is nothing of it."""
+    texts = [text for one in access for text in _texts(one)]
+    if not any(texts):
+        return None
+    salted = "\0".join([str(settings.home), *texts])
+    return hashlib.sha256(salted.encode()).hexdigest()[:16]
+
+
+def _texts(value: object) -> list[str]:
+    if value is None:
+        return [""]
+    if isinstance(value, Secret):
+        return [value.text]
+    if isinstance(value, Options):
+        return [text for name, one in value.pairs for text in (name, *_texts(one))]
+    if isinstance(value, StoreAccess):
+        return [text for one in fields(value) for text in _texts(getattr(value, one.name))]
+    return [str(value)]
 
 
 def relevant(part: Part, order: Order) -> dict[str, str | None]:

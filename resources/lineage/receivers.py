@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 from millrace.errors import EngineRejected, EngineUnavailable, SetupError, nearest
+from resources.brokers import Brokers, client_properties
 from resources.lineage.outbox import Waiting
+from resources.secret import NO_OPTIONS
 from resources.settings import Settings
 
 if TYPE_CHECKING:
@@ -91,7 +93,7 @@ def receivers(settings: Settings, *, timeout_s: float) -> list[Receiver]:
     if is_off(settings):
         return []
     text = (settings.lineage or "").strip() or f"file:{default_file(settings)}"
-    return [_receiver(part, timeout_s) for part in _BETWEEN.split(text)]
+    return [_receiver(part, settings, timeout_s) for part in _BETWEEN.split(text)]
 
 
 def default_file(settings: Settings) -> Path:
@@ -99,7 +101,7 @@ def default_file(settings: Settings) -> Path:
     return settings.home / "lineage" / "events.jsonl"
 
 
-def _receiver(text: str, timeout_s: float) -> Receiver:
+def _receiver(text: str, settings: Settings, timeout_s: float) -> Receiver:
     if text == "console":
         return ConsoleReceiver()
     if text.startswith("file:"):
@@ -108,13 +110,19 @@ def _receiver(text: str, timeout_s: float) -> Receiver:
     if parts.scheme in {"http", "https"} and parts.hostname:
         return HttpReceiver(text, timeout_s, os.environ.get(API_KEY))
     if parts.scheme == "kafka" and parts.netloc and parts.path.strip("/"):
-        return KafkaReceiver(parts.netloc, parts.path.strip("/"), timeout_s)
+        return KafkaReceiver(_brokers(parts.netloc, settings), parts.path.strip("/"), timeout_s)
     raise SetupError(
         f"{text[:_SHOWN]!r} names no receiver of lineage",
         where=VARIABLE,
         fix=nearest(text, [*_SCHEMES, OFF])
         + "; console, file:/path, http(s)://host/path, kafka://host:port/topic or none",
     )
+
+
+def _brokers(servers: str, settings: Settings) -> Brokers:
+    """Return the Kafka of the settings with their properties; another is taken to be open."""
+    is_known = servers == settings.kafka
+    return Brokers(servers, settings.kafka_properties if is_known else NO_OPTIONS)
 
 
 class ConsoleReceiver:
@@ -246,7 +254,7 @@ class KafkaReceiver:
         if self._producer is None:
             self._producer = Producer(
                 {
-                    "bootstrap.servers": self._bootstrap,
+                    **client_properties(self._bootstrap),
                     "enable.idempotence": True,
                     "message.timeout.ms": int(self._timeout_s * 1000),
                     "linger.ms": 0,

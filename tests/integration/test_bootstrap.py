@@ -27,7 +27,8 @@ _FLINK_JAR = f"flink-dist-{FLINK_VERSION}.jar"
 def checkout(tmp_path: Path) -> Path:
     """Return a copy of what the setup reads, whose environment and downloads are there."""
     root = tmp_path / "checkout"
-    for name in (*_NAMES, "stack/bootstrap.py", "Makefile"):
+    own = ("stack/bootstrap.py", "resources/__init__.py", "resources/settings_file.py", "Makefile")
+    for name in (*_NAMES, *own):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(CHECKOUT / name, root / name)
     return root
@@ -108,6 +109,22 @@ def test_setup_is_silent_and_quick_when_nothing_is_missing(checkout: Path, tmp_p
     (checkout / "uv.lock").write_text("another lock")
     _run(checkout, **env)
     assert len(notes.read_text()) > len(calls)
+
+
+def test_the_cache_that_the_settings_file_names_is_the_setups_too(
+    checkout: Path, tmp_path: Path
+) -> None:
+    notes = _install_fakes(checkout, tmp_path / "there")
+    config = tmp_path / "millrace.toml"
+    config.write_text('cache = "elsewhere"\n[profile.here]\ncache = "there"\n')
+    named = {"MILLRACE_CONFIG": str(config), "MILLRACE_PROFILE": "here"}
+    done = _run(checkout, **named, HOME="/dev/null", PATH=os.environ["PATH"])
+    assert done.returncode == 0, done.stderr
+    assert f"uv sync --locked {tmp_path}/there/uv-cache never" in notes.read_text()
+    config.write_text("cache = [")
+    done = _run(checkout, **named, PATH=os.environ["PATH"])
+    assert done.returncode == 1
+    assert f"setup: {config}:1: no TOML" in done.stderr
 
 
 def test_a_home_that_cannot_be_written_is_no_matter_with_a_cache(

@@ -184,7 +184,7 @@ def test_a_taken_port_is_a_clear_failure(store: ValkeyServer) -> None:
 def test_a_port_that_is_none_is_refused(store: ValkeyServer) -> None:
     done = run_server(store, "eighty")
     assert done.returncode == 1
-    assert "MILLRACE_SERVER_PORT is 'eighty'" in done.stderr
+    assert "MILLRACE_SERVER_PORT: 'server.port' is 'eighty'" in done.stderr
 
 
 def run_server(store: ValkeyServer, port: str) -> subprocess.CompletedProcess[str]:

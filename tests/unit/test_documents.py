@@ -9,7 +9,8 @@ import pytest
 from millrace.errors import SpecError
 from millrace.plan import Plan
 from resources.declarations import plan_of
-from resources.settings import CHECKOUT
+from resources.settings import CHECKOUT, profiles_with_faults, settings_from_env
+from resources.settings_model import TYPES, settings_there_are
 
 DOCUMENTS = sorted(
     [
@@ -116,10 +117,21 @@ def test_the_rooms_of_the_readme_are_there() -> None:
     assert not [room for room in rooms if not (CHECKOUT / room).is_dir()]
 
 
-def test_every_setting_is_in_the_operations_page() -> None:
-    text = (CHECKOUT / "docs" / "operations.md").read_text(encoding="utf-8")
-    read = re.findall(
-        r"env\.get\(\"(MILLRACE_\w+)\"", (CHECKOUT / "resources/settings.py").read_text("utf-8")
-    )
-    assert len(read) > 5
-    assert not [name for name in read if f"`{name}`" not in text]
+def test_the_settings_page_lists_every_setting_as_it_is() -> None:
+    rows = [
+        f"| `{one.key}` | {TYPES[one.kind]} | {one.default} | `{one.variable}` | {one.describes} |"
+        for one in settings_there_are().values()
+    ]
+    text = (CHECKOUT / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `[a-z_.]+` \|.*$", text, re.MULTILINE) == rows, "\n".join(rows)
+
+
+def test_the_settings_files_of_the_docs_are_right(tmp_path: Path) -> None:
+    files = blocks(CHECKOUT / "docs" / "settings.md", "toml")
+    assert files
+    for number, text in enumerate(files):
+        path = tmp_path / f"{number}.toml"
+        path.write_text(text, encoding="utf-8")
+        env = {"MILLRACE_CONFIG": str(path)}
+        settings_from_env(env)
+        assert profiles_with_faults(env) == []
