@@ -19,14 +19,13 @@ _SHOWN = 20
 
 
 def parity_checks(plan: Plan) -> list[dg.AssetChecksDefinition]:
-    """Return for each view with a stream the check ``parity`` on ``online/<view>``.
+    """Return for each view that may be served the check ``parity`` on ``online/<view>``.
 
     It passes if values were compared and every one is right; the rule for events still under way
     is docs/parity.md. What cannot be audited (nothing served, no archive) fails the check, with
     the reason as its description.
     """
-    with_stream = (view for view in plan.views.values() if view.source.stream is not None)
-    return [parity_check(plan, view) for view in with_stream]
+    return [parity_check(plan, view) for view in plan.views.values() if view.is_online]
 
 
 def parity_check(plan: Plan, view: ViewPlan) -> dg.AssetChecksDefinition:

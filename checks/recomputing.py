@@ -47,10 +47,17 @@ class Recomputer:
     """The events of some entities of a view, and what they make of its features at any instant."""
 
     def __init__(
-        self, settings: Settings, view: ViewPlan, keys: Sequence[Key], as_of_ms: Sequence[int]
+        self,
+        settings: Settings,
+        view: ViewPlan,
+        keys: Sequence[Key],
+        as_of_ms: Sequence[int],
+        *,
+        until_ms: int | None = None,
     ) -> None:
-        """Read the events that can matter to these keys at these instants, once."""
+        """Read the events before ``until_ms`` that can matter to these keys, once."""
         import pyarrow as pa
+        import pyarrow.compute as pc
 
         self._view = view
         ordered = any(f.aggregate in {"first", "last"} for f in view.features)
@@ -58,6 +65,8 @@ class Recomputer:
         self._kernel = _with_newest(view, reads_event_id=reads_id)
         history = find_history(settings, view, pa.array(as_of_ms, pa.int64()))
         events = read_events(settings, history, reads_event_id=reads_id, only=_of(view, keys))
+        if until_ms is not None:
+            events = events.filter(pc.less(events.column("_event_ms"), until_ms))
         self._events = events.append_column(_NEWEST, events.column("_event_ms"))
 
     def at(self, asked: Sequence[tuple[Key, int]]) -> list[Recomputed]:

@@ -10,6 +10,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +20,13 @@ from checks.recomputing import Recomputed, Recomputer
 from checks.sampling import SampledKey, sample_keys, unlikely_key
 from millrace.errors import DataError, EngineUnavailable
 from millrace.plan import FeaturePlan, Plan, ViewPlan
-from resources.endpoints import kafka_bootstrap, server_url
+from millrace.published import PLANS_KEY, PublishedView
+from resources.endpoints import kafka_bootstrap, server_url, store_url
 from resources.history import find_history
 from resources.lake import open_table
 from resources.online_api import ServedEntity, batch_lookup
 from resources.settings import Settings
+from resources.store import open_store, store_errors
 from resources.stream_books import read_markers
 from resources.versions import deployed_version
 
@@ -98,7 +101,13 @@ def check_parity(
     instants = [answer.as_of_ms for answer in answers]
     waited = _wait_for_archive(settings, view, max(instants), progress, deadline_s)
     progress(f"{view.name} {version}: recomputing {len(answers)} answers")
-    recomputer = Recomputer(settings, view, [one.key for one in sample.keys], instants)
+    recomputer = Recomputer(
+        settings,
+        view,
+        [one.key for one in sample.keys],
+        instants,
+        until_ms=_uploaded_until_ms(settings, view),
+    )
     comparison = _Comparison(view, recomputer, in_flight_ms)
     comparison.run(answers)
     return ParityReport(
@@ -131,13 +140,26 @@ def _instants(instants_ms: Sequence[int]) -> "pa.Array":
     return pa.array(instants_ms, pa.int64())
 
 
+def _uploaded_until_ms(settings: Settings, view: ViewPlan) -> int | None:
+    """Return the instant up to which events of a view without a stream are served, else None."""
+    if view.source.stream is not None:
+        return None
+    with closing(open_store(store_url(settings))) as client, store_errors():
+        text: Any = client.hget(PLANS_KEY, f"view:{view.name}")
+    versions = PublishedView.from_json(text.decode()).versions if text is not None else ()
+    found = [v.cut_over_ms for v in versions if v.fingerprint == view.fingerprint]
+    return found[0] if found else None
+
+
 def _version(settings: Settings, view: ViewPlan) -> str:
     version = deployed_version(settings, view)
     if version is None:
         raise DataError(
             f"the view {view.name} as declared was never built or deployed here",
             where=settings.lake,
-            fix=f"millrace stream deploy {view.name}, or millrace backfill {view.name} …",
+            fix=f"millrace backfill {view.name} …, then millrace "
+            + ("upload " if view.source.stream is None else "stream deploy ")
+            + view.name,
         )
     return version
 

@@ -132,6 +132,7 @@ def view_as_json(view: "ViewPlan", version: str | None) -> dict[str, Any]:
         "tile_hop_ms": view.tile_hop_ms,
         "ttl_ms": view.ttl_ms,
         "freshness_ms": view.freshness_ms,
+        "online": view.is_online,
         "features": [_feature_as_json(feature) for feature in view.features],
         "warnings": list(view.warnings),
     }
@@ -190,6 +191,8 @@ def _show_view(view: "ViewPlan", change: "PlannedChange") -> None:
     if view.filter is not None:
         facts.add_row("where", Text(view.filter.text))
     facts.add_row("tiles", f"of {format_duration(view.tile_hop_ms)}")
+    if not view.is_online:
+        facts.add_row("online", "no: built, never served")
     facts.add_row("version", f"{built} [dim]fingerprint[/dim] {view.fingerprint}")
     page.rule(f"[bold]{view.name}", align="left")
     page.print(facts)

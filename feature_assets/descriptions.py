@@ -96,10 +96,15 @@ def stream_text(view: ViewPlan) -> str:
 
 def online_text(view: ViewPlan) -> str:
     """Describe ``online/<view>``."""
+    tiles = (
+        "the tiles of the days that were uploaded"
+        if view.source.stream is None
+        else "batch tiles up to the cut-over, stream tiles from it on"
+    )
     return _paragraphs(
         view.description,
-        f"The values served for ({', '.join(view.join_keys)}): batch tiles up to the cut-over, "
-        "stream tiles from it on, merged at the instant of the lookup.",
+        f"The values served for ({', '.join(view.join_keys)}): {tiles}, merged at the instant of "
+        "the lookup.",
     )
 
 

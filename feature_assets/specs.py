@@ -119,7 +119,7 @@ def live_specs(plan: Plan, lake: str, addresses: links.Links | None = None) -> l
 
     ``topic/<source>`` and ``dead_letters/<source>`` for each source with a stream that a view
     reads; ``stream/<view>`` for its job; ``online/<view>`` for what is served, which has the view's
-    history upstream too. Nothing here is ever run: a sensor reports what it sees of them.
+    history upstream too; none for one that is kept offline. Nothing here is ever run: a sensor reports what it sees of them.
     """
     addresses = addresses or links.Links()
     specs = []
@@ -128,7 +128,7 @@ def live_specs(plan: Plan, lake: str, addresses: links.Links | None = None) -> l
         if views and source.stream is not None:
             specs.append(_topic_spec(source, views, addresses))
             specs.append(_dead_letters_spec(source, views, lake))
-        for view in views:
+        for view in (view for view in views if view.is_online):
             deps = [features_path(view)]
             if source.stream is not None:
                 specs.append(_stream_spec(view, addresses))

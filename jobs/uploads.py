@@ -1,8 +1,9 @@
 """Uploads that follow the lake: what was built of a served view's tiles goes into the online store.
 
-A view that is deployed had its tiles uploaded then. From there on each new day, and each day that
-was built anew, is uploaded by a run that the sensor asks for. The sensor reads the partition log
-and the streams' records, and changes nothing.
+A view that is deployed had its tiles uploaded then, and a view without a stream is served since its
+first upload. From there on each new day, and each day that was built anew, is uploaded by a run that
+the sensor asks for. The sensor reads the partition log, the records of streams and uploads, and what
+the store has published of the latter, and changes nothing.
 """
 
 import json
@@ -14,14 +15,15 @@ import dagster as dg
 from feature_assets.lineage import enclosing
 from jobs.run_states import UNDER_WAY
 from millrace.errors import DataError, EngineUnavailable, PlatformError, StoreError
-from millrace.plan import ViewPlan
+from millrace.plan import Plan, ViewPlan
 from resources.lineage.runs import within
 from streaming.engines import Engines
 
 if TYPE_CHECKING:
     from streaming.records import StreamRecord
-    from streaming.upload import UploadReport
+    from streaming.upload import Progress, UploadReport
     from streaming.upload_plan import UploadPlan
+    from streaming.uploaded_views import UploadedView
 
 UPLOAD_JOB = "upload"
 STORE_POOL = "online_store"
@@ -30,6 +32,7 @@ STORE_POOL = "online_store"
 _INTERVAL_S = 60
 _RETRIES = 3
 _RETRY_AFTER_S = 60
+_LOST_EVERY_MS = 300_000
 _CONFIG = {"views": dg.Field([str], description="Feature views that are published.")}
 
 
@@ -44,21 +47,21 @@ def upload_job(engines: Engines) -> dg.JobDefinition:
     )
     def upload_tiles(context: dg.OpExecutionContext) -> None:
         from resources.declarations import load_valid_plan
-        from streaming.upload import upload
 
-        plan, _ = load_valid_plan(engines.settings)
+        plan, faults = load_valid_plan(engines.settings)
         errors, outer = [], enclosing(context)
         for view in context.op_config["views"]:
             try:
                 with within(outer):
-                    report = upload(engines.settings, plan, view, context.log.info)
+                    report = _kept_up(engines, plan, view, context.log.info, faulty=bool(faults))
             except (StoreError, EngineUnavailable) as error:
                 # Uploading again what is stored already changes nothing.
                 raise dg.RetryRequested(_RETRIES, _RETRY_AFTER_S) from error
             except PlatformError as error:
                 errors.append(f"{view}: {error}")
             else:
-                context.log_event(_materialization(plan.view(view), report))
+                if report is not None:
+                    context.log_event(_materialization(plan.view(view), report))
         if errors:
             raise dg.Failure("\n".join(errors), allow_retries=False)
 
@@ -71,6 +74,25 @@ def upload_job(engines: Engines) -> dg.JobDefinition:
         upload_tiles()
 
     return upload_views
+
+
+def _kept_up(
+    engines: Engines, plan: Plan, view: str, progress: "Progress", *, faulty: bool
+) -> "UploadReport | None":
+    """Upload a view; drop what its uploads left behind, all of it if it is to be served no more."""
+    from streaming.upload import upload
+    from streaming.uploaded_views import drop_retired, withdraw_upload
+
+    declared = plan.views.get(view)
+    if not faulty and (declared is None or not declared.is_online):
+        withdraw_upload(engines, view)
+        progress(f"{view} is declared to be served no more: withdrawn")
+        return None
+    report = upload(engines.settings, plan, view, progress)
+    dropped = drop_retired(engines, view)
+    if dropped:
+        progress(f"{view}: {dropped} former version(s) dropped")
+    return report
 
 
 def _materialization(view: ViewPlan, report: "UploadReport") -> dg.AssetMaterialization:
@@ -120,13 +142,23 @@ def look(engines: Engines, cursor: str | None, now: datetime) -> dg.SensorResult
     """
     from resources.declarations import load_valid_plan
     from streaming.records import RecordFiles
+    from streaming.uploaded_views import UploadedFiles
 
     known: dict[str, list[Any]] = json.loads(cursor) if cursor else {}
-    plan, _ = load_valid_plan(engines.settings)
+    plan, faults = load_valid_plan(engines.settings)
     seen: dict[str, list[Any]] = {}
     requests = []
     files = RecordFiles.of(engines.settings.home)
-    for name, record in files.read_all().items():
+    streams = files.read_all()
+    for name, uploaded in UploadedFiles.of(engines.settings.home).read_all().items():
+        if name in streams or files.is_being_uploaded(name):
+            continue
+        due, seen[name] = _due_of_uploads(
+            engines, plan, uploaded, known.get(name), has_faults=bool(faults)
+        )
+        if due:
+            requests.append(_request(name, [due, *seen[name]], now))
+    for name, record in streams.items():
         view = plan.views.get(name)
         if view is None or record.desired != "running" or record.fingerprint != view.fingerprint:
             continue
@@ -148,10 +180,63 @@ def look(engines: Engines, cursor: str | None, now: datetime) -> dg.SensorResult
     return dg.SensorResult(run_requests=requests, cursor=json.dumps(seen), skip_reason=reason)
 
 
-def _planned(engines: Engines, view: ViewPlan, record: "StreamRecord") -> "UploadPlan | None":
+def _due_of_uploads(
+    engines: Engines,
+    plan: Plan,
+    record: "UploadedView",
+    mark: list[Any] | None,
+    *,
+    has_faults: bool,
+) -> tuple[str, list[Any]]:
+    """Say why a view without a stream is to be uploaded, or looked after, now; empty if it is not.
+
+    A new definition is uploaded by itself once it was built as far as the one that is served. With it
+    comes the mark of what was seen.
+    """
+    view = plan.views.get(record.view)
+    is_ours = set(record.folders) <= {str(folder) for folder in engines.settings.views}
+    if view is None or not view.is_online:
+        return ("withdraw" if is_ours and not has_faults else ""), mark or []
+    is_same = view.fingerprint == record.fingerprint
+    what = _planned(engines, view, record if is_same else None)
+    if what is None:
+        return "", mark or []
+    found = [view.fingerprint, what.built_ms]
+    if is_same:
+        is_changed = bool(mark) and mark != found
+        is_built = is_changed or what.cut_over_ms > record.cut_over_ms
+        return _due_of_version(engines, record, is_built=is_built), found
+    return ("version" if what.cut_over_ms >= record.cut_over_ms else ""), found
+
+
+def _due_of_version(engines: Engines, record: "UploadedView", *, is_built: bool) -> str:
+    from streaming.uploaded_views import due_versions
+
+    if _is_lost(engines, record):
+        return f"lost at {engines.now_ms() // _LOST_EVERY_MS}"
+    if is_built:
+        return "built"
+    return "retire" if due_versions(record, engines.now_ms()) else ""
+
+
+def _is_lost(engines: Engines, record: "UploadedView") -> bool:
+    """Tell whether the store lost what was published; False while it does not answer."""
+    from streaming.publishing import published_version, read_published
+
+    try:
+        with engines.store() as client:
+            found = read_published(client).get(record.view)
+    except PlatformError:
+        return False
+    return published_version(found, record.fingerprint) is None
+
+
+def _planned(
+    engines: Engines, view: ViewPlan, record: "StreamRecord | UploadedView | None"
+) -> "UploadPlan | None":
     from streaming.upload_plan import Held, plan_upload
 
-    held = Held(record.cut_over_ms, record.sealed_before_ms)
+    held = Held() if record is None else Held(record.cut_over_ms, record.sealed_before_ms)
     try:
         return plan_upload(engines.settings, view, held, engines.now_ms())
     except DataError:
@@ -160,8 +245,7 @@ def _planned(engines: Engines, view: ViewPlan, record: "StreamRecord") -> "Uploa
 
 
 def _request(view: str, mark: list[Any], now: datetime) -> dg.RunRequest:
-    fingerprint, built_ms = mark
     return dg.RunRequest(
-        run_key=f"{view}|{fingerprint}|{built_ms}|{now.date()}",
+        run_key="|".join(map(str, (view, *mark, now.date()))),
         run_config={"ops": {"upload_tiles": {"config": {"views": [view]}}}},
     )

@@ -27,6 +27,8 @@ class ServedVersion:
         progress_field: its field in the hash of progress.
         row_tail: what stands between hash tag and entity in the keys of its rows.
         tiles_tail: the same of its tiles.
+        uploaded_ms: of a version without a stream, the instant up to which its events were
+            uploaded; None if a stream feeds it.
     """
 
     version: str
@@ -34,6 +36,11 @@ class ServedVersion:
     progress_field: bytes
     row_tail: bytes
     tiles_tail: bytes
+    uploaded_ms: int | None = None
+
+    def progress_ms(self, of_streams: Mapping[bytes, int]) -> int | None:
+        """Return up to when its events are in its values; None if that is not known."""
+        return of_streams.get(self.progress_field, self.uploaded_ms)
 
 
 @dataclass(frozen=True)
@@ -168,6 +175,7 @@ def served_view(published: PublishedView) -> ServedView:
                 f"{published.name}/{version.fingerprint}".encode(),
                 key_tail("row", online.name, online.fingerprint),
                 key_tail("tile", online.name, online.fingerprint),
+                None if version.has_stream else version.cut_over_ms,
             )
     return ServedView(published.name, published.entities, published.serving, versions)
 

@@ -144,7 +144,7 @@ class LookupEngine:
         as_of_ms = await self._settle(every)
         await _merge([cell for cell in every if cell.read is not None], as_of_ms)
         self._keep(every, as_of_ms)
-        progress = [progress_ms.get(read.served.progress_field) for read in plan.reads]
+        progress = [read.served.progress_ms(progress_ms) for read in plan.reads]
         return LookupResult(plan, keys, as_of_ms, cells, progress)
 
     async def finish(self) -> None:

@@ -106,10 +106,10 @@ class PublishedPlans:
     def _lags_s(self) -> dict[tuple[str, str], float]:
         now_ms = self._now_ms()
         return {
-            (view.name, served.version): (now_ms - self.progress_ms[served.progress_field]) / 1000
+            (view.name, served.version): (now_ms - progress_ms) / 1000
             for view in self.catalog.views.values()
             for served in view.versions.values()
-            if served.progress_field in self.progress_ms
+            if (progress_ms := served.progress_ms(self.progress_ms)) is not None
         }
 
 

@@ -262,6 +262,10 @@ class RecordFiles:
             elif record.previous is not None and record.previous.fingerprint == fingerprint:
                 self.write(replace(record, previous=replace(record.previous, **edges)))
 
+    def remove(self, view: str) -> None:
+        """Forget a view's stream; nothing if it was never deployed."""
+        self._path(view).unlink(missing_ok=True)
+
     def is_being_changed(self, view: str) -> bool:
         """True while another process acts on the view's stream."""
         return _is_held(self._lock(view))

@@ -31,11 +31,22 @@ def drop_versions(
     """
     for old in versions:
         engines.delete_topics([old.tile_topic])
-        with engines.store() as client, store_errors():
-            removed = _drop_keys(client, key_pattern(view, old.fingerprint))
-            _drop_markers(client, view, old)
+        with engines.store() as client:
+            removed = drop_stored(client, view, old)
         drop_checkpoints(engines, old.job_ids)
         progress(f"{view} {old.version}: topic {old.tile_topic} and {removed} keys removed")
+
+
+def drop_stored(client: "Redis", view: str, old: Retired) -> int:
+    """Remove what the store has of a version, markers too; return how many keys that were.
+
+    Raises:
+        StoreError: the store failed; call it again.
+    """
+    with store_errors():
+        removed = _drop_keys(client, key_pattern(view, old.fingerprint))
+        _drop_markers(client, view, old)
+    return removed
 
 
 def key_pattern(view: str, fingerprint: str) -> bytes:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from millrace.compile.flink import FlinkEndpoints, job_id, stream_job
 from millrace.compile.serving import serving_plan
 from millrace.durations import DAY_MS, MINUTE_MS
-from millrace.errors import EngineError, EngineUnavailable
+from millrace.errors import EngineError, EngineUnavailable, PlanError, UnsupportedByEngine
 from millrace.plan import StreamPlan, ViewPlan
 from streaming import lineage
 from streaming.engines import Engines
@@ -86,6 +86,20 @@ def new_record(engines: Engines, view: ViewPlan, version: str, generation: int) 
     )
 
 
+def require_online(view: ViewPlan) -> None:
+    """Refuse to serve a view that is declared to stay offline.
+
+    Raises:
+        PlanError: it is.
+    """
+    if not view.is_online:
+        raise PlanError(
+            f"the view {view.name!r} is kept offline",
+            where=str(view.where),
+            fix="remove `online: false` to have it served",
+        )
+
+
 def serving_of(view: ViewPlan) -> dict[str, Any]:
     """Return a view's serving plan as it reads once it was stored."""
     document: dict[str, Any] = json.loads(json.dumps(serving_plan(view)))
@@ -96,11 +110,17 @@ def stream_of(view: ViewPlan) -> StreamPlan:
     """Return the stream of a view's source.
 
     Raises:
+        PlanError: the view is kept offline.
         UnsupportedByEngine: the source has none.
     """
+    require_online(view)
     if view.source.stream is None:
-        stream_job(view)  # says what is missing
-        raise AssertionError(view.name)
+        raise UnsupportedByEngine(
+            f"source {view.source.name!r} has no stream, so no job can feed the view",
+            where=f"view {view.name}",
+            fix=f"millrace upload {view.name}, which publishes it; or give the source "
+            "`stream: {topic: …, format: json}`",
+        )
     return view.source.stream
 
 

@@ -289,7 +289,7 @@ def declared_of(
     found = {}
     for name, record in records.items():
         view = plan.views.get(name)
-        is_here = view is not None and view.source.stream is not None
+        is_here = view is not None and view.is_online and view.source.stream is not None
         found[name] = Declared(
             fingerprint=view.fingerprint if view is not None and is_here else None,
             is_known=set(record.folders) <= own and (is_here or not has_faults),
@@ -298,5 +298,6 @@ def declared_of(
 
 
 def stream_views(plan: Plan) -> Sequence[str]:
-    """Return the views that have a stream, in declared order."""
-    return [view.name for view in plan.views.values() if view.source.stream is not None]
+    """Return the views that are to be fed by a stream, in declared order."""
+    views = plan.views.values()
+    return [view.name for view in views if view.is_online and view.source.stream is not None]

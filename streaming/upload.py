@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 from millrace.codec import TAGS, key_tail
-from millrace.errors import NotDeclared
+from millrace.errors import NotDeclared, PlanError
 from millrace.packing import rows_place
 from millrace.plan import Plan, ViewPlan
 from millrace.published import PublishedView
@@ -24,10 +24,11 @@ from resources.store import open_store, store_errors, wait_for_disk
 from streaming import publishing
 from streaming.batch_tiles import BatchTiles, EntityTiles
 from streaming.records import RecordFiles
-from streaming.submission import tile_topic
+from streaming.submission import require_online, tile_topic
 from streaming.tile_scripts import CLEAR, UPLOAD, expiry_ms, horizon_ms, marker_key
 from streaming.upload_lineage import telling_upload
 from streaming.upload_plan import Held, UploadPlan, plan_upload
+from streaming.uploaded_views import publish_upload
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -95,6 +96,9 @@ def upload(
 ) -> UploadReport:
     """Upload a view's batch tiles and publish up to where they go.
 
+    A view of a source without a stream is published by it: what was uploaded is served as soon as all
+    of it is stored, in place of the version before.
+
     Args:
         settings: names the lake and the store.
         plan: the declarations.
@@ -108,7 +112,8 @@ def upload(
         now_ms: the present instant; None: the clock's.
 
     Raises:
-        NotDeclared: no such view, or it is not published.
+        NotDeclared: no such view, or it has a stream and is not published.
+        PlanError: the view is kept offline.
         DataError: no day is built, or ``until`` lies before what is coarse already.
         StoreError: the store failed; upload again.
     """
@@ -121,7 +126,8 @@ def upload(
         if not is_dry_run:
             # A second upload at the same time would only do the same work again.
             held_open.enter_context(RecordFiles.of(settings.home).uploading(view.name))
-        held = _held(client, view, is_needed=not is_dry_run)
+        is_alone = _is_uploaded_alone(settings, view)
+        held = _held(client, view, is_needed=not (is_dry_run or is_alone))
         what = plan_upload(settings, view, held, now_ms, until=until)
         _tell(progress, what)
         target = _Target(client, what, now_ms, is_dry_run=is_dry_run)
@@ -130,6 +136,15 @@ def upload(
         else:
             with telling_upload(settings, what) as told:
                 _store(settings, target, progress, advance, is_replacing=is_replacing)
+                if is_alone:
+                    folders = tuple(str(folder) for folder in settings.views)
+                    publish_upload(client, settings.home, folders, what, now_ms)
+                    publishing.publish_services(client, plan)
+                else:
+                    _publish(client, what)
+                    RecordFiles.of(settings.home).note_upload(
+                        view.name, view.fingerprint, what.cut_over_ms, what.sealed_before_ms
+                    )
                 told.tiles, told.bytes = target.stored
         return target.report(time.monotonic() - began)
 
@@ -142,15 +157,30 @@ def _store(
     *,
     is_replacing: bool,
 ) -> None:
-    what = target.what
     if is_replacing:
         progress(f"{target.clear()} tiles deleted")
     target.read(settings, advance)
     target.finish()
-    _publish(target.client, what)
-    RecordFiles.of(settings.home).note_upload(
-        what.view.name, what.view.fingerprint, what.cut_over_ms, what.sealed_before_ms
-    )
+
+
+def _is_uploaded_alone(settings: Settings, view: ViewPlan) -> bool:
+    """Tell whether the view's uploads are all that is served of it.
+
+    Raises:
+        PlanError: the view is not to be served, or its stream of before is to run.
+    """
+    require_online(view)
+    if view.source.stream is not None:
+        return False
+    deployed = RecordFiles.of(settings.home).read(view.name)
+    if deployed is not None and deployed.desired == "running":
+        raise PlanError(
+            f"source {view.source.name!r} has no stream any more, and that of the view "
+            f"{view.name!r} still runs",
+            where=str(view.where),
+            fix=f"millrace stream stop {view.name}, then millrace upload {view.name}",
+        )
+    return True
 
 
 def _held(client: "Redis", view: ViewPlan, *, is_needed: bool) -> Held:

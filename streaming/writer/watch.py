@@ -115,7 +115,7 @@ class Watch(threading.Thread):
             version.tile_topic: (view.name, version)
             for view in self._views.values()
             for version in view.versions
-            if version.is_fed
+            if version.is_fed and version.has_stream
         }
         for topic in self._gauges.keys() - fed.keys():
             self._gauges.pop(topic).close()
@@ -174,6 +174,7 @@ class _Gauge:
 
     def __init__(self, bootstrap: str, view: str, version: PublishedVersion) -> None:
         self.field = f"{view}/{version.fingerprint}"
+        self._source_topic = version.source_topic or ""
         self._version = version
         self._brokers = bootstrap
         self._client: Consumer = kafka.consumer(bootstrap, **{"group.id": version.flink_group})
@@ -194,10 +195,10 @@ class _Gauge:
     def progress(self, now_ms: int, applied: Callable[[str], Offsets | None]) -> Progress | None:
         """Return how far the version has come; None while a topic does not exist."""
         if not self._source_partitions:
-            self._source_partitions = self._partitions_of(self._version.source_topic) or ()
+            self._source_partitions = self._partitions_of(self._source_topic) or ()
         if not self._source_partitions or not self._tile_partitions:
             return None
-        begin, end = self._watermarks(self._version.source_topic, self._source_partitions)
+        begin, end = self._watermarks(self._source_topic, self._source_partitions)
         committed = self._committed()
         _, tile_end = self._watermarks(self._version.tile_topic, self._tile_partitions)
         stored = applied(self._version.tile_topic)
@@ -232,7 +233,7 @@ class _Gauge:
     def _committed(self) -> Offsets:
         from confluent_kafka import TopicPartition
 
-        asked = [TopicPartition(self._version.source_topic, p) for p in self._source_partitions]
+        asked = [TopicPartition(self._source_topic, p) for p in self._source_partitions]
         with kafka.kafka_errors(self._brokers):
             found = self._client.committed(asked, timeout=_KAFKA_TIMEOUT_S)
         return {one.partition: one.offset for one in found if one.offset >= 0}

@@ -4,8 +4,8 @@ import json
 import math
 import random
 from collections.abc import Iterator
-from dataclasses import replace
-from datetime import date, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +14,27 @@ from redis import Redis
 
 from cli import upload as command
 from cli.main import build_app
+from jobs.uploads import look
 from millrace.codec import online_key, read_tile_field
 from millrace.compile.serving import serving_plan
 from millrace.durations import DAY_MS, HOUR_MS
-from millrace.errors import DataError, NotDeclared
+from millrace.errors import DataError, NotDeclared, PlanError
 from millrace.online.view import OnlineView
-from millrace.plan import ViewPlan
+from millrace.plan import Plan, ViewPlan
 from millrace.published import PLANS_KEY, PublishedVersion, PublishedView
 from millrace.tiles import merge_tiles
+from resources.declarations import load_valid_plan
 from resources.settings import Settings, settings_from_env
+from serving.catalog import served_view
 from streaming import batch_tiles
+from streaming.engines import Engines
 from streaming.publishing import read_published
 from streaming.submission import tile_topic
 from streaming.upload import UploadReport, upload
+from streaming.uploaded_views import drop_retired, withdraw_upload
 from tests.store_server import StoreServer
 from tests.tile_lakes import (
+    DECLARATIONS,
     START,
     START_MS,
     Tiles,
@@ -267,6 +273,114 @@ def test_what_cannot_be_uploaded_says_why(settings: Settings, store: Redis) -> N
     run(settings, view.name)
     with pytest.raises(DataError, match="coarse tiles of the days before 2024-01-20"):
         run(settings, view.name, until=START + timedelta(days=3))
+
+
+def batch_plan(settings: Settings, **changes: str) -> Plan:
+    """Return the plan with a source of files alone, and texts of it replaced."""
+    text = DECLARATIONS.replace(
+        "stream: {topic: uploads, format: json}", "batch: {format: csv, path: uploads.csv}"
+    )
+    for old, new in changes.items():
+        text = text.replace(old, new)
+    path = settings.views[0] / "uploads.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    plan, faults = load_valid_plan(settings)
+    assert not faults
+    return plan
+
+
+@dataclass(frozen=True)
+class EnginesAt(Engines):
+    """Engines at an instant of the test's own."""
+
+    at_ms: int = NOW_MS
+
+    def now_ms(self) -> int:
+        return self.at_ms
+
+
+def test_a_view_without_a_stream_is_published_by_its_uploads(
+    settings: Settings, store: Redis
+) -> None:
+    def uploaded(plan: Plan) -> UploadReport:
+        return upload(settings, plan, "upload_windows", lambda _: None, now_ms=NOW_MS)
+
+    plan = batch_plan(settings)
+    view = plan.view("upload_windows")
+    tiles = random_tiles(view, 11, DAYS)
+    build(settings, view, tiles, days(0, DAYS))
+    report = uploaded(plan)
+    assert_answers(store, view, tiles)
+    published = read_published(store)[view.name]
+    served = served_view(published).version(None)
+    assert (published.serving, served.version) == ("v1", "v1")
+    assert served.progress_ms({}) == report.cut_over_ms == START_MS + DAYS * DAY_MS
+    uploaded(plan)
+    assert read_published(store)[view.name] == published
+
+    # Another definition serves as soon as it is uploaded, and what it replaces is dropped later.
+    changed = batch_plan(settings, weight_stddev_1d="weight_stddev_2d", count_1h="n_1h")
+    newer = changed.view(view.name)
+    build(settings, newer, random_tiles(newer, 11, DAYS), days(0, DAYS))
+    uploaded(changed)
+    versions = {v.version: v.state for v in read_published(store)[view.name].versions}
+    assert (versions, read_published(store)[view.name].serving) == (
+        {"v1": "retired", "v2": "live"},
+        "v2",
+    )
+    later = EnginesAt(settings, NOW_MS + 601_000)
+    assert drop_retired(EnginesAt(settings), view.name) == 0
+    assert drop_retired(later, view.name) == 1
+    assert tiles_of(store, view, "shopper 0") == {}
+    assert tiles_of(store, newer, "shopper 0") != {}
+    assert [v.version for v in read_published(store)[view.name].versions] == ["v2"]
+
+    withdraw_upload(later, view.name)
+    assert read_published(store) == {}
+    assert list(store.scan_iter(b"m1{*}[RT]*")) == []
+
+
+def test_a_view_that_is_kept_offline_is_not_uploaded(settings: Settings, store: Redis) -> None:
+    plan = batch_plan(settings, **{"start: 2024-01-01": "start: 2024-01-01\n    online: false"})
+    with pytest.raises(PlanError, match="is kept offline"):
+        upload(settings, plan, "upload_windows", lambda _: None, now_ms=NOW_MS)
+
+
+def test_the_sensor_follows_builds_and_definitions_of_uploaded_views(
+    settings: Settings, store: Redis
+) -> None:
+    engines, cursor = EnginesAt(settings), None
+    now = datetime(2024, 1, 21, 7, tzinfo=UTC)
+
+    def due() -> list[str]:
+        nonlocal cursor
+        found = look(engines, cursor, now)
+        cursor = found.cursor
+        return [str(request.run_key).split("|")[1] for request in found.run_requests or []]
+
+    plan = batch_plan(settings)
+    view = plan.view("upload_windows")
+    tiles = random_tiles(view, 12, DAYS + 1)
+    build(settings, view, tiles, days(0, DAYS - 1))
+    assert due() == []  # nobody asked for it to be served
+    upload(settings, plan, view.name, lambda _: None, now_ms=NOW_MS)
+    assert due() == []
+    build(settings, view, tiles, days(DAYS - 1, DAYS))
+    assert due() == ["built"]
+    upload(settings, plan, view.name, lambda _: None, now_ms=NOW_MS)
+    store.flushall()
+    assert due()[0].startswith("lost at")
+    upload(settings, plan, view.name, lambda _: None, now_ms=NOW_MS)
+
+    changed = batch_plan(settings, count_1h="n_1h")
+    newer = changed.view(view.name)
+    build(settings, newer, random_tiles(newer, 12, DAYS), days(0, 2))
+    assert due() == []  # it would know less than what is served
+    build(settings, newer, random_tiles(newer, 12, DAYS), days(2, DAYS))
+    assert due() == ["version"]
+    batch_plan(settings, **{"start: 2024-01-01": "start: 2024-01-01\n    online: false"})
+    assert due() == ["withdraw"]
 
 
 def test_the_command_prints_its_report(

@@ -69,8 +69,9 @@ def test_a_view_without_a_stream_or_a_name_is_refused_before_anything_is_made(
     source = replace(streams.plan.sources["payments"], stream=None)
     view = replace(streams.plan.view("spend"), source=source)
     streams.plan = replace(streams.plan, views={"spend": view})
-    with pytest.raises(UnsupportedByEngine, match="names no stream"):
+    with pytest.raises(UnsupportedByEngine, match="has no stream") as refused:
         streams.deploy()
+    assert "millrace upload spend" in refused.value.fix
     with pytest.raises(NotDeclared, match="spent") as caught:
         deployments.deploy(
             streams.engines.settings, streams.plan, "spent", ignore, engines=streams.engines

@@ -356,6 +356,7 @@ def FeatureView(  # noqa: N802
     owner: str | None = None,
     tags: Mapping[str, str] | None = None,
     checks: Iterable[spec.Check | Mapping[str, Any]] = (),
+    online: bool = True,
     description: str = "",
 ) -> spec.FeatureView:
     """Declare features of one entity, or of a composite of several; see ``spec.FeatureView``.
@@ -392,6 +393,7 @@ def FeatureView(  # noqa: N802
             owner=_optional(owner),
             tags={_text(key): _text(value) for key, value in (tags or {}).items()},
             checks=tuple(_check(check, where) for check in checks),
+            online=online,
             description=_text(description),
             where=where,
         )

@@ -162,6 +162,7 @@ class ViewPlan:
         fingerprint: 16 hex digits naming the meaning; descriptions, owners and tags do not
             enter it. It names the version, the stream job's state and the online key version.
         warnings: what the author should know and need not mend.
+        is_online: False if the view is kept offline: it is built, and never served.
     """
 
     name: str
@@ -179,6 +180,7 @@ class ViewPlan:
     description: str
     fingerprint: str
     warnings: tuple[str, ...] = ()
+    is_online: bool = True
     where: Location = field(default=NOWHERE, compare=False)
 
     @property

@@ -30,8 +30,8 @@ class PublishedVersion:
         fingerprint: the meaning; 16 hex digits.
         plan: the serving plan, see ``millrace.compile.serving``.
         tile_topic: topic of its tiles.
-        source_topic: topic of the events it counts.
-        flink_group: consumer group of its Flink job on the source topic.
+        source_topic: topic of the events it counts; None for a version that is uploaded alone.
+        flink_group: consumer group of its Flink job on the source topic; empty without one.
         state: see ``VersionState``.
         cut_over_ms: the day edge before which the store holds batch tiles; None: none uploaded.
         sealed_before_ms: tiles that start before it were coarsened, and take no more stream tiles.
@@ -42,7 +42,7 @@ class PublishedVersion:
     fingerprint: str
     plan: Mapping[str, Any]
     tile_topic: str
-    source_topic: str
+    source_topic: str | None
     flink_group: str
     state: VersionState
     cut_over_ms: int | None
@@ -53,6 +53,11 @@ class PublishedVersion:
     def is_fed(self) -> bool:
         """True while stream and batch tiles of the version are still stored."""
         return self.state != "retired"
+
+    @property
+    def has_stream(self) -> bool:
+        """True if a stream feeds it beside its uploads."""
+        return self.source_topic is not None
 
 
 @dataclass(frozen=True)

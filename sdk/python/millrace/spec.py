@@ -181,6 +181,7 @@ class FeatureView:
         filter: expression; only events for which it is true count.
         ttl: duration; older values are ``OUTSIDE_MAX_AGE`` when served.
         freshness: duration; the promised age of the pipeline.
+        online: True if it may be served; False keeps it offline.
     """
 
     name: str
@@ -194,6 +195,7 @@ class FeatureView:
     owner: str | None = None
     tags: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
     checks: tuple[Check, ...] = ()
+    online: bool = True
     description: str = ""
     where: Location = field(default=NOWHERE, compare=False)
 

@@ -70,6 +70,11 @@ class Record:
         node = self._fields.get(name)
         return None if node is None else self._reader.text(node, name)
 
+    def flag(self, name: str, *, default: bool) -> bool:
+        """Return a field that is ``true`` or ``false``; the default if it is not there."""
+        node = self._fields.get(name)
+        return default if node is None else self._reader.flag(node, name, default=default)
+
     def texts(self, name: str) -> tuple[str, ...]:
         """Return a field that is a list of texts; empty if it is not there."""
         node = self._fields.get(name)
@@ -108,6 +113,15 @@ class NodeReader:
             self.fault(node, f"{name} has no value", f"write one, or remove the line{fix}")
             return UNREADABLE
         return str(node.value)
+
+    def flag(self, node: Node, name: str, *, default: bool) -> bool:
+        """Return ``true`` or ``false``; the default with a fault for anything else."""
+        if isinstance(node, ScalarNode) and not is_quoted(node):
+            value = plain_value(str(node.value))
+            if isinstance(value, bool):
+                return value
+        self.fault(node, f"{name} is {_kind(node)}", f"write `{name}: true` or `{name}: false`")
+        return default
 
     def number(self, node: Node, name: str) -> float | None:
         """Return a whole or decimal number; None with a fault for anything else."""

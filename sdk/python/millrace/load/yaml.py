@@ -56,7 +56,7 @@ _VIEW = Keys(
     ("name", "source", "start", "features"),
     (
         "entity", "entities", "description", "filter", "ttl", "freshness", "owner", "tags",
-        "checks",
+        "checks", "online",
     ),
 )  # fmt: skip
 _FEATURE = Keys(
@@ -226,6 +226,7 @@ class _Declarations:
             owner=record.optional_text("owner"),
             tags=self._tags(record),
             checks=checks,
+            online=record.flag("online", default=True),
             description=record.optional_text("description") or "",
             where=record.where,
         )

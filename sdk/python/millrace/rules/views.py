@@ -71,6 +71,7 @@ def view_plan(view: FeatureView, scope: Scope, faults: FaultList) -> ViewPlan | 
         checks=view.checks,
         description=view.description,
         fingerprint="",
+        is_online=view.online,
         where=where,
     )
     return with_view_fingerprint(replace(plan, warnings=warnings_of(plan)))

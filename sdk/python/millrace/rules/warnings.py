@@ -99,7 +99,8 @@ def _promises(view: ViewPlan) -> Iterator[str]:
     if view.freshness_ms is not None and view.source.stream is None:
         yield (
             f"freshness of {format_duration(view.freshness_ms)} is promised, but source "
-            f"{view.source.name} has no stream to keep it"
+            f"{view.source.name} has no stream to keep it: values age from the end of the last day "
+            "that was uploaded"
         )
 
 
