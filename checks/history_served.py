@@ -103,7 +103,7 @@ def served_history(
     from_files = [day for day in read if rows[day] > archived.get(day, 0)]
     tiles = read_partition_log(settings, tiles_table(view.name, version))
     built = built_days(tiles, view.fingerprint)
-    cut_over_ms = _cut_over(settings, view)
+    cut_over_ms = read_cut_over(settings, view)
     return ServedHistory(
         view=view,
         read=read,
@@ -118,7 +118,7 @@ def served_history(
     )
 
 
-def _cut_over(settings: Settings, view: ViewPlan) -> int | None:
+def read_cut_over(settings: Settings, view: ViewPlan) -> int | None:
     """Return the instant before which the store holds batch tiles; None where that is not known."""
     try:
         client = open_store(store_url(settings))

@@ -10,23 +10,20 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from checks.history_served import served_history
+from checks.history_served import read_cut_over, served_history
 from checks.parity_report import Difference, InFlightShare, ParityReport, iso_text
 from checks.recomputing import Recomputed, Recomputer
 from checks.sampling import SampledKey, sample_keys, unlikely_key
 from millrace.errors import DataError, EngineUnavailable
 from millrace.plan import FeaturePlan, Plan, ViewPlan
-from millrace.published import PLANS_KEY, PublishedView
-from resources.endpoints import kafka_bootstrap, server_url, store_url
+from resources.endpoints import kafka_bootstrap, server_url
 from resources.history import find_history
 from resources.lake import open_table
 from resources.online_api import ServedEntity, batch_lookup
 from resources.settings import Settings
-from resources.store import open_store, store_errors
 from resources.stream_books import read_markers
 from resources.versions import deployed_version
 
@@ -106,7 +103,8 @@ def check_parity(
         view,
         [one.key for one in sample.keys],
         instants,
-        until_ms=_uploaded_until_ms(settings, view),
+        # What only uploads bring into the store ends where they do.
+        until_ms=read_cut_over(settings, view) if view.source.stream is None else None,
     )
     comparison = _Comparison(view, recomputer, in_flight_ms)
     comparison.run(answers)
@@ -138,22 +136,6 @@ def _instants(instants_ms: Sequence[int]) -> "pa.Array":
     import pyarrow as pa
 
     return pa.array(instants_ms, pa.int64())
-
-
-def _uploaded_until_ms(settings: Settings, view: ViewPlan) -> int | None:
-    """Return the instant up to which events of a view without a stream are served, else None."""
-    if view.source.stream is not None:
-        return None
-    try:
-        url = store_url(settings)
-    except EngineUnavailable:
-        # The server that is asked stands on a store that nobody here knows of: all events count.
-        return None
-    with closing(open_store(url)) as client, store_errors():
-        text: Any = client.hget(PLANS_KEY, f"view:{view.name}")
-    versions = PublishedView.from_json(text.decode()).versions if text is not None else ()
-    found = [v.cut_over_ms for v in versions if v.fingerprint == view.fingerprint]
-    return found[0] if found else None
 
 
 def _version(settings: Settings, view: ViewPlan) -> str:
