@@ -155,6 +155,7 @@ def _feature_as_json(feature: "FeaturePlan") -> dict[str, Any]:
         "window_ms": feature.window.length_ms,
         "hop_ms": feature.window.hop_ms,
         "offset_ms": feature.window.offset_ms,
+        "default": None if feature.default is None else str(feature.default),
         "description": feature.description,
     }
 
@@ -225,9 +226,13 @@ def _feature_table(view: "ViewPlan") -> "Table":
         table.add_row(
             feature.name,
             str(feature.type),
-            Text(f"{feature.aggregate}({of})"),
+            Text(f"{feature.aggregate}({of}){_else(feature)}"),
             "lifetime" if window.length_ms is None else format_duration(window.length_ms),
             format_duration(window.hop_ms),
             format_duration(window.offset_ms) if window.offset_ms else "",
         )
     return table
+
+
+def _else(feature: "FeaturePlan") -> str:
+    return "" if feature.default is None else f" else {feature.default}"

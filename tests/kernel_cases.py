@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
 
 import pyarrow as pa
 
@@ -31,6 +33,20 @@ def result_type(aggregate: str, measure: DataType) -> DataType:
     return INT64 if aggregate == "sum" and measure.is_integer else measure
 
 
+def default_of(aggregate: str, measure: DataType) -> object:
+    """Return a default for a feature; None for counts, and for types that none can be written of."""
+    if aggregate.startswith("count"):
+        return None
+    type_ = result_type(aggregate, measure)
+    if type_.kind == "decimal":
+        return Decimal(-7).scaleb(-type_.scale)
+    by_kind: dict[str, object] = {
+        "int32": -7, "int64": -7, "float64": -1.5, "string": "none", "bool": True,
+        "date": date(2024, 2, 29),
+    }  # fmt: skip
+    return by_kind.get(type_.kind)
+
+
 def kernel_view(
     features: Sequence[reference.Feature], *, has_event_id: bool, key_types: Sequence[DataType]
 ) -> KernelView:
@@ -47,6 +63,7 @@ def kernel_view(
                 None if f.aggregate == "count_rows" else "m0",
                 Window(f.length_ms, f.hop_ms, f.offset_ms),
                 result_type(f.aggregate, measure),
+                f.default,
             )
             for i, f in enumerate(features)
         ),

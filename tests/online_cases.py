@@ -46,10 +46,12 @@ def feature_of(
     aggregate: str,
     window: Window,
     type_: DataType | None = None,
+    default: Any = None,
 ) -> FeaturePlan:
     """A feature of the column ``v_<type>``; without a type it counts rows."""
     measure = None if type_ is None else Measure(f"m_{type_.kind}", _column(type_))
-    return FeaturePlan(name, aggregate, measure, window, AGGREGATES[aggregate].result_type(type_))
+    result = AGGREGATES[aggregate].result_type(type_)
+    return FeaturePlan(name, aggregate, measure, window, result, default=default)
 
 
 def _column(type_: DataType) -> Any:
@@ -146,7 +148,8 @@ def expected(feature: FeaturePlan, view: ViewPlan, events: list[reference.Event]
     window = feature.window
     name = "count_rows" if feature.measure is None else feature.aggregate
     type_ = "int64" if feature.measure is None else str(feature.measure.type)
-    asked = reference.Feature(name, window.length_ms, window.hop_ms, window.offset_ms, type_)
+    bounds = (window.length_ms, window.hop_ms, window.offset_ms)
+    asked = reference.Feature(name, *bounds, type_, feature.default)
     return reference.value(events, asked, "k", q_ms, hindsight=True, start_ms=view.start_ms)
 
 

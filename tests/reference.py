@@ -35,6 +35,7 @@ class Feature:
     hop_ms: int
     offset_ms: int = 0
     type: str = "int64"
+    default: object = None  # in place of every null
 
 
 def judge(
@@ -97,6 +98,18 @@ def value(
 
     ``hindsight`` sees what arrived later too; ``start_ms`` is where the view's history begins.
     """
+    found = _found(events, feature, key, q_ms, hindsight, start_ms)
+    return feature.default if found is None else found
+
+
+def _found(
+    events: Iterable[Event],
+    feature: Feature,
+    key: object,
+    q_ms: int,
+    hindsight: bool,  # noqa: FBT001
+    start_ms: int | None,
+) -> object:
     if key is None or (isinstance(key, tuple) and None in key):
         return 0 if feature.aggregate.startswith("count") else None
     start, end = bounds(feature, q_ms)

@@ -58,6 +58,7 @@ def features(draw: st.DrawFn) -> Feature:
         hop=draw(MAYBE_DURATION),
         offset=draw(MAYBE_DURATION),
         parameters=parameters,
+        default=draw(PLAIN),
         description=draw(TEXTS),
     )
 

@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
@@ -10,9 +11,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from millrace.types import INT64, STRING
+from millrace.types import INT64, STRING, parse_type
 from tests import reference
-from tests.kernel_cases import Query, kernel_values
+from tests.kernel_cases import Query, default_of, kernel_values
 
 SECOND_MS = 1000
 # On hop edges, one millisecond beside them, and anywhere; before and after the epoch.
@@ -104,6 +105,9 @@ def check(
     has_event_id: bool,
 ) -> None:
     features = [reference.Feature(a, *w, type=type_) for a in aggregates for w in WINDOWS]
+    features += [
+        replace(f, default=default_of(f.aggregate, parse_type(type_))) for f in features[::2]
+    ]
     if not has_event_id:
         events = [reference.Event(e.key, e.event_ms, e.ingest_ms, e.value) for e in events]
     rows = kernel_values(events, features, queries, hindsight=hindsight, has_event_id=has_event_id)

@@ -15,6 +15,7 @@ from millrace.plan import FeaturePlan, ViewPlan
 from millrace.types import FLOAT64, INT64, STRING, DataType, decimal
 from millrace.windows import Window
 from tests import reference
+from tests.kernel_cases import default_of
 from tests.online_cases import (
     document_of,
     expected,
@@ -52,7 +53,8 @@ def views(draw: st.DrawFn) -> tuple[ViewPlan, DataType]:
         name = draw(st.sampled_from(names))
         is_rows = name == "count" and draw(st.booleans())
         measured = None if is_rows else type_
-        features.append(feature_of(f"f{i}", name, draw(WINDOWS), measured))
+        default = default_of(name, type_) if draw(st.booleans()) else None
+        features.append(feature_of(f"f{i}", name, draw(WINDOWS), measured, default))
     return view_of(features, start=START), type_
 
 

@@ -95,6 +95,8 @@ OTHER_VIEWS = {
     "lifetime": feature(window="lifetime"),
     "hop": feature(hop="30m"),
     "offset": feature(offset="1d"),
+    "a default": feature(default=0),
+    "another default": feature(default=1),
 }
 
 OTHER_SOURCES = {

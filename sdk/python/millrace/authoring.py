@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import date
+from decimal import Decimal
 from typing import Any, TypeVar
 
 from millrace import spec
@@ -203,12 +204,20 @@ class Aggregation:
     name: str | None = None
     hop_: str | None = None
     offset_: str | None = None
+    default_: Any = None
     description: str = ""
     where: Location = spec.NOWHERE
 
-    def over(self, *windows: str) -> "Aggregation":
-        """Name the windows: durations or ``lifetime``; one feature for each."""
-        return replace(self, windows=tuple(_text(window) for window in windows))
+    def over(
+        self, *windows: str, hop: str | None = None, offset: str | None = None
+    ) -> "Aggregation":
+        """Name the windows: durations or ``lifetime``; one feature for each.
+
+        ``hop`` and ``offset`` are those of the steps of these names.
+        """
+        found = replace(self, windows=tuple(_text(window) for window in windows))
+        found = found if hop is None else found.hop(hop)
+        return found if offset is None else found.offset(offset)
 
     def named(self, name: str) -> "Aggregation":
         """Name the feature; ``{window}`` stands for the window as written.
@@ -224,6 +233,11 @@ class Aggregation:
     def offset(self, duration: str) -> "Aggregation":
         """Move the window into the past."""
         return replace(self, offset_=_text(duration))
+
+    def default(self, value: Any) -> "Aggregation":
+        """Give a value to empty windows and nulls: ``sum("amount").over("1d").default(0)``."""
+        is_exact = isinstance(value, (Decimal, date))
+        return replace(self, default_=str(value) if is_exact else value)
 
     def described(self, description: str) -> "Aggregation":
         """Say what the feature is, for people."""
@@ -247,6 +261,7 @@ class Aggregation:
                 hop=self.hop_,
                 offset=self.offset_,
                 parameters=dict(self.parameters),
+                default=self.default_,
                 description=self.description,
                 where=self.where,
             )

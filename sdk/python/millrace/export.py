@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from millrace.errors import NotDeclared, nearest
-from millrace.load.scalars import is_text_to_all
+from millrace.load.scalars import is_text_to_all, legacy_tag
 from millrace.load.yaml import VERSION
 from millrace.spec import Check, Column, Entity, Feature, FeatureService, FeatureView, Source, Specs
 
@@ -86,7 +86,8 @@ def _represent_float(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
     text = (
         repr(value) if isfinite(value) else f"{value}".replace("inf", ".inf").replace("nan", ".nan")
     )
-    return dumper.represent_scalar("tag:yaml.org,2002:float", text)
+    # The tag that the text alone has, for PyYAML takes 1e+20 for a text and would write a tag.
+    return dumper.represent_scalar(legacy_tag(text), text)
 
 
 _Dumper.add_representer(str, _represent_text)
@@ -304,7 +305,8 @@ def _builder(feature: Feature) -> str:
     inputs += _keywords(feature.parameters)
     text = f"{feature.aggregate}({', '.join(inputs)}).over({_literal(feature.window)})"
     text += f".named({_literal(feature.name)})"
-    for step, value in (("hop", feature.hop), ("offset", feature.offset)):
+    steps = (("hop", feature.hop), ("offset", feature.offset), ("default", feature.default))
+    for step, value in steps:
         if value is not None:
             text += f".{step}({_literal(value)})"
     return text + (f".described({_literal(feature.description)})" if feature.description else "")

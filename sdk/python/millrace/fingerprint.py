@@ -82,6 +82,8 @@ def _feature(feature: FeaturePlan) -> Mapping[str, Any]:
         "length_ms": window.length_ms,
         "hop_ms": window.hop_ms,
         "offset_ms": window.offset_ms,
+        # A feature without one means what it meant before there were defaults.
+        **({} if feature.default is None else {"default": str(feature.default)}),
     }
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, time
 from math import gcd
+from typing import Any
 
 from millrace.calendar import day_ms
 from millrace.durations import DAY_MS
@@ -143,6 +144,7 @@ class FeaturePlan:
     Attributes:
         measure: what is aggregated; None for a count of rows.
         type: the type of the value.
+        default: a value of that type in place of every null; None: nulls stay.
     """
 
     name: str
@@ -151,6 +153,7 @@ class FeaturePlan:
     window: Window
     type: DataType
     description: str = ""
+    default: Any = None
 
 
 @dataclass(frozen=True)

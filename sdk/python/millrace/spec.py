@@ -147,6 +147,8 @@ class Feature:
         hop: duration; None for the default of the window.
         offset: duration by which the window lies in the past; None for none.
         parameters: ``k`` or ``p`` of the aggregates that take one.
+        default: the value where there is none: of an empty window, or null; None: null. A number,
+            text, truth value or day as written, decimals and days also as their text.
     """
 
     name: str
@@ -157,6 +159,7 @@ class Feature:
     hop: str | None = None
     offset: str | None = None
     parameters: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    default: Any = None
     description: str = ""
     where: Location = field(default=NOWHERE, compare=False)
 

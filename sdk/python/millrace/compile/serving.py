@@ -28,7 +28,7 @@ def serving_plan(view: ViewPlan) -> dict[str, Any]:
     It says how the entity's key is made, what tiles and rows hold (slots, in packing order), and of
     which slots, over which window, each feature is merged. Durations are milliseconds; a null
     ``length_ms`` is a lifetime, a null ``reach_ms`` says that tiles are kept for ever. ``empty`` is
-    the value of a window without events, and of an entity never seen.
+    the value of a window without events, of one whose value is null, and of an entity never seen.
     """
     return {
         "document": DOCUMENT,
@@ -111,5 +111,12 @@ def _feature(feature: FeaturePlan) -> dict[str, Any]:
             "offset_ms": feature.window.offset_ms,
         },
         "merged_from": list(feature_columns(feature)),
-        "empty": aggregate.finalize(aggregate.init(measured), measured),
+        "empty": aggregate.finalize(aggregate.init(measured), measured)
+        if feature.default is None
+        else _plain(feature.default),
     }
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON has it: decimals and days as their text."""
+    return value if isinstance(value, (bool, int, float, str)) else str(value)

@@ -59,7 +59,7 @@ def join_features(
 
     Returns:
         exactly the feature columns in declared order, one row per spine row in spine order. An
-        unknown or null key has counts of 0 and nulls.
+        unknown or null key has counts of 0 and nulls, or what a feature has by default.
 
     Raises:
         DataError: a column is missing.
@@ -83,8 +83,17 @@ def join_features(
         threads, max_rows_per_chunk
     )
     return pa.table(
-        [output.to_arrow() for output in outputs], names=[f.name for f in view.features]
+        {
+            feature.name: _with_default(output.to_arrow(), feature)
+            for feature, output in zip(view.features, outputs, strict=True)
+        }
     )
+
+
+def _with_default(column: pa.Array, feature: KernelFeature) -> pa.Array:
+    if feature.default is None:
+        return column
+    return column.fill_null(pa.scalar(feature.default, column.type))
 
 
 def _event_columns(view: KernelView) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """What the kernel must know of a feature view; it pickles without the expressions."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from millrace.types import DataType
 from millrace.windows import Window
@@ -17,6 +17,7 @@ class KernelFeature:
     Attributes:
         measure: name of the aggregated column; None for a count of rows.
         type: the type of the value.
+        default: what stands in place of every null; None: nulls stay.
     """
 
     name: str
@@ -24,6 +25,7 @@ class KernelFeature:
     measure: str | None
     window: Window
     type: DataType
+    default: Any = None
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,12 @@ class KernelView:
             has_event_id=view.source.event_id is not None,
             features=tuple(
                 KernelFeature(
-                    f.name, f.aggregate, f.measure.name if f.measure else None, f.window, f.type
+                    f.name,
+                    f.aggregate,
+                    f.measure.name if f.measure else None,
+                    f.window,
+                    f.type,
+                    f.default,
                 )
                 for f in view.features
             ),

@@ -59,7 +59,7 @@ def is_text_to_all(text: str) -> bool:
     """
     if text in _WORDS or number(text) is not None or _OTHER_WAYS.fullmatch(text) is not None:
         return False
-    return _legacy_tag(text) in _TEXT_TAGS
+    return legacy_tag(text) in _TEXT_TAGS
 
 
 def is_quoted(node: ScalarNode) -> bool:
@@ -67,10 +67,10 @@ def is_quoted(node: ScalarNode) -> bool:
     if node.style is not None:
         return True
     # A tag that is written out is told by its differing from what the text alone would have.
-    return bool(node.tag == _TAG + "str" and _legacy_tag(node.value) != node.tag)
+    return bool(node.tag == _TAG + "str" and legacy_tag(node.value) != node.tag)
 
 
-def _legacy_tag(text: str) -> str:
+def legacy_tag(text: str) -> str:
     """Return what YAML 1.1 takes a text without quotes for."""
     tag: str = Resolver().resolve(ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
     return tag

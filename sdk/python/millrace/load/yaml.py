@@ -62,7 +62,7 @@ _VIEW = Keys(
 _FEATURE = Keys(
     "a feature",
     ("name", "aggregate"),
-    ("column", "expr", "window", "windows", "hop", "offset", "k", "p", "description"),
+    ("column", "expr", "window", "windows", "hop", "offset", "k", "p", "default", "description"),
     {"filter": 'a view has a filter; for one feature, expr: "CASE WHEN … THEN … END"'},
 )
 _SERVICE = Keys("a feature service", ("name", "features"), ("description",))
@@ -316,6 +316,7 @@ class _Declarations:
             "hop": record.optional_text("hop"),
             "offset": record.optional_text("offset"),
             "parameters": self._parameters(record),
+            "default": self._default(record),
             "description": record.optional_text("description") or "",
             "where": record.where,
         }
@@ -327,6 +328,13 @@ class _Declarations:
             )
             for window in windows
         )
+
+    def _default(self, record: Record) -> Any:
+        node = record.node("default")
+        value = None if node is None else self._reader.plain(node, "default")
+        if node is not None and value is None:
+            self._reader.fault(node, "default has no value", "write one, or remove it")
+        return value
 
     def _windows(self, record: Record) -> tuple[str, ...]:
         has_one, has_many = "window" in record, "windows" in record

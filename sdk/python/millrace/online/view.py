@@ -5,6 +5,8 @@ clock or a store.
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import date
+from decimal import Decimal
 from typing import Any, Literal, NamedTuple
 
 from millrace.codec import Packed, read_tile_field, tile_field
@@ -34,7 +36,7 @@ class OnlineFeature(NamedTuple):
     Attributes:
         window: place of its window among the view's distinct ones.
         ts_slot: place in the row of its own newest event; None: the row's newest, if in the window.
-        empty: the value of a window without events.
+        empty: the value of a window without events, and where a value is null.
     """
 
     name: str
@@ -77,10 +79,15 @@ class OnlineView:
                 parse_type(feature["type"]),
                 self._windows.index(window_of(feature)),
                 slots.get(feature["name"] + NEWEST_IN_WINDOW),
-                feature["empty"],
+                _typed(feature["empty"], parse_type(feature["type"])),
             )
             for feature in listed
         )
+        self._defaults = [
+            (place, feature.empty)
+            for place, feature in enumerate(self.features)
+            if feature.empty is not None
+        ]
 
     @classmethod
     def from_plan(cls, document: Mapping[str, Any]) -> "OnlineView":
@@ -124,6 +131,9 @@ class OnlineView:
         held = [packed[place].values if place in packed else () for place in range(len(starts))]
         for group in self._groups:
             group.merge_into(values, spans, held)
+        for place, default in self._defaults:
+            if values[place] is None:
+                values[place] = default
         for feature in self.features:
             first, end = spans[feature.window]
             if feature.ts_slot is not None and first < end:
@@ -193,7 +203,10 @@ class OnlineView:
         )
 
     def absent(self, places: Sequence[int] | None = None) -> list[Answer]:
-        """Return what is said of an entity without a tile and a row: counts 0, the rest null."""
+        """Return what is said of an entity without a tile and a row.
+
+        Counts are 0, the rest null, or what a feature has by default.
+        """
         asked = range(len(self.features)) if places is None else places
         return [(self.features[place].empty, None, "NOT_FOUND") for place in asked]
 
@@ -209,6 +222,13 @@ class OnlineView:
         fields = [field for field in tiles if len(field) == TILE_FIELD_BYTES]
         newest = max(fields, default=b"")
         return [field for field in fields if field < last and field != newest]
+
+
+def _typed(value: Any, type_: DataType) -> Any:
+    """Return a value of a published plan, where decimals and days are texts."""
+    if isinstance(value, str) and type_.kind == "decimal":
+        return Decimal(value)
+    return date.fromisoformat(value) if isinstance(value, str) and type_.kind == "date" else value
 
 
 class Moment:

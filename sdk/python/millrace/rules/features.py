@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from millrace.aggregates import AGGREGATES, NOT_YET, Aggregate, aggregate_named
 from millrace.errors import SpecError
@@ -13,6 +14,7 @@ from millrace.expressions import (
 )
 from millrace.faults import FaultList, is_read
 from millrace.plan import FeaturePlan, Measure
+from millrace.rules.literals import LiteralFault, literal
 from millrace.rules.names import RESERVED_FEATURES, check_name
 from millrace.rules.sources import Columns
 from millrace.rules.windows import window_of
@@ -85,15 +87,41 @@ def feature_plan(
     is_unknown = has_input and expression is None
     if window is None or aggregate is None or is_unknown or len(faults) > before:
         return None
+    type_ = aggregate.result_type(None if expression is None else expression.type)
+    default = _default(feature, type_, faults)
+    if len(faults) > before:
+        return None
     measure = None if expression is None else measures.of(expression)
     return FeaturePlan(
         name=feature.name,
         aggregate=feature.aggregate,
         measure=measure,
         window=window,
-        type=aggregate.result_type(None if measure is None else measure.type),
+        type=type_,
         description=feature.description,
+        default=default,
     )
+
+
+def _default(feature: Feature, type_: DataType, faults: FaultList) -> Any:
+    if feature.default is None or (
+        isinstance(feature.default, str) and not is_read(feature.default)
+    ):
+        return None
+    where = feature.where.at("default")
+    if feature.aggregate == "count":
+        faults.add(
+            where,
+            f"feature {feature.name!r}: a count is never null, and has no default",
+            "remove default: a count of nothing is 0",
+        )
+        return None
+    try:
+        return literal(feature.default, type_)
+    except LiteralFault as fault:
+        what = f"feature {feature.name!r}: default {fault.what}"
+        faults.add(where, what, f"{fault.fix}; {feature.aggregate} gives a {type_} here")
+        return None
 
 
 def _check_feature_name(feature: Feature, join_keys: frozenset[str], faults: FaultList) -> None:

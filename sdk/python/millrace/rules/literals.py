@@ -11,7 +11,7 @@ from millrace.types import DataType
 
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?", re.ASCII)
 _DOUBLE = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?", re.ASCII)
-_EXACT = Context(prec=38)
+_EXACT = Context(prec=1_000)
 
 
 class LiteralFault(ValueError):
