@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from feature_assets.lineage import enclosing
+from millrace.durations import format_duration
 from millrace.errors import PlatformError
 from millrace.plan import Plan, ViewPlan
 from resources.settings import Settings, settings_from_env
@@ -52,7 +53,7 @@ def parity_check(plan: Plan, view: ViewPlan) -> dg.AssetChecksDefinition:
         return dg.AssetCheckResult(
             passed=report.is_equal,
             description=f"{report.differing} of {report.values} values differ; answers lag by at "
-            f"most {in_flight.lag_ms} ms, {in_flight.allowed_ms} ms are allowed"
+            f"most {in_flight.lag_ms} ms, {format_duration(in_flight.allowed_ms)} is allowed"
             + (f". {report.hint}" if report.hint else ""),
             metadata={
                 "values": report.values,

@@ -67,6 +67,8 @@ def _show(report: "ParityReport") -> None:
     if report.differences:
         _show_differences(report)
     samples = ", ".join(f"{count} {kind}" for kind, count in report.samples.items())
+    from millrace.durations import format_duration
+
     in_flight = report.in_flight
     page.print(
         f"{report.view.name} {report.version}: {report.values:,} values of "
@@ -77,7 +79,7 @@ def _show(report: "ParityReport") -> None:
         page.print(f"not looked at: {said}", markup=False, soft_wrap=True)
     page.print(
         f"in flight: {in_flight.events} event(s) missing from {in_flight.answers} answer(s), the "
-        f"oldest {in_flight.lag_ms} ms old ({in_flight.allowed_ms} ms allowed); the archive was "
+        f"oldest {in_flight.lag_ms} ms old ({format_duration(in_flight.allowed_ms)} allowed); the archive was "
         f"{report.archive_wait_s:.1f} s behind",
         soft_wrap=True,
     )

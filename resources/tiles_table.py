@@ -4,6 +4,7 @@ import time
 from typing import TYPE_CHECKING
 
 from millrace.compile.spark import tile_query
+from millrace.durations import format_duration
 from millrace.plan import ViewPlan
 from millrace.tiles import TILE_START
 from resources.events_table import Progress
@@ -43,7 +44,9 @@ def build_tiles(
     ledger = DayLedger.of(settings, view, tuple(days), days.parts)
     null_keys = {}
     if ledger.good:
-        progress(f"{table}: {len(ledger.good)} day(s), tiles of {view.tile_hop_ms} ms")
+        progress(
+            f"{table}: {len(ledger.good)} day(s), tiles of {format_duration(view.tile_hop_ms)}"
+        )
         with engine_errors(table):
             # Half a tile would pass for a whole one.
             slices = Slices.of_hours(ledger.good, days.parts, hop_ms=view.tile_hop_ms)

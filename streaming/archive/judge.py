@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple, NoReturn
 
 import msgspec
 
-from millrace.durations import DAY_MS
+from millrace.durations import DAY_MS, format_duration
 from millrace.plan import Column, SourcePlan
 from streaming.archive.values import FARTHEST_MS, Misfit, Number, converter, instant_ms
 
@@ -94,11 +94,11 @@ class Judge:
         age_ms = ingest_ms - stamped
         if age_ms < 0:
             if -age_ms > self._skew_ms:
-                detail = f"{-age_ms} ms ahead of its arrival; {self._skew_ms} ms are allowed"
+                detail = f"{-age_ms} ms ahead of its arrival; {format_duration(self._skew_ms)} is allowed"
                 return Verdict("future", detail, stamped, ())
             stamped = ingest_ms
         elif age_ms > self._lateness_ms:
-            detail = f"arrived {age_ms} ms after its time; {self._lateness_ms} ms are allowed"
+            detail = f"arrived {age_ms} ms after its time; {format_duration(self._lateness_ms)} is allowed"
             return Verdict("late", detail, stamped, ())
         return Verdict(None, "", stamped, values)
 

@@ -167,13 +167,20 @@ FAULTS = {
     "exception of no kind": ("class Stop(BaseException): pass\nraise Stop('now')\n", 2, "Stop: now", ""),
     "unknown import": ("from millrace import FeatureVew\n", 1, "cannot import name", ""),
     "unknown name": ("x = Chek('a')\n", 1, "name 'Chek' is not defined", "'Check'"),
-    "unknown keyword": ("e = Entity('a', 'b', typ='int64')\n", 1, "unexpected keyword", "'type'"),
+    "unknown keyword": ("e = Entity('a', 'b', typ='int64')\n", 1, "Entity takes no 'typ'", "'type'"),
+    "unknown keyword of a step": ("x = count().over('1h', ofset='1d')\n", 1, "over takes no 'ofset'", "'offset'"),
+    "unknown keyword of an aggregate": ("x = avg('amount', exp='amount')\n", 1, "avg takes no 'exp'", "'expr'"),
+    "missing argument": ("e = Entity('a', 'b')\n", 1, "Entity: missing a required argument: 'type'", "write Entity(name"),
+    "surplus argument": ("x = count('a', 'b')\n", 1, "count: too many positional arguments", "write count(column"),
+    "import of a later aggregate": ("from millrace import median\n", 1, "cannot import name 'median'", "median is not supported yet: use avg"),
+    "import of another's word": ("from millrace import mean\n", 1, "cannot import name 'mean'", "did you mean 'avg'?"),
+    "expression for a column": ("v = FeatureView('v', entity='customer', source='cards', start='2020-01-01', features=[\n    avg('amount * 2').over('1h').named('n')])\n", 2, "the source has no column 'amount * 2'", "expr='amount * 2'"),
     "columns as a list": ("s = Source('s', columns=['a'], event_time='a')\n", 1, "columns is a list", "a dict of name"),
     "batch as text": ("s = Source('s', columns={}, event_time='a', batch='x.csv')\n", 1, "batch is a str", "BatchSource(format, path)"),
     "stream as text": ("s = Source('s', columns={}, event_time='a', stream='x')\n", 1, "stream is a str", "StreamSource(topic"),
     "schedule as text": ("s = Source('s', columns={}, event_time='a', schedule='hourly')\n", 1, "schedule is a str: hourly", 'Schedule("hourly"'),
     "schedule of unknown keys": ("s = Source('s', columns={}, event_time='a', schedule={'every': 'hour'})\n", 1, "schedule is a dict", "Schedule("),
-    "unknown keyword of a schedule": ("from millrace import Schedule\ns = Schedule('hourly', timezon='UTC')\n", 2, "unexpected keyword", "'timezone'"),
+    "unknown keyword of a schedule": ("from millrace import Schedule\ns = Schedule('hourly', timezon='UTC')\n", 2, "Schedule takes no 'timezon'", "'timezone'"),
     "bad time of a schedule": ("from millrace import Schedule\ns = Source('s', columns={'a': 'timestamp'}, event_time='a', batch=BatchSource('csv', 'x'),\n    schedule=Schedule(at='6am'))\n", 3, "at: '6am' is no time of day", "HH:MM"),
     "feature as text": ("v = FeatureView('v', entity='customer', source='cards', start='2020-01-01', features=['x'])\n", 1, "a feature is a str: x", 'count().over("1h")'),
     "check as text": ("v = FeatureView('v', entity='customer', source='cards', start='2020-01-01', features=[], checks=['x'])\n", 1, "a check is a str: x", "Check("),
@@ -244,6 +251,23 @@ def test_constructors_work_outside_of_a_file_too() -> None:
 
     entity = Entity("customer", "customer_id", "int64")
     assert Path(entity.where.file).name == Path(__file__).name
+
+
+def test_over_takes_the_hop_and_the_offset_too() -> None:
+    from millrace import avg
+
+    (at_once,) = avg("amount").over("7d", offset="7d", hop="1d")
+    (in_steps,) = avg("amount").over("7d").hop("1d").offset("7d")
+    assert at_once == in_steps
+    assert (at_once.hop, at_once.offset) == ("1d", "7d")
+
+
+def test_a_wrong_call_outside_of_a_file_names_the_line_too() -> None:
+    from millrace import sum
+
+    with pytest.raises(SpecError, match="over takes no 'windows'") as caught:
+        sum("amount").over(windows=["1h"])  # type: ignore[call-arg]
+    assert Path(__file__).name in caught.value.where
 
 
 def test_a_faulty_constructor_outside_of_a_file_raises() -> None:

@@ -8,16 +8,7 @@ Names are loaded at first use, so that importing the package costs nothing.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from millrace.authoring import (
-        BatchSource,
-        Check,
-        Column,
-        Entity,
-        FeatureService,
-        FeatureView,
-        Schedule,
-        Source,
-        StreamSource,
+    from millrace.aggregations import (
         approx_distinct,
         avg,
         count,
@@ -32,6 +23,17 @@ if TYPE_CHECKING:
         sum,
         top_k,
         variance,
+    )
+    from millrace.authoring import (
+        BatchSource,
+        Check,
+        Column,
+        Entity,
+        FeatureService,
+        FeatureView,
+        Schedule,
+        Source,
+        StreamSource,
     )
     from millrace.errors import Fault, PlatformError, SpecError
 
@@ -72,7 +74,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    home = "millrace.errors" if name in _ERRORS else "millrace.authoring"
+    if name in _ERRORS:
+        return getattr(import_module("millrace.errors"), name)
+    # Declarations are nouns and begin with a capital, aggregates do not.
+    home = "millrace.authoring" if name[0].isupper() else "millrace.aggregations"
     return getattr(import_module(home), name)
 
 

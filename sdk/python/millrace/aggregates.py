@@ -389,14 +389,33 @@ AGGREGATES: Mapping[str, Aggregate] = MappingProxyType(
 
 NOT_YET: Mapping[str, str] = MappingProxyType(
     {
+        "first_k": "use first for the oldest value alone",
         "last_k": "use last for the newest value alone",
         "distinct": "use count over a filter, or min and max for the range",
         "approx_distinct": "use count for the number of events",
         "percentile": "use avg with stddev, or min and max for the range",
+        "median": "use avg with stddev; avg follows outliers, which a median does not",
+        "mode": "use last, or one sum of CASE WHEN … THEN 1 ELSE 0 END per value",
+        "time_since_first": "use first of the event time's column",
+        "time_since_last": "use last of the event time's column",
         "top_k": "use last, or one sum of CASE WHEN … THEN 1 ELSE 0 END per value",
     }
 )
 """Aggregates of the language that this version refuses, with what comes closest."""
+
+
+_ELSEWHERE: Mapping[str, str] = MappingProxyType(
+    {
+        "average": "avg", "mean": "avg", "total": "sum", "minimum": "min", "maximum": "max",
+        "std": "stddev", "stdev": "stddev", "stddev_samp": "stddev", "var": "variance",
+        "var_samp": "variance", "size": "count", "n": "count", "earliest": "first", "oldest": "first",
+        "latest": "last", "newest": "last", "most_recent": "last", "nunique": "distinct",
+        "count_distinct": "distinct", "unique_count": "distinct", "hll": "approx_distinct",
+        "approx_count_distinct": "approx_distinct", "quantile": "percentile", "last_n": "last_k",
+        "first_n": "first_k", "last_distinct_n": "last_k",
+    }
+)  # fmt: skip
+"""Names of aggregates elsewhere."""
 
 
 def aggregate_named(name: str) -> Aggregate:
@@ -410,4 +429,22 @@ def aggregate_named(name: str) -> Aggregate:
         return found
     if name in NOT_YET:
         raise SpecError(f"the aggregate {name!r} is not supported yet", fix=NOT_YET[name])
-    raise SpecError(f"there is no aggregate {name!r}", fix=nearest(name, list(AGGREGATES)))
+    fix = nearest_aggregate(name) or nearest(name, list(AGGREGATES))
+    raise SpecError(f"there is no aggregate {name!r}", fix=fix)
+
+
+def nearest_aggregate(name: str) -> str:
+    """Say what comes closest in meaning to an aggregate of another name, for the ``fix`` of an error.
+
+    Returns:
+        empty where the name is nobody's word for an aggregate.
+
+    >>> nearest_aggregate("mean"), nearest_aggregate("p95")
+    ("did you mean 'avg'?", '')
+    """
+    if name in NOT_YET:
+        return f"{name} is not supported yet: {NOT_YET[name]}"
+    meant = _ELSEWHERE.get(name.lower())
+    if meant is not None and meant in NOT_YET:
+        return f"that would be {meant}, which is not supported yet: {NOT_YET[meant]}"
+    return "" if meant is None else f"did you mean {meant!r}?"

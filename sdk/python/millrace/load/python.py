@@ -5,20 +5,19 @@ the author's code and runs with the author's rights: read only files you would r
 """
 
 import contextlib
-import inspect
 import re
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from types import CodeType, ModuleType
 
-from millrace import authoring
+from millrace.aggregates import nearest_aggregate
 from millrace.authoring import PUBLIC_NAMES, Declared, gathering
 from millrace.errors import Fault, SpecError, nearest
 from millrace.faults import FaultList
 from millrace.spec import Entity, FeatureService, FeatureView, Location, Source, Specs
 
-_UNKNOWN_KEYWORD = re.compile(r"(\w+)\(\) got an unexpected keyword argument '(\w+)'.*")
+_UNKNOWN_IMPORT = re.compile(r"cannot import name '(\w+)'")
 
 
 def read_python(text: str, file: str) -> tuple[Specs, list[Fault]]:
@@ -88,14 +87,13 @@ def _line_of(error: BaseException, file: str) -> Location:
 
 
 def _hint(error: BaseException) -> str:
-    """Name the keyword that comes closest to an unknown one, or the name to an unknown one."""
-    match = _UNKNOWN_KEYWORD.fullmatch(str(error))
-    if isinstance(error, TypeError) and match is not None:
-        known = inspect.signature(getattr(authoring, match[1], lambda: None)).parameters
-        return nearest(match[2], list(known))
+    """Name what comes closest to an unknown name."""
     missing = getattr(error, "name", None)
+    if isinstance(error, ImportError) and missing == "millrace":
+        match = _UNKNOWN_IMPORT.search(str(error))
+        missing = missing if match is None else match[1]
     if isinstance(error, (ImportError, NameError)) and isinstance(missing, str):
-        return nearest(missing, PUBLIC_NAMES)
+        return nearest_aggregate(missing) or nearest(missing, PUBLIC_NAMES)
     return ""
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from millrace.aggregates import AGGREGATES, NOT_YET, Aggregate, aggregate_named
+from millrace.aggregates import AGGREGATES, Aggregate, aggregate_named
 from millrace.errors import SpecError
 from millrace.expressions import (
     Expression,
@@ -142,7 +142,8 @@ def _aggregate(feature: Feature, faults: FaultList) -> Aggregate | None:
         return aggregate_named(feature.aggregate)
     except SpecError as error:
         works = f"what works now: {', '.join(AGGREGATES)}"
-        fix = f"{error.fix}; {works}" if feature.aggregate in NOT_YET else error.fix or works
+        is_said = error.fix.startswith("did you mean")
+        fix = error.fix if is_said else f"{error.fix}; {works}" if error.fix else works
         faults.add(feature.where.at("aggregate"), f"feature {feature.name!r}: {error.what}", fix)
         return None
 
@@ -177,9 +178,20 @@ def _input(feature: Feature, columns: Columns | None, faults: FaultList) -> Expr
         faults.add(
             where.at("column"),
             f"feature {feature.name!r}: the source has no column {feature.column!r}",
-            columns.nearest(feature.column),
+            _as_expression(feature.column, columns) or columns.nearest(feature.column),
         )
     return None
+
+
+def _as_expression(text: str, columns: Columns) -> str:
+    """Say where an expression belongs that stands where a column is named; empty for a mere name."""
+    if text.isidentifier():
+        return ""
+    try:
+        parse_expression(text, columns.types)
+    except ExpressionError:
+        return ""
+    return f"that is an expression, not a column: expr: {text}; in Python expr={text!r}"
 
 
 def _check_input(

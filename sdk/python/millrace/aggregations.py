@@ -1,0 +1,206 @@
+"""Aggregates on their way to be features: ``avg("amount").over("1d", "7d").named("spend_{window}")``."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+from millrace import spec
+from millrace.calls import builder, here, optional, text
+from millrace.errors import SpecError
+from millrace.spec import Location
+
+__all__ = [
+    "Aggregation", "approx_distinct", "avg", "count", "distinct", "first", "last", "last_k", "max",
+    "min", "percentile", "stddev", "sum", "top_k", "variance",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Aggregation:
+    """An aggregate on its way to be features; each step returns a new one.
+
+    Iterating yields one ``millrace.spec.Feature`` per window, so it can stand in a list of
+    features as it is or unpacked by ``*``.
+    """
+
+    aggregate: str
+    column: str | None = None
+    expr: str | None = None
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    windows: tuple[str, ...] = ()
+    name: str | None = None
+    hop_: str | None = None
+    offset_: str | None = None
+    default_: Any = None
+    description: str = ""
+    where: Location = spec.NOWHERE
+
+    @builder
+    def over(
+        self, *windows: str, hop: str | None = None, offset: str | None = None
+    ) -> "Aggregation":
+        """Name the windows: durations or ``lifetime``; one feature for each.
+
+        ``hop`` and ``offset`` are those of the steps of these names.
+        """
+        found = replace(self, windows=tuple(text(window) for window in windows))
+        found = found if hop is None else found.hop(hop)
+        return found if offset is None else found.offset(offset)
+
+    @builder
+    def named(self, name: str) -> "Aggregation":
+        """Name the feature; ``{window}`` stands for the window as written.
+
+        Without a name it is ``amount_avg_1d``, or ``count_1h`` for a count of rows.
+        """
+        return replace(self, name=text(name))
+
+    @builder
+    def hop(self, duration: str) -> "Aggregation":
+        """Set the step by which the tail moves."""
+        return replace(self, hop_=text(duration))
+
+    @builder
+    def offset(self, duration: str) -> "Aggregation":
+        """Move the window into the past."""
+        return replace(self, offset_=text(duration))
+
+    @builder
+    def default(self, value: Any) -> "Aggregation":
+        """Give a value to empty windows and nulls: ``sum("amount").over("1d").default(0)``."""
+        is_exact = isinstance(value, (Decimal, date))
+        return replace(self, default_=str(value) if is_exact else value)
+
+    @builder
+    def described(self, description: str) -> "Aggregation":
+        """Say what the feature is, for people."""
+        return replace(self, description=text(description))
+
+    def __iter__(self) -> Iterator[spec.Feature]:
+        template = self._template()
+        if len(self.windows) > 1 and "{window}" not in template:
+            raise SpecError(
+                f"{len(self.windows)} windows would all be named {template!r}",
+                where=str(self.where),
+                fix=f'put the window into the name: .named("{template}_{{window}}")',
+            )
+        for window in self.windows or ("",):
+            yield spec.Feature(
+                name=template.replace("{window}", window),
+                aggregate=self.aggregate,
+                window=window,
+                column=self.column,
+                expr=self.expr,
+                hop=self.hop_,
+                offset=self.offset_,
+                parameters=dict(self.parameters),
+                default=self.default_,
+                description=self.description,
+                where=self.where,
+            )
+
+    def _template(self) -> str:
+        if self.name is not None:
+            return self.name
+        if self.expr is not None:
+            raise SpecError(
+                f"{self.aggregate} of an expression has no name",
+                where=str(self.where),
+                fix='add .named("…")',
+            )
+        stem = self.aggregate if self.column is None else f"{self.column}_{self.aggregate}"
+        return stem + "_{window}"
+
+
+def _aggregation(
+    aggregate: str, column: str | None, expr: str | None, **parameters: float
+) -> Aggregation:
+    return Aggregation(
+        aggregate, optional(column), optional(expr), parameters=parameters, where=here()
+    )
+
+
+@builder
+def count(column: str | None = None, *, expr: str | None = None) -> Aggregation:
+    """Count rows, or the values of a column or expression that are not null."""
+    return _aggregation("count", column, expr)
+
+
+@builder
+def sum(column: str | None = None, *, expr: str | None = None) -> Aggregation:
+    """Add up a column or expression."""
+    return _aggregation("sum", column, expr)
+
+
+@builder
+def avg(column: str | None = None, *, expr: str | None = None) -> Aggregation:
+    """Average a column or expression."""
+    return _aggregation("avg", column, expr)
+
+
+@builder
+def min(column: str | None = None, *, expr: str | None = None) -> Aggregation:
+    """Take the smallest value."""
+    return _aggregation("min", column, expr)
+
+
+@builder
+def max(column: str | None = None, *, expr: str | None = None) -> Aggregation:
+    """Take the largest value."""
+    return _aggregation("max", column, expr)
+
+
+@builder
+def stddev(column: str | None = None, *, expr: str | None = None) -> Aggregation:
+    """Take the sample standard deviation; null below two values."""
+    return _aggregation("stddev", column, expr)
+
+
+@builder
+def variance(column: str | None = None, *, expr: str | None = None) -> Aggregation:
+    """Take the sample variance; null below two values."""
+    return _aggregation("variance", column, expr)
+
+
+@builder
+def first(column: str | None = None, *, expr: str | None = None) -> Aggregation:
+    """Take the oldest value that is not null."""
+    return _aggregation("first", column, expr)
+
+
+@builder
+def last(column: str | None = None, *, expr: str | None = None) -> Aggregation:
+    """Take the newest value that is not null."""
+    return _aggregation("last", column, expr)
+
+
+@builder
+def last_k(column: str | None = None, *, k: int, expr: str | None = None) -> Aggregation:
+    """Take the newest ``k`` values; not yet supported."""
+    return _aggregation("last_k", column, expr, k=k)
+
+
+@builder
+def distinct(column: str | None = None, *, expr: str | None = None) -> Aggregation:
+    """Count distinct values exactly; not yet supported."""
+    return _aggregation("distinct", column, expr)
+
+
+@builder
+def approx_distinct(column: str | None = None, *, expr: str | None = None) -> Aggregation:
+    """Count distinct values by a sketch; not yet supported."""
+    return _aggregation("approx_distinct", column, expr)
+
+
+@builder
+def percentile(column: str | None = None, *, p: float, expr: str | None = None) -> Aggregation:
+    """Take a quantile by a sketch; not yet supported."""
+    return _aggregation("percentile", column, expr, p=p)
+
+
+@builder
+def top_k(column: str | None = None, *, k: int, expr: str | None = None) -> Aggregation:
+    """Take the ``k`` most frequent values; not yet supported."""
+    return _aggregation("top_k", column, expr, k=k)
