@@ -3,7 +3,7 @@
 import json
 import urllib.error
 import urllib.request
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote, urlencode
 
 import typer
@@ -11,6 +11,9 @@ import typer
 from cli.needs import NoStartFlag, start_needed
 from cli.output import JsonFlag, page, show_json
 from millrace.errors import EngineUnavailable, NotDeclared, ServingError
+
+if TYPE_CHECKING:
+    from resources.settings import Settings
 
 _TIMEOUT_S = 10.0
 _NOT_FOUND = 404
@@ -47,7 +50,13 @@ def lookup(
     settings = settings_from_env()
     start_needed(settings, "server", no_start=no_start)
     url = server_url(settings)
-    answers = [_answer(url, entity, key, features) for key in keys]
+    try:
+        answers = [_answer(url, entity, key, features) for key in keys]
+    except ServingError as error:
+        undeployed = _not_deployed(settings, url, entity, features)
+        if undeployed is None:
+            raise
+        raise undeployed from error
     if as_json:
         results = [{name: a[name] for name in ("key", "features", "status")} for a in answers]
         # Each key was asked for by itself; the newest instant stands for all.
@@ -72,6 +81,51 @@ def _answer(url: str, entity: str, key: str, features: str) -> dict[str, Any]:
             f"the server does not answer: {error}", where=url, fix="millrace up server"
         ) from error
     return answer
+
+
+def _not_deployed(settings: "Settings", url: str, entity: str, features: str) -> NotDeclared | None:
+    """Say which view is asked for that is declared here and not served; None if there is none.
+
+    The server knows what is published, and no declarations.
+    """
+    from resources.declarations import load_valid_plan
+
+    plan, _ = load_valid_plan(settings)
+    wanted = {name.strip() for name in entity.split(",")}
+    asked: dict[str, None] = {}
+    for reference in (part.strip() for part in features.split(",")):
+        view, has_view, feature = reference.partition(":")
+        if view == "service" and feature in plan.services:
+            asked |= dict.fromkeys(v for v, _ in plan.services[feature].features)
+        elif has_view:
+            asked[view] = None
+        else:
+            near = (v for v in plan.views.values() if {e.name for e in v.entities} <= wanted)
+            asked |= dict.fromkeys(
+                v.name for v in near if reference in {f.name for f in v.features}
+            )
+    missing = [plan.views[v] for v in asked.keys() - _served(url) if v in plan.views]
+    if not missing:
+        return None
+    view_plan = min(missing, key=lambda v: v.name)
+    name = view_plan.name
+    deploy = f"millrace stream deploy {name}"
+    if view_plan.source.stream is None:
+        deploy = f"millrace upload {name}"
+    return NotDeclared(
+        f"the view {name!r} is declared, and not deployed",
+        where=str(view_plan.where),
+        fix=deploy if view_plan.is_online else "remove `online: false`, then deploy it",
+    )
+
+
+def _served(url: str) -> set[str]:
+    """Return the views that the server serves; none where it says that it is not ready."""
+    try:
+        with urllib.request.urlopen(f"{url}/v1/ready", timeout=_TIMEOUT_S) as reply:  # noqa: S310
+            return set(json.load(reply)["views"])
+    except (urllib.error.URLError, OSError, ValueError, KeyError, TypeError):
+        return set()
 
 
 def _refusal(status: int, body: bytes, url: str) -> ServingError:

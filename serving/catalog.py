@@ -197,19 +197,26 @@ class _Resolution:
     def plan(self, features: tuple[Reference, ...]) -> LookupPlan:
         """Return the compiled lookup; raises as ``Catalog.lookup_plan``."""
         fields: dict[str, tuple[str, str, str | None]] = {}
-        for name, version in features:
-            for label, view, feature in self._meant(name, version):
-                known = fields.setdefault(label, (view, feature, version))
-                if known != (view, feature, version):
-                    raise BadRequest(
-                        f"the feature {label!r} is asked for in two versions",
-                        where="features",
-                        fix="ask for one version at a time",
-                    )
+        meant = [
+            (label, view, feature, version)
+            for name, version in features
+            for label, view, feature in self._meant(name, version)
+        ]
+        for label, view, feature, version in _labelled(self._catalog, meant):
+            known = fields.setdefault(label, (view, feature, version))
+            if known != (view, feature, version):
+                raise BadRequest(
+                    f"the feature {label!r} is asked for in two versions",
+                    where="features",
+                    fix="ask for one version at a time",
+                )
         return self._compiled(fields)
 
-    def _meant(self, name: str, version: str | None) -> Iterable[tuple[str, str, str]]:
-        """Yield (label, view, feature) for each feature that a reference means."""
+    def _meant(self, name: str, version: str | None) -> Iterable[tuple[str | None, str, str]]:
+        """Yield (label, view, feature) for each feature that a reference means.
+
+        The label is None where the request does not name the feature by itself.
+        """
         if name.startswith(SERVICE):
             if version is not None:
                 raise BadRequest(
@@ -225,12 +232,12 @@ class _Resolution:
         view = self._view(view_name)
         names = self._features(view, version)
         if feature == "*":
-            return [(self._label(view, n), view.name, n) for n in names]
+            return [(None, view.name, n) for n in names]
         if feature not in names:
             raise _no_feature(name, feature, [f"{view.name}:{n}" for n in names], view.name)
         return [(name, view.name, feature)]
 
-    def _of_service(self, name: str) -> list[tuple[str, str, str]]:
+    def _of_service(self, name: str) -> list[tuple[str | None, str, str]]:
         services = self._catalog.services
         if name not in services:
             raise NotDeclared(
@@ -238,44 +245,43 @@ class _Resolution:
                 where="features",
                 fix=nearest(name, list(services)),
             )
-        entries = []
-        for view_name, feature in services[name]:
-            view = self._view(view_name)
-            if self._named is None or set(view.entities) <= set(self._named):
-                entries.append((self._label(view, feature), view.name, feature))
-        if not entries:
-            raise NotDeclared(
-                f"the service {name!r} has no feature of {self._entity}",
-                where="features",
-                fix=f"it has features of {self._entities_of(services[name])}",
+        views = [self._view(view) for view, _ in services[name]]
+        needed = list(dict.fromkeys(entity for view in views for entity in view.entities))
+        lacking = [e for e in needed if self._named is not None and e not in self._named]
+        if lacking:
+            # A model's input never shrinks in silence.
+            raise BadRequest(
+                f"the service {name!r} has features of {', '.join(lacking)} too, and the request is "
+                f"of {self._entity} alone",
+                where="entity_name",
+                fix=f"ask with the entity {','.join(needed)!r}, and keys that are objects with "
+                + " and ".join(dict.fromkeys(k for view in views for k in _join_keys(view))),
             )
-        return entries
-
-    def _entities_of(self, entries: Sequence[tuple[str, str]]) -> str:
-        views = dict.fromkeys(view for view, _ in entries)
-        return ", ".join(dict.fromkeys("+".join(self._view(v).entities) for v in views))
-
-    def _label(self, view: ServedView, feature: str) -> str:
-        """The bare name, where no other view of these entities has it too."""
-        near = self._near((*(self._named or ()), *view.entities))
-        owners = [v for v in near if feature in self._features(v, None)]
-        return feature if owners == [view] else f"{view.name}:{feature}"
+        return [(None, view, feature) for view, feature in services[name]]
 
     def _view(self, name: str) -> ServedView:
         views = self._catalog.views
-        if name not in views:
+        if name in views:
+            return views[name]
+        if any(name == view for entries in self._catalog.services.values() for view, _ in entries):
             raise NotDeclared(
-                f"no feature view {name!r} is published",
+                f"the view {name!r} is declared, and not deployed",
                 where="features",
-                fix=nearest(name, list(views)),
+                fix=not_deployed(name),
             )
-        return views[name]
+        raise NotDeclared(
+            f"no feature view {name!r} is published",
+            where="features",
+            fix=nearest(name, list(views)),
+        )
 
     def _view_of(self, feature: str, version: str | None) -> ServedView:
         """Return the one view that has a feature of a bare name."""
         views = self._catalog.views.values()
         near = list(views) if self._named is None else self._near(self._named)
         found = [v for v in near if feature in self._features(v, version)]
+        # A view of fewer entities than were named does not make a clear name ambiguous.
+        found = [v for v in found if set(v.entities) == set(self._named or ())] or found
         if not found and self._named is not None:
             # A composite view may be asked for by one of its entities, with keys as objects.
             wider = [v for v in views if set(self._named) <= set(v.entities)]
@@ -295,8 +301,7 @@ class _Resolution:
         return [v for v in self._catalog.views.values() if set(v.entities) <= set(entities)]
 
     def _features(self, view: ServedView, version: str | None) -> list[str]:
-        served = view.shown if version is None else view.versions.get(version, view.shown)
-        return [] if served is None else [feature.name for feature in served.online.features]
+        return _feature_names(view, version)
 
     def _compiled(self, fields: Mapping[str, tuple[str, str, str | None]]) -> LookupPlan:
         reads: dict[tuple[str, str], tuple[ServedVersion, list[int]]] = {}
@@ -356,6 +361,47 @@ class _Resolution:
                 fix="ask for the features of one entity at a time",
             )
         return tuple(dict.fromkeys(pairs.values())), ",".join(pairs)
+
+
+def not_deployed(view: str) -> str:
+    """Return how a view that is declared comes to be served."""
+    return f"millrace stream deploy {view}; without a stream: millrace upload {view}"
+
+
+_Meant = tuple[str | None, str, str, str | None]
+
+
+def _labelled(
+    catalog: Catalog, meant: Sequence[_Meant]
+) -> Iterable[tuple[str, str, str, str | None]]:
+    """Yield what a request means with the names its answer has.
+
+    A feature that stands for itself keeps the name it was asked by. The others have their bare one,
+    unless another view of the same entities, or another one in this request, has it too. So views of
+    other entities that come to be published rename nothing.
+    """
+    taken: dict[str, set[str]] = {}
+    for label, view, feature, _ in meant:
+        taken.setdefault(label or feature, set()).add(view)
+    for label, view, feature, version in meant:
+        served = catalog.views[view]
+        twins = [
+            other
+            for other in catalog.views.values()
+            if set(other.entities) == set(served.entities)
+            and feature in _feature_names(other, None)
+        ]
+        is_clear = twins == [served] and taken[feature] == {view} if label is None else True
+        yield label or (feature if is_clear else f"{view}:{feature}"), view, feature, version
+
+
+def _feature_names(view: ServedView, version: str | None) -> list[str]:
+    served = view.shown if version is None else view.versions.get(version, view.shown)
+    return [] if served is None else [feature.name for feature in served.online.features]
+
+
+def _join_keys(view: ServedView) -> list[str]:
+    return [] if view.shown is None else [name for name, _ in view.shown.online.join_keys]
 
 
 def _entity_names(catalog: Catalog, entity: str) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from millrace.errors import DataError, StoreError
 from millrace.online.view import OnlineView
 from resources.store import StoreUnavailable
 from serving.catalog import LookupPlan, ServedVersion
+from serving.errors import BadRequest
 from serving.keys import as_bad_request, key_values
 from serving.metrics import ServerMetrics
 from serving.store import CHANGES_FIELD, MergedRow, ServingStore
@@ -89,15 +90,55 @@ class LookupResult:
 
     Attributes:
         keys: as asked, in order.
-        cells: for each read of the plan, one per key, in order.
+        cells: for each read of the plan, one per key, in order; None for a key that is none.
         progress_ms: for each read, up to when its pipeline has worked.
+        invalid: what is wrong with keys that are none, by their place.
     """
 
     plan: LookupPlan
     keys: Sequence[Any]
     as_of_ms: int
-    cells: Sequence[Sequence[Cell]]
+    cells: Sequence[Sequence[Cell | None]]
     progress_ms: Sequence[int | None]
+    invalid: Mapping[int, BadRequest] = field(default_factory=dict)
+
+
+_Entity = tuple[bytes, bytes]
+"""The head of an entity's keys in the store, and the entity."""
+
+
+def _cells(
+    plan: LookupPlan, keys: Sequence[Any], field_: str, *, is_strict: bool
+) -> tuple[list[list[Cell | None]], dict[int, BadRequest]]:
+    """Return a cell for each read and key; of a key that is none, what is wrong with it instead."""
+    encoded: list[list[_Entity] | None] = []
+    invalid: dict[int, BadRequest] = {}
+    for place, key in enumerate(keys):
+        where = f"{field_}[{place}]" if field_ != "entity_id" else field_
+        try:
+            encoded.append(_entities(plan, key, where))
+        except BadRequest as error:
+            if is_strict:
+                raise
+            encoded.append(None)
+            invalid[place] = error
+    return [
+        [None if some is None else Cell(read.served, *some[read.join_keys]) for some in encoded]
+        for read in plan.reads
+    ], invalid
+
+
+def _entities(plan: LookupPlan, key: Any, where: str) -> list[_Entity]:
+    """Return the entity that a key names for each of the plan's sets of join keys."""
+    values = key_values(plan.join_keys, key, where)
+    found = []
+    for join_keys in plan.key_sets:
+        try:
+            entity = entity_bytes(join_keys, values)
+        except DataError as error:
+            raise as_bad_request(error, where) from error
+        found.append((_HEADS[hash_tag(entity)], entity))
+    return found
 
 
 @dataclass
@@ -120,6 +161,8 @@ class LookupEngine:
         keys: Sequence[Any],
         progress_ms: Mapping[bytes, int],
         keys_field: str = "keys",
+        *,
+        is_strict: bool = False,
     ) -> LookupResult:
         """Answer a compiled lookup for keys, as of one instant taken after the store was read.
 
@@ -131,41 +174,26 @@ class LookupEngine:
             keys: JSON values in the order asked; duplicates are fine.
             progress_ms: of the pipelines, by progress field.
             keys_field: the request's name of the keys, for errors.
+            is_strict: one key that is not of its type fails all; else it fails alone.
 
         Raises:
-            BadRequest: a key is not of its type.
+            BadRequest: a key is not of its type, and ``is_strict``.
             StoreUnavailable: the store is away.
             StoreError: a tile is broken.
         """
-        cells = self._cells(plan, keys, keys_field)
-        every = [cell for read in cells for cell in read]
+        cells, invalid = _cells(plan, keys, keys_field, is_strict=is_strict)
+        every = [cell for read in cells for cell in read if cell is not None]
         self.metrics.keys.inc(len(keys))
         await self._read_rows(every)
         as_of_ms = await self._settle(every)
         await _merge([cell for cell in every if cell.read is not None], as_of_ms)
         self._keep(every, as_of_ms)
         progress = [read.served.progress_ms(progress_ms) for read in plan.reads]
-        return LookupResult(plan, keys, as_of_ms, cells, progress)
+        return LookupResult(plan, keys, as_of_ms, cells, progress, invalid)
 
     async def finish(self) -> None:
         """Wait for what runs in the background."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _cells(self, plan: LookupPlan, keys: Sequence[Any], field_: str) -> list[list[Cell]]:
-        encoded: list[list[tuple[bytes, bytes]]] = [[] for _ in plan.key_sets]
-        for place, key in enumerate(keys):
-            where = f"{field_}[{place}]" if field_ != "entity_id" else field_
-            values = key_values(plan.join_keys, key, where)
-            for join_keys, entities in zip(plan.key_sets, encoded, strict=True):
-                try:
-                    entity = entity_bytes(join_keys, values)
-                except DataError as error:
-                    raise as_bad_request(error, where) from error
-                entities.append((_HEADS[hash_tag(entity)], entity))
-        return [
-            [Cell(read.served, head, entity) for head, entity in encoded[read.join_keys]]
-            for read in plan.reads
-        ]
 
     async def _read_rows(self, cells: Sequence[Cell]) -> None:
         if not cells:

@@ -50,6 +50,17 @@ _ERROR = {
         "request_id": "5b1c9e2a-1f",
     }
 }
+_STRICT = {
+    "parameters": [
+        {
+            "name": "strict",
+            "in": "query",
+            "required": False,
+            "description": "true: one key that is none of the entity is a 400 for all.",
+            "schema": {"type": "boolean", "default": False},
+        }
+    ]
+}
 _ERRORS = {
     400: "The request is malformed; message and fix say where.",
     404: "Unknown entity, view, feature, service or version; the nearest names are given.",
@@ -118,7 +129,7 @@ LOOKUP: Mapping[str, dict[str, Any]] = {
         "summary": summary,
         "operation_id": operation,
         "tags": ["features"],
-        "openapi_extra": _body("LookupBody", _LOOKUP_EXAMPLES),
+        "openapi_extra": {**_body("LookupBody", _LOOKUP_EXAMPLES), **_STRICT},
         "responses": _answers("LookupAnswer", _LOOKUP_ANSWER),
     }
     for path, operation, summary in (

@@ -83,6 +83,7 @@ class Lookup:
         keys: as JSON wrote them.
         features: references in the order asked.
         keys_field: the request's name of the keys, for errors.
+        is_strict: one key that is none of the entity fails the request.
     """
 
     entity_name: str | None
@@ -90,6 +91,7 @@ class Lookup:
     features: tuple[Reference, ...]
     timeout_ms: int | None = None
     keys_field: str = "keys"
+    is_strict: bool = False
 
 
 _LOOKUP = msgspec.json.Decoder(LookupBody, float_hook=Decimal)

@@ -16,9 +16,11 @@ import msgspec
 from millrace.online.view import Answer, Status
 from serving.catalog import LookupPlan
 from serving.engine import LookupResult
+from serving.errors import BadRequest
 from serving.instants import instant_text
 
-KeyStatus = Literal["OK", "PARTIAL", "NOT_FOUND"]
+KeyStatus = Literal["OK", "PARTIAL", "NOT_FOUND", "INVALID_KEY"]
+FeatureStatus = Status | Literal["INVALID_KEY"]
 
 _KEYS_AT_ONCE = 200
 """Keys rendered between two chances for other requests."""
@@ -30,18 +32,28 @@ class FeatureAnswer(msgspec.Struct, frozen=True):
     value: Any
     ts: str | int | None
     version: str
-    status: Status
+    status: FeatureStatus
 
 
-class KeyAnswer(msgspec.Struct, frozen=True):
+class KeyFault(msgspec.Struct, frozen=True):
+    """What is wrong with a key, and what would be right."""
+
+    message: str
+    where: str
+    fix: str
+
+
+class KeyAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     """The features of one key, by the names they were asked by.
 
-    `status`: OK; PARTIAL if some feature has no value; NOT_FOUND if the entity is unknown.
+    `status`: OK; PARTIAL if some feature has no value; NOT_FOUND if the entity is unknown;
+    INVALID_KEY if the key is none of the entity, and then `error` says why.
     """
 
     key: Any
     features: dict[str, FeatureAnswer]
     status: KeyStatus
+    error: KeyFault | None = None
 
 
 class LookupAnswer(msgspec.Struct, frozen=True):
@@ -95,6 +107,7 @@ class _Writer:
 
     def __init__(self, result: LookupResult) -> None:
         self._fields = _fields_of(result.plan)
+        self._invalid = result.invalid
         self._reads = [
             (
                 cells,
@@ -107,9 +120,12 @@ class _Writer:
         ]
 
     def key_answer(self, place: int, key: Any) -> KeyAnswer:
+        if place in self._invalid:
+            return self._invalid_answer(key, self._invalid[place])
         answers: list[Answer] = []
         for cells, moment, absent in self._reads:
-            row = cells[place].row
+            cell = cells[place]
+            row = None if cell is None else cell.row
             answers += absent if row is None else moment.answer(row)
         features = {}
         last_ms: int | None = None
@@ -122,6 +138,14 @@ class _Writer:
                 value = write(value)
             features[label] = FeatureAnswer(value, last_text, version, status)
         return KeyAnswer(key, features, _key_status(answers))
+
+    def _invalid_answer(self, key: Any, error: BadRequest) -> KeyAnswer:
+        features = {
+            label: FeatureAnswer(None, None, version, "INVALID_KEY")
+            for label, _, _, version in self._fields
+        }
+        fault = KeyFault(error.what, error.where, error.fix)
+        return KeyAnswer(key, features, "INVALID_KEY", fault)
 
 
 def _key_status(answers: list[Answer]) -> KeyStatus:

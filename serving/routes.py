@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -69,7 +71,7 @@ class Routes:
         app.add_api_route("/features/batch", self.batch, methods=["POST"], **openapi.BATCH)
         app.add_api_route("/features/online", self.online, methods=["POST"], **openapi.ONLINE)
         app.add_api_route(
-            "/features/{entity_key:path}", self.entity, methods=["GET"], **openapi.ENTITY
+            "/features/{entity_key:any_text}", self.entity, methods=["GET"], **openapi.ENTITY
         )
         app.add_api_route("/v1/health", self.health, methods=["GET"], **openapi.HEALTH)
         app.add_api_route("/v1/ready", self.ready, methods=["GET"], **openapi.READY)
@@ -80,16 +82,20 @@ class Routes:
 
     async def lookup(self, request: Request) -> Response:
         """Answer ``POST /v1/features:lookup`` and ``:batchLookup``."""
-        return await self._answer(parse_lookup(await read_body(request)), lookup_body)
+        lookup = parse_lookup(await read_body(request))
+        return await self._answer(_as_strict_as_asked(request, lookup), lookup_body)
 
     async def batch(self, request: Request) -> Response:
         """Answer ``POST /features/batch``."""
-        return await self._answer(parse_batch(await read_body(request)), lookup_body)
+        lookup = parse_batch(await read_body(request))
+        return await self._answer(_as_strict_as_asked(request, lookup), lookup_body)
 
     async def online(self, request: Request) -> Response:
         """Answer ``POST /features/online``."""
         lookup, is_one = parse_online(await read_body(request))
-        return await self._answer(lookup, entity_body if is_one else lookup_body)
+        if is_one:
+            return await self._answer(replace(lookup, is_strict=True), entity_body)
+        return await self._answer(_as_strict_as_asked(request, lookup), lookup_body)
 
     async def entity(self, request: Request) -> Response:
         """Answer ``GET /features/{entity_key}``."""
@@ -105,10 +111,11 @@ class Routes:
             )
         lookup = Lookup(
             query.get("entity"),
-            [request.path_params["entity_key"]],
+            [_path_key(request)],
             references(query.get("features", [])),
             None if timeout_ms is None else int(timeout_ms),
             keys_field="entity_key",
+            is_strict=True,
         )
         return await self._answer(lookup, entity_body, is_text=True)
 
@@ -166,7 +173,11 @@ class Routes:
         try:
             async with asyncio.timeout(_seconds(lookup.timeout_ms)):
                 result = await self.engine.lookup(
-                    plan, keys, self.plans.progress_ms, lookup.keys_field
+                    plan,
+                    keys,
+                    self.plans.progress_ms,
+                    lookup.keys_field,
+                    is_strict=lookup.is_strict,
                 )
                 body = await write(result)
         except TimeoutError as error:
@@ -185,6 +196,50 @@ class Routes:
                 fix="millrace status",
             )
         return self.plans.catalog.lookup_plan(lookup.entity_name, lookup.features)
+
+
+class _AnyText(Convertor[str]):
+    """A part of a path with any characters: Starlette's own end at a line feed."""
+
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        """Return the text."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """Return the text."""
+        return value
+
+
+register_url_convertor("any_text", _AnyText())
+
+
+def _path_key(request: Request) -> str:
+    """Return the key that a path names.
+
+    Raises:
+        BadRequest: its bytes are no text; the server would have taken others in their place.
+    """
+    try:
+        unquote_to_bytes(request.scope.get("raw_path") or b"").decode()
+    except UnicodeDecodeError as error:
+        raise BadRequest(
+            "the key in the path is not UTF-8", where="entity_key", fix="percent-encode UTF-8"
+        ) from error
+    return str(request.path_params["entity_key"])
+
+
+def _as_strict_as_asked(request: Request, lookup: Lookup) -> Lookup:
+    """Return the lookup with what ``?strict=`` says.
+
+    Raises:
+        BadRequest: neither true nor false.
+    """
+    asked = request.query_params.get("strict", "false")
+    if asked not in {"true", "false"}:
+        raise BadRequest(f"strict is {asked!r}", where="query", fix="give true or false")
+    return replace(lookup, is_strict=True) if asked == "true" else lookup
 
 
 async def read_body(request: Request) -> bytes:

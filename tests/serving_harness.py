@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from fastapi import FastAPI
 from redis import Redis
@@ -149,8 +149,8 @@ class Client:
             "http_version": "1.1",
             "method": method,
             "scheme": "http",
-            "path": parts.path,
-            "raw_path": quote(parts.path).encode(),
+            "path": unquote(parts.path),
+            "raw_path": quote(parts.path, safe="/%").encode(),
             "query_string": parts.query.encode(),
             "root_path": "",
             "headers": [(n.encode(), v.encode()) for n, v in sent.items()],

