@@ -126,6 +126,7 @@ def view_as_json(view: "ViewPlan", version: str | None) -> dict[str, Any]:
             "clock_skew_ms": source.clock_skew_ms,
             "dedup_horizon_ms": source.dedup_horizon_ms,
             "schedule": _schedule_as_json(source.schedule),
+            "end": None if source.end is None else source.end.isoformat(),
         },
         "start": view.start.isoformat(),
         "filter": None if view.filter is None else view.filter.text,
@@ -188,7 +189,8 @@ def _show_view(view: "ViewPlan", change: "PlannedChange") -> None:
     built = change.version or "not built yet"
     facts = Table.grid(padding=(0, 2))
     facts.add_row("of", keys)
-    facts.add_row("from", f"{view.source.name}, since {view.start}")
+    ended = "" if view.source.end is None else f", closed on {view.source.end}"
+    facts.add_row("from", f"{view.source.name}, since {view.start}{ended}")
     if view.filter is not None:
         facts.add_row("where", Text(view.filter.text))
     facts.add_row("tiles", f"of {format_duration(view.tile_hop_ms)}")

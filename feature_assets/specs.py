@@ -17,7 +17,7 @@ from feature_assets.keys import (
     topic_path,
 )
 from millrace.plan import BatchPlan, Plan, SourcePlan, ViewPlan
-from resources.partition_keys import first_partition, keys_of_day
+from resources.partition_keys import LAST_PARTITION, first_partition, keys_of_day
 
 _SAME_PARTITION = dg.TimeWindowPartitionMapping()
 _ENGINES = ("spark", "delta")
@@ -30,12 +30,19 @@ def source_partitions(views: Sequence[ViewPlan]) -> dg.TimeWindowPartitionsDefin
     They are hours if the source is refreshed each hour; then the hour that is not over yet is among
     them. ``views`` are all that read the source, and the partitions begin with the earliest: Dagster
     takes a range of several assets in one run only if they share one definition. What lies before a
-    view's own start are empty partitions of it.
+    view's own start are empty partitions of it. A closed source has none from its end on.
     """
-    start = first_partition(min(view.start for view in views))
-    if not views[0].source.schedule.is_hourly:
-        return dg.DailyPartitionsDefinition(start.isoformat())
-    return dg.HourlyPartitionsDefinition(keys_of_day(start, by_hour=True)[0], end_offset=1)
+    start, source = first_partition(min(view.start for view in views)), views[0].source
+    end = None if source.end is None else min(source.end, LAST_PARTITION)
+    if not source.schedule.is_hourly:
+        return dg.DailyPartitionsDefinition(
+            start.isoformat(), end_date=None if end is None else end.isoformat()
+        )
+    return dg.HourlyPartitionsDefinition(
+        keys_of_day(start, by_hour=True)[0],
+        end_date=None if end is None else keys_of_day(end, by_hour=True)[0],
+        end_offset=1,
+    )
 
 
 def raw_spec(source: SourcePlan, batch: BatchPlan, views: Sequence[ViewPlan]) -> dg.AssetSpec:

@@ -118,12 +118,12 @@ def after_events() -> dg.AutomationCondition[Any]:
 
 
 def features_freshness(view: ViewPlan) -> dg.FreshnessPolicy | None:
-    """Return the deadline of a day's values; None for a view that promises no freshness.
+    """Return the deadline of a day's values; None without a promise, or where the source is closed.
 
     Of an hourly source it is an hour and a build after the last one. Dagster judges the newest
     build of any day. Which days lack is told by the check ``freshness``.
     """
-    if view.freshness_ms is None:
+    if view.freshness_ms is None or view.source.end is not None:
         return None
     schedule = view.source.schedule
     if schedule.is_hourly:

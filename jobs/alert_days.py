@@ -38,6 +38,8 @@ def day_facts(instance: dg.DagsterInstance, plan: Plan, now_ms: int) -> Iterator
         if not views:
             continue
         newest = _newest_due(source, datetime.fromtimestamp(now_ms / 1000, tz=UTC))
+        if source.end is not None:
+            newest = min(newest, days_after(source.end, -1))
         key, by_hour = dg.AssetKey(events_path(source)), source.schedule.is_hourly
         first = min(view.start for view in views)
         without = _left_out(instance, key, first, newest, by_hour=by_hour)

@@ -92,7 +92,7 @@ def late_requests(
     The key names the range and what was found, so the same finding is asked for once, and once
     more on the next day if nothing came of it.
     """
-    days = [day for day in found.days if day >= start][:_MOST_DAYS]
+    days = [day for day in found.days if day >= start and source.has(day)][:_MOST_DAYS]
     ranges = sorted(day_ranges(days), key=lambda some: some.start, reverse=True)[:_MOST_RUNS]
     return [
         dg.RunRequest(

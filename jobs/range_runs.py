@@ -143,6 +143,12 @@ def _check(run: RangeRun, now: datetime) -> None:
 
 
 def _check_end(source: SourcePlan, days: Days, today: date, where: str) -> None:
+    if not source.has(days.last):
+        raise PlatformError(
+            f"source {source.name} is closed: it ends on {source.end}, and {days.last} is asked for",
+            where=where,
+            fix=f"--end {source.end} (the end is exclusive), or another `end` of the source",
+        )
     is_hourly = source.schedule.is_hourly
     newest = today if is_hourly else days_after(today, -1)
     if days.last > newest:

@@ -60,10 +60,12 @@ def _daily_schedule(
     )
     def newest_day(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
         days = due_days(source, context.scheduled_execution_time)
+        if not source.has(days[0]):
+            return dg.SkipReason(_closed(source))
         wrong = _unbuildable(source, days[-1], start, settings)
         if wrong:
             return dg.SkipReason(wrong)
-        return [_day_request(source, day) for day in days if day >= start]
+        return [_day_request(source, day) for day in days if day >= start and source.has(day)]
 
     return newest_day
 
@@ -98,6 +100,10 @@ def _hourly_schedule(
     def newest_hours(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         tick = context.scheduled_execution_time.astimezone(UTC)
         hours = open_hours(source, tick)
+        if not source.has(hours.start):
+            return dg.SkipReason(_closed(source))
+        if source.end is not None:
+            hours = hours.before(source.end)
         wrong = _unbuildable(source, hours.last, start, settings)
         if wrong:
             return dg.SkipReason(wrong)
@@ -115,6 +121,10 @@ def _is_under_way(instance: dg.DagsterInstance, job: str) -> bool:
     """Tell whether a run of a source's job is queued or goes on that its daily tick did not ask."""
     runs = instance.get_runs(dg.RunsFilter(job_name=job, statuses=list(UNDER_WAY)))
     return any(run.tags.get(_SCHEDULE_TAG) != job for run in runs)
+
+
+def _closed(source: SourcePlan) -> str:
+    return f"source {source.name} is closed: it ends on {source.end}"
 
 
 def _unbuildable(source: SourcePlan, newest: date, start: date, settings: Settings) -> str | None:

@@ -147,7 +147,7 @@ def _require_columns(settings: Settings, view: ViewPlan, span: str) -> None:
 def reached_days(view: ViewPlan, query_ms: "pa.Array") -> tuple[date, ...]:
     """Return the UTC days, ascending, that hold an instant that counts for some query.
 
-    Days before the view's start never do.
+    Days before the view's start never do, nor those from the end of a closed source on.
     """
     import numpy as np
 
@@ -168,7 +168,8 @@ def reached_days(view: ViewPlan, query_ms: "pa.Array") -> tuple[date, ...]:
         np.add.at(edges, starts[reaches] - first_day, 1)
         np.add.at(edges, ends[reaches] - first_day, -1)
     reached = np.flatnonzero(np.cumsum(edges) > 0) + first_day
-    return tuple(day for number in reached if (day := to_date(int(number))) is not None)
+    days = (day for number in reached if (day := to_date(int(number))) is not None)
+    return tuple(day for day in days if view.source.has(day))
 
 
 def _extremes_by_day(queries: "Instants") -> "tuple[Instants, Instants]":

@@ -106,6 +106,10 @@ class Days:
         """Return the part of this range from a day on, which lies before its end."""
         return self if day <= self.start else Days(day, self.end, 0, self.to_hour)
 
+    def before(self, day: date) -> "Days":
+        """Return the part of this range before a day, which lies after its start."""
+        return self if self.last < day else Days(self.start, day, self.from_hour)
+
     def __iter__(self) -> Iterator[date]:
         return iter(days_between(self.start, self.last))
 

@@ -83,6 +83,7 @@ SOURCES = st.builds(
     batch=st.none() | st.builds(BatchSource, NAMES, TEXTS),
     stream=st.none() | st.builds(StreamSource, NAMES, NAMES),
     schedule=st.none() | st.builds(Schedule, NAMES, st.none() | TEXTS, st.none() | TEXTS),
+    end=st.none() | st.dates().map(str),
     description=TEXTS,
 )
 VIEWS = st.builds(

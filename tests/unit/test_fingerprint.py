@@ -72,6 +72,7 @@ SAME_SOURCES = {
     "description": replace(SOURCE, description="Words."),
     "path": replace(SOURCE, batch=BatchSource("csv", "b")),
     "a schedule": replace(SOURCE, schedule=Schedule("hourly", "06:00", "Europe/Berlin")),
+    "an end": replace(SOURCE, end="2024-01-01"),
     "a stream": replace(SOURCE, stream=StreamSource("t")),
     "spelling of a duration": replace(SOURCE, allowed_lateness="60m"),
     "order of columns": replace(SOURCE, columns=dict(reversed(COLUMNS.items()))),

@@ -155,6 +155,8 @@ FAULTS = {
     "cut decimal": ("      id: int64\n      ts: timestamp\n      customer_id: int64\n      amount: decimal(12,2)", "      {id: int64, ts: timestamp, customer_id: int64, amount: decimal(12,2)}", "{id:", "the comma cuts", '"decimal(p,s)"'),
     "bad duration": ("event_id: id", "event_id: id\n    clock_skew: 5 sec", "5 sec", "'5 sec' is not a duration", "90s"),
     "bad window": ("window: 1d", "window: 1w", "1w", "'1w' is not a duration", "7d"),
+    "bad end": ("event_id: id", "event_id: id\n    end: 20241001", "20241001", "end: '20241001' is no day", "YYYY-MM-DD"),
+    "end before the start": ("event_id: id", "event_id: id\n    end: 2018-04-01", "start: 2018", "view 'spend' starts on 2018-04-01, and source 'cards' ends on 2018-04-01", "move the end"),
     "bad start": ("2018-04-01", "2018-04-31", "04-31", "'2018-04-31' is no day", "2018-04-01"),
     "start as words": ("2018-04-01", "20180401", "20180401", "'20180401' is no day", "YYYY-MM-DD"),
     "window and windows": ("windows: [1h, 1d, 7d]", "window: 1h, windows: [1d]", "tx_", "window and windows", "keep one"),

@@ -107,6 +107,7 @@ def Source(  # noqa: N802
     batch: spec.BatchSource | Mapping[str, str] | None = None,
     stream: spec.StreamSource | Mapping[str, str] | None = None,
     schedule: spec.Schedule | Mapping[str, str] | None = None,
+    end: str | date | None = None,
     description: str = "",
 ) -> spec.Source:
     """Declare events; see ``millrace.spec.Source``.
@@ -130,6 +131,7 @@ def Source(  # noqa: N802
             batch=_batch(batch, where),
             stream=_stream(stream, where),
             schedule=_schedule(schedule, where),
+            end=optional(end),
             description=text(description),
             where=where,
         )

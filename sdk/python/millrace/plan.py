@@ -73,7 +73,11 @@ class SchedulePlan:
 
 @dataclass(frozen=True)
 class SourcePlan:
-    """A source with its rules in milliseconds; see ``millrace.spec.Source``."""
+    """A source with its rules in milliseconds; see ``millrace.spec.Source``.
+
+    Attributes:
+        end: the day behind the last one that has events; None: the source goes on.
+    """
 
     name: str
     columns: tuple[Column, ...]
@@ -88,7 +92,12 @@ class SourcePlan:
     description: str
     fingerprint: str
     schedule: SchedulePlan = SchedulePlan()
+    end: date | None = None
     where: Location = field(default=NOWHERE, compare=False)
+
+    def has(self, day: date) -> bool:
+        """Tell whether a day may have events: whether it lies before the end, if there is one."""
+        return self.end is None or day < self.end
 
     def column(self, name: str) -> Column:
         """Return a declared column by name."""

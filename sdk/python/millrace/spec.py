@@ -106,6 +106,8 @@ class Source:
         clock_skew: duration; how far ahead of its arrival an event may be stamped.
         dedup_horizon: duration; an id that comes again within it is a duplicate.
         schedule: when its days are built; None: daily, as soon as a day is complete.
+        end: of a closed source the day, ``YYYY-MM-DD``, UTC, from which on it has no events: no
+            partitions, no schedule; None: it goes on.
     """
 
     name: str
@@ -119,6 +121,7 @@ class Source:
     batch: BatchSource | None = None
     stream: StreamSource | None = None
     schedule: Schedule | None = None
+    end: str | None = None
     description: str = ""
     where: Location = field(default=NOWHERE, compare=False)
 

@@ -43,7 +43,7 @@ _SOURCE = Keys(
     ("name", "columns", "event_time"),
     (
         "description", "event_id", "ingest_time", "allowed_lateness", "clock_skew",
-        "dedup_horizon", "batch", "stream", "schedule",
+        "dedup_horizon", "batch", "stream", "schedule", "end",
     ),
 )  # fmt: skip
 _COLUMN = Keys("a column", ("type",), ("from", "description"))
@@ -158,6 +158,7 @@ class _Declarations:
             batch=None if batch is None else _batch(batch),
             stream=None if stream is None else _stream(stream),
             schedule=None if schedule is None else _schedule(schedule),
+            end=record.optional_text("end"),
             where=record.where,
             **defaults,
         )

@@ -10,7 +10,7 @@ from millrace.fingerprint import with_source_fingerprint
 from millrace.plan import BatchPlan, Column, EntityPlan, SourcePlan, StreamPlan
 from millrace.rules.names import check_column_name, check_join_key, valid_name
 from millrace.rules.schedules import schedule_plan
-from millrace.rules.values import data_type, duration_ms
+from millrace.rules.values import data_type, day_date, duration_ms
 from millrace.spec import BatchSource, Entity, Location, Source, StreamSource
 from millrace.spec import Column as DeclaredColumn
 from millrace.types import DataType
@@ -129,6 +129,7 @@ def source_plan(source: Source, columns: Columns, faults: FaultList) -> SourcePl
     batch = None if source.batch is None else _batch_plan(source.batch, faults)
     stream = None if source.stream is None else _stream_plan(source.stream, faults)
     schedule = schedule_plan(source.schedule, faults)
+    end = None if source.end is None else day_date(source.end, "end", where.at("end"), faults)
     roles_are_read = all(map(is_read, (source.event_time, source.event_id, source.ingest_time)))
     if lateness is None or skew is None or horizon is None or not roles_are_read:
         return None
@@ -149,6 +150,7 @@ def source_plan(source: Source, columns: Columns, faults: FaultList) -> SourcePl
             description=source.description,
             fingerprint="",
             schedule=schedule,
+            end=end,
             where=where,
         )
     )

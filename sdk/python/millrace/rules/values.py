@@ -50,13 +50,13 @@ def optional_duration_ms(
     return None if text is None else duration_ms(text, name, where, faults)
 
 
-def start_date(text: str, where: Location, faults: FaultList) -> date | None:
+def day_date(text: str, name: str, where: Location, faults: FaultList) -> date | None:
     """Return a day written ``YYYY-MM-DD``; None with a fault if it is none."""
     if not is_read(text):
         return None
     day = parse_day(text)
     if day is None:
-        faults.add(where, f"start: {text!r} is no day", "write YYYY-MM-DD: 2018-04-01")
+        faults.add(where, f"{name}: {text!r} is no day", "write YYYY-MM-DD: 2018-04-01")
     return day
 
 

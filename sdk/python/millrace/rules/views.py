@@ -11,7 +11,7 @@ from millrace.plan import EntityPlan, FeaturePlan, SourcePlan, ViewPlan
 from millrace.rules.checks import Judged, check_checks
 from millrace.rules.features import Measures, feature_plan, read_expression
 from millrace.rules.sources import Columns
-from millrace.rules.values import optional_duration_ms, start_date
+from millrace.rules.values import day_date, optional_duration_ms
 from millrace.rules.warnings import warnings_of
 from millrace.spec import Entity, Feature, FeatureView, Source
 from millrace.types import DataType
@@ -43,7 +43,7 @@ def view_plan(view: FeatureView, scope: Scope, faults: FaultList) -> ViewPlan | 
     _check_entities(view, scope, faults)
     columns = scope.columns.get(view.source)
     where = view.where
-    start = start_date(view.start, where.at("start"), faults)
+    start = day_date(view.start, "start", where.at("start"), faults)
     row_filter = _filter(view, columns, faults)
     ttl_ms = optional_duration_ms(view.ttl, "ttl", where.at("ttl"), faults)
     freshness_ms = optional_duration_ms(view.freshness, "freshness", where.at("freshness"), faults)
@@ -53,6 +53,13 @@ def view_plan(view: FeatureView, scope: Scope, faults: FaultList) -> ViewPlan | 
     source = scope.source_plans.get(view.source)
     entities = tuple(e for name in view.entities if (e := scope.entity_plans.get(name)))
     if start is None or source is None or len(faults) > before:
+        return None
+    if not source.has(start):
+        faults.add(
+            where.at("start"),
+            f"view {view.name!r} starts on {start}, and source {source.name!r} ends on {source.end}",
+            "start before the end, or move the end of the source",
+        )
         return None
     if len(entities) < len(view.entities) or len(features) < len(view.features):
         return None
