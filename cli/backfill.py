@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from jobs.range_runs import PartitionResult, RangeRun, RunFollower
+    from millrace.plan import Plan
     from resources.dagster_api import DagsterApi
     from resources.settings import Settings
 
-_LONG = 60
+_LONG = 12
 """A result of more partitions than this is summed up by asset; ``--json`` has them all."""
 _FAILURES_SHOWN = 40
 _INTERRUPTED = 130
@@ -41,11 +42,12 @@ def backfill(
 
     Of sources that are refreshed each hour the range may be of hours: 2018-04-01T05:00.
     One run per source; views of one source share it, so raw files are read once. Days that are
-    built already are built again, with the same content.
+    built already are built again, with the same content; for a view that is new to them, events
+    are not, unless a raw file has changed since. A dry run ends with 1 if there is no raw file.
     """
     from datetime import UTC, datetime
 
-    from jobs.range_runs import range_runs
+    from jobs.range_runs import range_runs, with_history
     from resources.declarations import load_valid_plan
     from resources.planned_changes import refuse_backfill
     from resources.reports import Days
@@ -55,11 +57,13 @@ def backfill(
     plan, faults = load_valid_plan(settings)
     for fault in faults:
         console.print(f"warning: left out: {fault}", markup=False, style="yellow")
-    runs = range_runs(plan, views, Days.parse(start, end), datetime.now(tz=UTC))
-    for run in runs:
+    asked = range_runs(plan, views, Days.parse(start, end), datetime.now(tz=UTC))
+    for run in asked:
         refuse_backfill(settings, run.source, run.days)
+    runs = [with_history(settings, run) for run in asked]
     if dry_run:
-        _show_dry_run(settings, runs, as_json=as_json)
+        if not _show_dry_run(settings, runs, as_json=as_json):
+            raise typer.Exit(1)
         return
     start_needed(settings, *_PARTS, no_start=no_start)
     followers = _launch(settings, runs)
@@ -68,6 +72,8 @@ def backfill(
         return
     _wait(followers)
     _show_results(followers, as_json=as_json)
+    if not as_json:
+        _hint_at_findings(settings, plan, runs)
     if any(result.error for follower in followers for result in follower.results()):
         raise typer.Exit(1)
 
@@ -81,6 +87,8 @@ def _launch(settings: "Settings", runs: Sequence["RangeRun"]) -> list["RunFollow
         follower = RunFollower(api, run, launch(api, run))
         followers.append(follower)
         console.print(f"{run.source.name}: {_size(run)}, run {follower.run_id}", markup=False)
+        for note in _history_notes(run):
+            console.print(f"  {note}", markup=False)
         console.print(f"  {follower.url}", markup=False)
     return followers
 
@@ -97,6 +105,23 @@ def _size(run: "RangeRun") -> str:
     return f"{len(run.assets)} assets x {len(run.keys)} {unit} {run.days}"
 
 
+def _history_notes(run: "RangeRun") -> list[str]:
+    """Say what is built besides the days asked for, and what is not built again."""
+    from resources.reports import day_list
+
+    notes = []
+    if run.earlier:
+        notes.append(
+            f"events of {len(run.earlier)} earlier day(s), which windows reach into, are built too: "
+            f"{day_list(run.earlier)}"
+        )
+    if run.has_events:
+        notes.append(
+            f"events/{run.source.name} stands and no raw file has changed since: not built again"
+        )
+    return notes
+
+
 def _wait(followers: Sequence["RunFollower"]) -> None:
     from jobs.range_runs import follow
 
@@ -104,9 +129,8 @@ def _wait(followers: Sequence["RunFollower"]) -> None:
     try:
         with progress("waiting in the queue", total) as advance:
             for follower in follow(followers):
-                text = follower.note.splitlines()[0] if follower.note else follower.status.lower()
                 done = sum(f.done for f in followers)
-                advance(completed=done, description=text[:80])
+                advance(completed=done, description=follower.state[:120])
     except KeyboardInterrupt:
         for follower in followers:
             console.print(f"goes on without this command: {follower.url}", markup=False)
@@ -119,12 +143,18 @@ def _show_launched(followers: Sequence["RunFollower"], *, as_json: bool) -> None
         show_json({"runs": runs})
 
 
-def _show_dry_run(settings: "Settings", runs: Sequence["RangeRun"], *, as_json: bool) -> None:
+def _show_dry_run(settings: "Settings", runs: Sequence["RangeRun"], *, as_json: bool) -> bool:
+    """Show what would be built; False if there is no raw file to build it from."""
     documents = [_foreseen(settings, run) for run in runs]
     if as_json:
         show_json({"runs": documents})
-        return
-    for document in documents:
+    else:
+        _show_foreseen(runs, documents)
+    return not any("error" in document["raw"] for document in documents)
+
+
+def _show_foreseen(runs: Sequence["RangeRun"], documents: Sequence[dict[str, Any]]) -> None:
+    for run, document in zip(runs, documents, strict=True):
         table = _table("asset", "partitions", "already built")
         for asset in document["assets"]:
             built = document["built"].get(asset)
@@ -132,6 +162,8 @@ def _show_dry_run(settings: "Settings", runs: Sequence["RangeRun"], *, as_json: 
             table.add_row(asset, str(document["partitions"] // len(document["assets"])), known)
         page.print(f"\nrun for {document['source']}: [{document['start']}, {document['end']})")
         page.print(table)
+        for note in _history_notes(run):
+            page.print(note, markup=False, soft_wrap=True)
         page.print(_raw_text(document["raw"]), markup=False)
         tags = ", ".join(f"{key}={value}" for key, value in document["tags"].items())
         page.print(f"tags: {tags}", markup=False, soft_wrap=True)
@@ -233,6 +265,24 @@ def _by_asset(results: Sequence["PartitionResult"]) -> "Table":
         missing = sum("missing_days" in r.metadata for r in good)
         table.add_row(asset, str(len(good)), str(len(own) - len(good)), *counters, str(missing))
     return table
+
+
+def _hint_at_findings(settings: "Settings", plan: "Plan", runs: Sequence["RangeRun"]) -> None:
+    """Say how many of the days have findings of checks, and how they are shown."""
+    from checks.findings import stored_findings
+
+    for run in runs:
+        name = run.views[0].name if len(run.views) == 1 else run.source.name
+        for found in stored_findings(settings, plan, name, run.days.start):
+            days = [day for day in found.failed if day in run.days]
+            held = sum(day in found.held for day in days)
+            if days:
+                page.print(
+                    f"checks: {found.table}: {len(days)} day(s) with findings, {held} held back: "
+                    f"millrace findings {name} --since {run.days.start}",
+                    markup=False,
+                    soft_wrap=True,
+                )
 
 
 def _table(*headings: str) -> "Table":

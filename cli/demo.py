@@ -88,7 +88,7 @@ def _prove(settings: "Settings", sets: "Sequence[DemoSet]", *, is_kept: bool) ->
         # What streams and serves starts meanwhile.
         _start(settings)
         _follow(followers)
-        demo_report.show_backfill(followers)
+        demo_report.show_backfill(followers, demo_report.undated_letters(settings, sets))
         _refuse_failures(followers)
     with watch.step("training sets"):
         training = [_train(settings, plan, one) for one in sets]

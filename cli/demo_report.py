@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cli.output import page
 
@@ -47,10 +47,11 @@ class Books:
     """Where every raw row of a source went.
 
     Attributes:
-        raw: rows of the file in the range of days, and those without a time.
+        raw: rows of the file in the range of days.
         dirt: what was found in the file: description to rows of the whole file.
         dead_letters: refused rows by reason.
         null_keys: by view, events that belong to nobody.
+        undated: rows of the whole file without a time, dead letters of no day.
     """
 
     source: str
@@ -60,11 +61,17 @@ class Books:
     dead_letters: Mapping[str, int]
     dirt: Mapping[str, int]
     null_keys: Mapping[str, int]
+    undated: int = 0
+
+    @property
+    def rows_in(self) -> int:
+        """The rows that a build of these days has read and kept or refused."""
+        return self.raw + self.undated
 
     @property
     def is_balanced(self) -> bool:
         """In = accepted + duplicates + dead letters."""
-        return self.raw == self.accepted + self.duplicates + sum(self.dead_letters.values())
+        return self.rows_in == self.accepted + self.duplicates + sum(self.dead_letters.values())
 
 
 def show_intention(settings: "Settings", sets: "Sequence[DemoSet]") -> None:
@@ -79,8 +86,8 @@ def show_intention(settings: "Settings", sets: "Sequence[DemoSet]") -> None:
     page.print(f"\nState and tables go to {settings.home}.\n", soft_wrap=True)
 
 
-def show_backfill(followers: "Sequence[RunFollower]") -> None:
-    """Show one line per asset, and each reason of failure."""
+def show_backfill(followers: "Sequence[RunFollower]", undated: Mapping[str, int]) -> None:
+    """Show one line per asset, dead letters that belong to no day, and each reason of failure."""
     from jobs.range_runs import failure_lines
 
     table = _table("asset", "days", "rows", "null keys", "dead letters", "duplicates", "seconds")
@@ -95,6 +102,11 @@ def show_backfill(followers: "Sequence[RunFollower]") -> None:
             totals = (f"{sum(r.count(name) for r in built):,}" for name in counters)
             table.add_row(asset, str(len(built)), *totals, f"{seconds:.1f}")
     page.print(table)
+    for source, letters in undated.items():
+        page.print(
+            f"  dead letters of {source} beside those of its days: {letters:,} rows without a time",
+            soft_wrap=True,
+        )
     results = [result for follower in followers for result in follower.results()]
     for line in failure_lines(results)[:_REASONS_SHOWN]:
         page.print(f"failed: {line}", markup=False, style="red", soft_wrap=True)
@@ -143,7 +155,8 @@ def balance(
 
     days, when = demo_set.days, demo_set.event_time
     conditions = {
-        "_raw": f"{when} IS NULL OR ({when} >= DATE'{days.start}' AND {when} < DATE'{days.end}')",
+        "_raw": f"{when} >= DATE'{days.start}' AND {when} < DATE'{days.end}'",
+        "_undated": f"{when} IS NULL",
         **demo_set.dirt,
     }
     counted = (
@@ -156,6 +169,7 @@ def balance(
     return Books(
         source=demo_set.source,
         raw=counted.pop("_raw"),
+        undated=counted.pop("_undated"),
         accepted=sum(found.rows for day, found in stats.items() if day in days),
         duplicates=sum(r.count("duplicates") for r in results if r.asset.startswith("events/")),
         dead_letters=_dead_letters(settings, demo_set),
@@ -167,25 +181,35 @@ def balance(
     )
 
 
+def undated_letters(settings: "Settings", sets: "Sequence[DemoSet]") -> dict[str, int]:
+    """Return by source how many rows of its files had no time; sources without any are absent."""
+    found = {
+        one.source: sum(letter["event_day"] is None for letter in _letters(settings, one.source))
+        for one in sets
+    }
+    return {source: letters for source, letters in found.items() if letters}
+
+
 def _dead_letters(settings: "Settings", demo_set: "DemoSet") -> dict[str, int]:
     from collections import Counter
 
-    from resources.lake import open_table
-
-    table = open_table(settings, f"dead_letters/{demo_set.source}")
-    if table is None:
-        return {}
-    columns = ["reason", "event_day", "origin"]
-    letters = [
-        letter
-        for letter in table.to_pyarrow_table(columns=columns).to_pylist()
-        if not letter["origin"].startswith("kafka:")
-    ]
     return Counter(
         letter["reason"]
-        for letter in letters
+        for letter in _letters(settings, demo_set.source)
         if letter["event_day"] is None or letter["event_day"] in demo_set.days
     )
+
+
+def _letters(settings: "Settings", source: str) -> "list[Mapping[str, Any]]":
+    """Return the dead letters that came from files."""
+    from resources.lake import open_table
+
+    table = open_table(settings, f"dead_letters/{source}")
+    if table is None:
+        return []
+    columns = ["reason", "event_day", "origin"]
+    rows = table.to_pyarrow_table(columns=columns).to_pylist()
+    return [letter for letter in rows if not letter["origin"].startswith("kafka:")]
 
 
 def show_books(books: Sequence[Books]) -> None:
@@ -195,8 +219,9 @@ def show_books(books: Sequence[Books]) -> None:
         for what, rows in book.dirt.items():
             page.print(f"  {rows:>9,} {what}")
         letters = ", ".join(f"{n:,} {reason}" for reason, n in book.dead_letters.items()) or "none"
+        undated = f" + {book.undated:,} without a time, of every day" if book.undated else ""
         page.print(
-            f"  {book.raw:,} rows in = {book.accepted:,} accepted + {book.duplicates:,} duplicates"
+            f"  {book.raw:,} rows of these days in{undated} = {book.accepted:,} accepted + {book.duplicates:,} duplicates"
             f" + dead letters ({letters})"
         )
         for view, nulls in book.null_keys.items():
@@ -231,7 +256,7 @@ Claim = tuple[str, str, bool]
 def _claims_of_build(followers: "Sequence[RunFollower]", books: Sequence[Books]) -> "list[Claim]":
     results = [r for f in followers for r in f.results() if r.was_asked]
     built = sum(r.error is None for r in results)
-    raw = sum(book.raw for book in books)
+    raw = sum(book.rows_in for book in books)
     return [
         (
             "every day of every table is built",

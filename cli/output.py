@@ -90,7 +90,7 @@ def progress(description: str, total: float | None = None) -> Iterator[Callable[
 
     Yields:
         ``advance(steps=1, *, description=None, completed=None, total=None)``. On a stderr that is
-        no terminal nothing moves; only changed descriptions are printed, one a line.
+        no terminal nothing moves; each new description is printed once, one a line.
     """
     if not console.is_terminal:
         yield _line_by_line(description)
@@ -125,7 +125,7 @@ def progress(description: str, total: float | None = None) -> Iterator[Callable[
 
 
 def _line_by_line(description: str) -> Callable[..., None]:
-    shown = description
+    shown = {description}
     console.print(description, markup=False)
 
     def advance(
@@ -135,9 +135,9 @@ def _line_by_line(description: str) -> Callable[..., None]:
         completed: float | None = None,
         total: float | None = None,
     ) -> None:
-        nonlocal shown
-        if description is not None and description != shown:
-            shown = description
+        # What several things at once say by turns is said once.
+        if description is not None and description not in shown:
+            shown.add(description)
             console.print(description, markup=False)
 
     return advance

@@ -11,13 +11,21 @@ from datetime import date, datetime
 from functools import cached_property
 from typing import Any
 
-from feature_assets.keys import view_paths
+from feature_assets.keys import events_path, view_paths
 from millrace.calendar import days_after, next_day
 from millrace.errors import EngineRejected, EngineUnavailable, PlatformError
 from millrace.plan import Plan, SourcePlan, ViewPlan
-from resources.dagster_api import DagsterApi, Failed, Materialized, Note
+from resources.archived_days import events_table
+from resources.dagster_api import ActiveRun, DagsterApi, Failed, Materialized, Note
+from resources.events_table import earlier_days
 from resources.partition_keys import FIRST_PARTITION, key_day, partition_keys, range_tags
+from resources.partition_log import built_days, published_days, read_partition_log
+from resources.raw_changes import changed_since
+from resources.raw_files import find_raw_files
 from resources.reports import Days, days_by_reason
+from resources.settings import Settings
+from resources.tiles_table import tiles_table
+from resources.versions import deployed_version
 
 _POLL_S = 0.5
 _LONGEST_POLL_S = 2.0
@@ -28,16 +36,26 @@ _UNDECIDED_S = 15.0
 
 @dataclass(frozen=True)
 class RangeRun:
-    """One Dagster run: a range of days of some views of one source, its raw files read once."""
+    """One Dagster run: a range of days of some views of one source, its raw files read once.
+
+    Attributes:
+        earlier: days before the range whose events are built besides, since windows reach into them.
+        has_events: the events of all days stand as declared and are not built again.
+    """
 
     source: SourcePlan
     views: tuple[ViewPlan, ...]
     days: Days
+    earlier: tuple[date, ...] = ()
+    has_events: bool = False
 
     @property
     def assets(self) -> tuple[tuple[str, str], ...]:
         """The assets to build, in order: events first, then tiles and features of each view."""
-        return tuple(dict.fromkeys(path for view in self.views for path in view_paths(view)))
+        paths = dict.fromkeys(path for view in self.views for path in view_paths(view))
+        if self.has_events:
+            del paths[events_path(self.source)]
+        return tuple(paths)
 
     @property
     def tags(self) -> dict[str, str]:
@@ -68,6 +86,8 @@ class RangeRun:
             "end": self.days.end_text,
             "assets": ["/".join(path) for path in self.assets],
             "partitions": self.partitions,
+            "earlier_days": [day.isoformat() for day in self.earlier],
+            "events_stand": self.has_events,
             "tags": self.tags,
         }
 
@@ -101,6 +121,35 @@ def range_runs(plan: Plan, names: Sequence[str], days: Days, now: datetime) -> t
     for run in runs:
         _check(run, now)
     return runs
+
+
+def with_history(settings: Settings, run: RangeRun) -> RangeRun:
+    """Say of a run what the lake makes of it; a dry run shows it, and the run does it.
+
+    Events that stand as declared, of whole days that readers may see, are not built again for views
+    that are new to all of these days, unless a raw file has changed since the build began to read.
+    A view that has some of the days already is built anew from the files, as was asked.
+    """
+    earlier = earlier_days(settings, run.source, run.views, run.days)
+    has_events = not (earlier or run.is_hourly) and _events_stand(settings, run)
+    return replace(run, earlier=earlier, has_events=has_events)
+
+
+def _events_stand(settings: Settings, run: RangeRun) -> bool:
+    log = read_partition_log(settings, events_table(run.source.name))
+    if not set(run.days) <= published_days(log, run.source.fingerprint):
+        return False
+    for view in run.views:
+        version = deployed_version(settings, view)
+        if version is not None:
+            tiles = read_partition_log(settings, tiles_table(view.name, version))
+            if built_days(tiles, view.fingerprint) & set(run.days):
+                return False
+    try:
+        files = find_raw_files(run.source, settings)
+    except PlatformError:
+        return False
+    return not changed_since(files, min(log[day].began_ms for day in run.days))
 
 
 def _until(source: SourcePlan, days: Days, now: datetime) -> Days:
@@ -252,6 +301,7 @@ class RunFollower:
     run_id: str
     status: str = "QUEUED"
     note: str = ""
+    waits_for: tuple[ActiveRun, ...] = ()
     clock: Callable[[], float] = time.monotonic
     _cursor: str | None = None
     _built: dict[tuple[str, str], PartitionResult] = field(default_factory=dict)
@@ -279,6 +329,15 @@ class RunFollower:
         """True once the run has ended and everything it reported is known."""
         return self._is_finished
 
+    @property
+    def state(self) -> str:
+        """What the run does at the moment, in a line: its newest note, or what it waits for."""
+        if self.waits_for:
+            first, *others = self.waits_for
+            more = f" and {len(others)} more" if others else ""
+            return f"queued behind run {first.run_id} ({first.what}){more}"
+        return self.note.splitlines()[0] if self.note else self.status.lower()
+
     def poll(self) -> None:
         """Read what is new.
 
@@ -287,6 +346,8 @@ class RunFollower:
         """
         progress = self.api.progress(self.run_id, self._cursor)
         self._cursor, self.status = progress.cursor, progress.status
+        is_waiting = self.status == "QUEUED" and not progress.will_be_retried
+        self.waits_for = self.api.runs_before(self.run_id) if is_waiting else ()
         for event in progress.events:
             if isinstance(event, Materialized) and event.partition is not None:
                 self._note_built(event, event.partition)

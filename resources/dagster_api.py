@@ -33,6 +33,7 @@ _WRAPPERS = ("DagsterExecutionStepExecutionError", "RetryRequested", "RetryReque
 _UNYIELDED = "did not yield or return expected outputs"
 """Dagster's remark on steps that report their days as events; there is nothing to be done about it."""
 _PAGE = 1000
+_MOST_ACTIVE = 100
 _LAUNCH_TIMEOUT_S = 300.0
 """Dagster writes an event for each partition that is planned before it answers."""
 
@@ -120,6 +121,21 @@ class AssetState:
     is_hourly: bool = False
 
 
+@dataclass(frozen=True)
+class ActiveRun:
+    """A run that has not ended.
+
+    Attributes:
+        created_s: when it was made, epoch seconds.
+        what: the assets that it builds, or its job; for people.
+    """
+
+    run_id: str
+    status: str
+    created_s: float
+    what: str
+
+
 class DagsterApi:
     """One webserver and one of its code locations.
 
@@ -201,6 +217,20 @@ class DagsterApi:
         tags = {tag["key"]: tag["value"] for tag in run["tags"]}
         return RunProgress(str(run["status"]), tuple(events), cursor, tags)
 
+    def runs_before(self, run_id: str) -> tuple[ActiveRun, ...]:
+        """Return the runs that have not ended and were made before one of them, oldest first.
+
+        A run that waits in the queue waits for these.
+        """
+        answer = self._expect(
+            self.query(queries.ACTIVE_RUNS, {"limit": _MOST_ACTIVE})["runsOrError"],
+            "Runs",
+            "the list of runs",
+        )
+        active = sorted(map(_active, answer["results"]), key=lambda run: run.created_s)
+        own = next((run.created_s for run in active if run.run_id == run_id), None)
+        return tuple(run for run in active if own is not None and run.created_s < own)
+
     def asset(self, path: AssetPath) -> AssetState | None:
         """Return an asset's state; None if the code location does not have it."""
         answer = self.query(queries.ASSET, {"key": {"path": list(path)}})["assetNodeOrError"]
@@ -277,6 +307,13 @@ class DagsterApi:
         raise EngineRejected(
             f"Dagster refuses {what}: {message or answer['__typename']}", where=self.url
         )
+
+
+def _active(raw: Mapping[str, Any]) -> ActiveRun:
+    assets = ["/".join(found["path"]) for found in raw["assetSelection"] or ()]
+    more = f" and {len(assets) - 1} more" if len(assets) > 1 else ""
+    what = f"{assets[0]}{more}" if assets else str(raw["pipelineName"])
+    return ActiveRun(str(raw["runId"]), str(raw["status"]), float(raw["creationTime"]), what)
 
 
 def _event(raw: Mapping[str, Any]) -> Iterator[RunEvent]:

@@ -21,6 +21,20 @@ query RunStatus($run: ID!) {
 }
 """
 
+ACTIVE_RUNS = """
+query ActiveRuns($limit: Int!) {
+  runsOrError(
+    filter: {statuses: [QUEUED, NOT_STARTED, STARTING, STARTED, CANCELING]}, limit: $limit
+  ) {
+    __typename
+    ... on Runs {
+      results { runId status creationTime pipelineName assetSelection { path } }
+    }
+    ... on Error { message }
+  }
+}
+"""
+
 RUN_EVENTS = """
 query RunEvents($run: ID!, $cursor: String, $limit: Int) {
   logsForRun(runId: $run, afterCursor: $cursor, limit: $limit) {

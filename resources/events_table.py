@@ -153,6 +153,7 @@ def _reported(
         delta_version=table_version(settings, table),
         outcomes=_outcomes(settings, source, attempt, counts, days),
         seconds=time.monotonic() - began,
+        began_ms=int((time.time() - (time.monotonic() - began)) * 1000),
     )
     held = {o.day: AWAITS_CHECKS for o in report.built} if gated else None
     append_partition_log(settings, report, source.fingerprint, held=held)
@@ -193,6 +194,14 @@ def _first_hour_missing(state: PartitionState | None, fingerprint: str, until: i
     if state is None or state.fingerprint != fingerprint:
         return 0
     return next((hour for hour in range(until) if state.lacks(range(hour, hour + 1))), until)
+
+
+def earlier_days(
+    settings: Settings, source: SourcePlan, views: Sequence[ViewPlan], days: Days
+) -> tuple[date, ...]:
+    """Return the days before ``days`` that ``build_events`` builds besides: never built, in reach."""
+    log = read_log(settings, events_table(source.name))
+    return tuple(day for day in _wanted(source, views, days, log)[0] if day < days.start)
 
 
 def history_start(view: ViewPlan, day: date) -> date:

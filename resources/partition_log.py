@@ -45,6 +45,7 @@ class PartitionState:
         missing_days: earlier days whose events were absent when it was built.
         built_ms: when the newest entry was written, epoch milliseconds.
         held: why readers do not see the day although it was built; None if they do.
+        began_ms: when that build began to read, epoch milliseconds; 0 where that is not known.
         by_hour: the hours that were built or failed, if they were not built all at once.
     """
 
@@ -55,6 +56,7 @@ class PartitionState:
     missing_days: tuple[date, ...]
     built_ms: int
     held: str | None = None
+    began_ms: int = 0
     by_hour: Mapping[int, BuiltHour] = field(default_factory=dict)
 
     @property
@@ -165,6 +167,7 @@ def append_partition_log(
                 "rows": pa.array([o.rows for o in report.outcomes], pa.int64()),
                 "missing_days": pa.array(_missing(report.outcomes), pa.string()),
                 "built_at_us": pa.array([now_us] * len(report.outcomes), pa.int64()),
+                "began_ms": pa.array([report.began_ms] * len(report.outcomes), pa.int64()),
                 "held": pa.array([reasons.get(o.day) for o in report.outcomes], pa.string()),
                 "from_hour": pa.array(
                     [_edge(o, o.hours.start) for o in report.outcomes], pa.int8()
@@ -248,4 +251,5 @@ def _state(row: dict[str, Any]) -> PartitionState:
         missing_days=tuple(date.fromisoformat(d) for d in json.loads(row["missing_days"])),
         built_ms=row["built_at_us"] // 1_000,
         held=row.get("held"),
+        began_ms=row.get("began_ms") or 0,
     )

@@ -278,6 +278,7 @@ class BuildReport:
         outcomes: one per day asked for, and any other day that was built on the way.
         input_versions: Delta version read of each input table, by its name or path.
         seconds: wall time of the build.
+        began_ms: when it began to read, epoch milliseconds; 0 where nobody asks for it.
     """
 
     table: str
@@ -286,6 +287,7 @@ class BuildReport:
     outcomes: tuple[PartitionOutcome, ...]
     input_versions: Mapping[str, int] = field(default_factory=dict)
     seconds: float = 0.0
+    began_ms: int = 0
 
     @property
     def built(self) -> tuple[PartitionOutcome, ...]:

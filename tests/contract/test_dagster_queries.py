@@ -26,6 +26,7 @@ def test_the_installed_dagster_takes_the_document(name: str, schema: graphql.Gra
 
 def test_every_document_is_looked_at() -> None:
     assert sorted(DOCUMENTS) == [
+        "ACTIVE_RUNS",
         "ASSET",
         "LAUNCH",
         "RELOAD",

@@ -3,19 +3,30 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 from cli import backfill as command
 from cli.main import build_app
-from jobs.range_runs import RunFollower, failure_lines, follow, launch, range_runs
+from cli.output import progress
+from jobs.range_runs import (
+    RunFollower,
+    failure_lines,
+    follow,
+    launch,
+    range_runs,
+    with_history,
+)
 from millrace.errors import EngineRejected, EngineUnavailable, NotDeclared, PlatformError
 from millrace.plan import Plan, SchedulePlan
 from resources.dagster_api import (
+    ActiveRun,
     AssetState,
     DagsterApi,
     Failed,
@@ -24,7 +35,10 @@ from resources.dagster_api import (
     RunEvent,
     RunProgress,
 )
-from resources.reports import Days
+from resources.partition_log import append_partition_log
+from resources.reports import BuildReport, Days, PartitionOutcome
+from resources.settings import Settings, settings_from_env
+from resources.versions import claim_version
 from tests.fake_offline import plan_in
 from tests.stack_fakes import pretend_running
 
@@ -61,6 +75,7 @@ class FakeApi(DagsterApi):
         self._missing_reloads, self._load_error = loads_after, load_error
         self._hourly_reloads = days_after
         self.reloads = 0
+        self.ahead: tuple[ActiveRun, ...] = ()
         self.launched: list[tuple[Sequence[tuple[str, ...]], Days]] = []
 
     def asset(self, path: tuple[str, ...]) -> AssetState | None:
@@ -85,6 +100,9 @@ class FakeApi(DagsterApi):
     ) -> str:
         self.launched.append((assets, days))
         return "run-1"
+
+    def runs_before(self, run_id: str) -> tuple[ActiveRun, ...]:
+        return self.ahead
 
     def progress(self, run_id: str, cursor: str | None = None) -> RunProgress:
         step = self._steps.pop(0)
@@ -370,6 +388,7 @@ def test_a_dry_run_shows_everything_and_starts_nothing(run: Command) -> None:
     assert run.api.launched == []
     assert foreseen["partitions"] == 6
     assert foreseen["built"] == {"events/payments": 1, "tiles/spend": 1, "features/spend": 1}
+    assert done.exit_code == 1, "there is nothing to build it from"
     assert "payments.parquet does not exist" in foreseen["raw"]["error"]
     assert "dagster/asset_partition_range_end" in foreseen["tags"]
 
@@ -384,3 +403,91 @@ def test_an_interrupted_wait_leaves_the_run_going(
     done = run()
     assert done.exit_code == 130
     assert "goes on without this command: http://dagster/runs/run-1" in done.stderr
+
+
+def test_two_weeks_are_a_line_for_each_asset(run: Command) -> None:
+    days = range(6, 20)
+    assets = ("events/payments", "tiles/spend", "features/spend")
+    whole = tuple(built(asset, day) for asset in assets for day in days if day != 9)
+    lost = Failed("cut off", {asset: {"2020-01-09": "cut off"} for asset in assets})
+    steps = [RunProgress("FAILURE", (*whole, lost), "1", FINAL)]
+    shown = run("--end", "2020-01-20", steps=steps).stdout
+    lines = [line.split() for line in shown.splitlines() if line.strip().startswith("tiles/spend")]
+    assert lines == [["tiles/spend", "13", "1", "65", "1,300", "13", "26", "0", "0"]]
+    assert "events/payments, tiles/spend, features/spend 2020-01-09: cut off" in shown
+
+
+def test_a_queued_run_says_which_run_it_waits_for(plan: Plan) -> None:
+    [run] = range_runs(plan, ["spend"], DAYS, NOW)
+    api = FakeApi(plan, [RunProgress("QUEUED", (), "1"), RunProgress("STARTED", (), "2")])
+    api.ahead = (ActiveRun("run-0", "STARTED", 1.0, "events/payments and 2 more"),)
+    follower = RunFollower(api, run, "run-1")
+    follower.poll()
+    assert follower.state == "queued behind run run-0 (events/payments and 2 more)"
+    follower.poll()
+    assert follower.state == "started"
+
+
+def stand(settings: Settings, plan: Plan, table: str, days: Days, began_ms: int) -> None:
+    """Log days as built, of a build that began to read at an instant."""
+    outcomes = tuple(PartitionOutcome(day, rows=5) for day in days)
+    report = BuildReport(table, None, 1, outcomes, began_ms=began_ms)
+    named = plan.sources["payments"] if table.startswith("events") else plan.views["spend"]
+    append_partition_log(settings, report, named.fingerprint)
+
+
+def test_events_that_stand_are_not_built_again_for_a_view_that_is_new(
+    run: Command, plan: Plan, tmp_path: Path
+) -> None:
+    settings = settings_from_env()
+    file = tmp_path / "payments.parquet"
+    columns = {"id": [1], "paid_at": [0], "customer_id": [1], "amount": [1.0]}
+    pq.write_table(pa.table(columns), file)
+    changed_ms = max(path.stat().st_ctime_ns for path in (file, tmp_path)) // 1_000_000
+    [asked] = range_runs(plan, ["spend"], DAYS, NOW)
+    january = Days.parse("2020-01-01", "2020-01-08")
+    assert not with_history(settings, asked).has_events, "nothing is built"
+
+    stand(settings, plan, "events/payments", january, changed_ms)
+    assert not with_history(settings, asked).has_events, "the file may be newer than the build"
+    stand(settings, plan, "events/payments", january, changed_ms + 1)
+    known = with_history(settings, asked)
+    assert known.assets == (("tiles", "spend"), ("features", "spend"))
+    done = run("--dry-run")
+    assert done.exit_code == 0
+    assert (
+        "events/payments stands and no raw file has changed since: not built again" in done.stdout
+    )
+    run(steps=[RunProgress("SUCCESS", EVERYTHING[2:], "1")])
+    assert [assets for assets, _ in run.api.launched] == [known.assets]
+
+    claim_version(settings, plan.views["spend"])
+    stand(settings, plan, "tiles/spend/v1", DAYS, changed_ms + 1)
+    assert not with_history(settings, asked).has_events, "asked to be built again, it is"
+
+
+def test_a_dry_run_names_the_earlier_days_that_are_built_besides(run: Command, plan: Plan) -> None:
+    stand(settings_from_env(), plan, "events/payments", Days.parse("2020-01-02", "2020-01-03"), 1)
+    shown = run("--dry-run").stdout
+    [asked] = range_runs(plan, ["spend"], DAYS, NOW)
+    earlier = with_history(settings_from_env(), asked).earlier
+    assert earlier
+    assert earlier[-1] == date(2020, 1, 5)
+    assert date(2020, 1, 2) not in earlier
+    assert (
+        f"events of {len(earlier)} earlier day(s), which windows reach into, are built too" in shown
+    )
+    [told] = json.loads(run("--dry-run", "--json").stdout)["runs"]
+    assert told["earlier_days"] == [day.isoformat() for day in earlier]
+
+
+def test_what_several_runs_say_by_turns_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("waiting") as advance:
+        for _ in range(60):
+            advance(description="payments: 1 file is broken")
+            advance(description="visits: reading")
+    assert capsys.readouterr().err.splitlines() == [
+        "waiting",
+        "payments: 1 file is broken",
+        "visits: reading",
+    ]

@@ -16,7 +16,7 @@ from checks.parity_report import InFlightShare, ParityReport
 from cli.demo_live import DeadLetter, LiveProof
 from cli.demo_recompute import Comparison, ViewProof, differing_values, is_equal, sample_of
 from cli.demo_recompute import _compare as compare
-from cli.demo_report import Books, TrainingProof, show_proven
+from cli.demo_report import Books, TrainingProof, show_backfill, show_books, show_proven
 from cli.demo_sets import AWKWARD_ROWS, EXAMPLES, REGULAR, DemoSet, demo_sets, write_spine
 from resources.declarations import plan_of
 from resources.reports import Days
@@ -131,6 +131,18 @@ EQUAL = ParityReport(
 )  # fmt: skip
 LETTER = DeadLetter("t.dlq", "0:1", "malformed", is_intact=True)
 LIVE = LiveProof("s", {"terminal_risk": "v1"}, 100, [5, 9], 0, LETTER, [EQUAL], {})
+
+
+def test_rows_without_a_time_are_shown_beside_the_rows_of_the_days(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    books = Books("flights", 10, 7, 1, {"schema": 4}, {}, {}, undated=2)
+    assert books.is_balanced
+    show_books([books])
+    show_backfill([], {"flights": 2})
+    shown = capsys.readouterr().out
+    assert "10 rows of these days in + 2 without a time, of every day = 7 accepted" in shown
+    assert "dead letters of flights beside those of its days: 2 rows without a time" in shown
 
 
 def test_the_demo_holds_only_if_every_claim_does() -> None:
