@@ -157,9 +157,8 @@ def _show_foreseen(runs: Sequence["RangeRun"], documents: Sequence[dict[str, Any
     for run, document in zip(runs, documents, strict=True):
         table = _table("asset", "partitions", "already built")
         for asset in document["assets"]:
-            built = document["built"].get(asset)
-            known = "?" if built is None else str(built)
-            table.add_row(asset, str(document["partitions"] // len(document["assets"])), known)
+            partitions = document["partitions"] // len(document["assets"])
+            table.add_row(asset, str(partitions), str(document["built"][asset]))
         page.print(f"\nrun for {document['source']}: [{document['start']}, {document['end']})")
         page.print(table)
         for note in _history_notes(run):
@@ -171,24 +170,9 @@ def _show_foreseen(runs: Sequence["RangeRun"], documents: Sequence[dict[str, Any
 
 
 def _foreseen(settings: "Settings", run: "RangeRun") -> dict[str, Any]:
-    return {**run.as_json(), "built": _built(settings, run), "raw": _raw(settings, run)}
+    from jobs.range_runs import built_partitions
 
-
-def _built(settings: "Settings", run: "RangeRun") -> dict[str, int]:
-    """Count the partitions that stand already; empty while Dagster does not run."""
-    from millrace.errors import EngineUnavailable
-
-    built = {}
-    try:
-        api = _api(settings)
-        for path in run.assets:
-            state = api.asset(path)
-            standing = state.statuses if state else {}
-            built["/".join(path)] = sum(standing.get(k) == "MATERIALIZED" for k in run.keys)
-    except EngineUnavailable as error:
-        console.print(f"note: what is built already is not known: {error}", markup=False)
-        return {}
-    return built
+    return {**run.as_json(), "built": built_partitions(settings, run), "raw": _raw(settings, run)}
 
 
 def _raw(settings: "Settings", run: "RangeRun") -> dict[str, Any]:

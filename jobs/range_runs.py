@@ -135,6 +135,27 @@ def with_history(settings: Settings, run: RangeRun) -> RangeRun:
     return replace(run, earlier=earlier, has_events=has_events)
 
 
+def built_partitions(settings: Settings, run: RangeRun) -> dict[str, int]:
+    """Count by asset the partitions of a run that stand already as declared, by the lake's own log."""
+    source = run.source
+    built = {}
+    for path in run.assets:
+        table, fingerprint = events_table(source.name), source.fingerprint
+        if path[0] != "events":
+            view = next(view for view in run.views if view.name == path[1])
+            table = f"{path[0]}/{view.name}/{deployed_version(settings, view)}"
+            fingerprint = view.fingerprint
+        log = read_partition_log(settings, table)
+        standing = [day for day in run.days if day in log and log[day].fingerprint == fingerprint]
+        built["/".join(path)] = sum(
+            sum(not log[day].lacks(range(hour, hour + 1)) for hour in run.days.hours(day))
+            if run.is_hourly
+            else log[day].error is None
+            for day in standing
+        )
+    return built
+
+
 def _events_stand(settings: Settings, run: RangeRun) -> bool:
     log = read_partition_log(settings, events_table(run.source.name))
     if not set(run.days) <= published_days(log, run.source.fingerprint):

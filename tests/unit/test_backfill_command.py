@@ -382,7 +382,11 @@ def test_without_waiting_the_run_is_named(run: Command) -> None:
     assert json.loads(done.stdout)["runs"][0]["run_id"] == "run-1"
 
 
-def test_a_dry_run_shows_everything_and_starts_nothing(run: Command) -> None:
+def test_a_dry_run_shows_everything_and_starts_nothing(run: Command, plan: Plan) -> None:
+    settings, monday = settings_from_env(), Days.parse("2020-01-06", "2020-01-07")
+    claim_version(settings, plan.views["spend"])
+    for table in ("events/payments", "tiles/spend/v1", "features/spend/v1"):
+        stand(settings, plan, table, monday, 1)
     done = run("--dry-run", "--json")
     [foreseen] = json.loads(done.stdout)["runs"]
     assert run.api.launched == []
