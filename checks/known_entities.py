@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from pyarrow.dataset import Expression as Condition
     from pyspark.sql import SparkSession
 
-MOST_LOCAL_EVENTS = 50_000_000
-"""Events in reach of a view up to which this process reads the keys itself, in about 5 s."""
+MOST_LOCAL_EVENTS = 20_000_000
+"""Events in reach of a view up to which this process reads the keys itself; beyond, Spark does."""
 
 EVENTS, LAST_DAY, NEWEST_MS, IS_UNSERVED = "_events", "_last_day", "_newest_ms", "_is_unserved"
 
-_MOST_PARTIAL_ROWS = 1_000_000
+_BATCH_ROWS = 1_000_000
 _DAY = "event_date"
 
 
@@ -73,7 +73,10 @@ def read_entities(
         filtered = () if view.filter is None else view.filter.columns
         columns = list(dict.fromkeys([*view.join_keys, "_ingest_ms", _DAY, *filtered]))
         dataset = open_dataset(table)
-        for batch in dataset.to_batches(columns=columns, filter=_counting(history)):
+        most_rows = _BATCH_ROWS
+        for batch in dataset.to_batches(
+            columns=columns, filter=_counting(history), batch_size=_BATCH_ROWS
+        ):
             found = _of_view(view, pa.table(batch))
             days = found.column(_DAY).cast(pa.date32()).cast(pa.int32())
             partial.append(
@@ -86,8 +89,10 @@ def read_entities(
                     .append_column(IS_UNSERVED, pc.is_in(days, marked)),
                 )
             )
-            if sum(map(len, partial)) > _MOST_PARTIAL_ROWS:
+            if sum(map(len, partial)) > most_rows:
                 partial = [_summed(view, pa.concat_tables(partial))]
+                # Merged again only once as much has come: else each batch would cost all entities.
+                most_rows = 2 * len(partial[0]) + _BATCH_ROWS
     if not partial:
         return KnownEntities(_no_entities(view), 0, 0)
     rows = _in_order(view, _summed(view, pa.concat_tables(partial)))

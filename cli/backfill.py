@@ -20,6 +20,8 @@ _LONG = 12
 """A result of more partitions than this is summed up by asset; ``--json`` has them all."""
 _FAILURES_SHOWN = 40
 _INTERRUPTED = 130
+_BAR_TEXT = 80
+"""Characters of what a run says that stand beside a bar."""
 _PARTS = ("spark", "dagster")
 
 
@@ -130,7 +132,8 @@ def _wait(followers: Sequence["RunFollower"]) -> None:
         with progress("waiting in the queue", total) as advance:
             for follower in follow(followers):
                 done = sum(f.done for f in followers)
-                advance(completed=done, description=follower.state[:120])
+                text = follower.state[:_BAR_TEXT] if console.is_terminal else follower.state
+                advance(completed=done, description=text)
     except KeyboardInterrupt:
         for follower in followers:
             console.print(f"goes on without this command: {follower.url}", markup=False)
