@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
@@ -589,3 +590,18 @@ def test_the_docs_show_models_and_examples(server: ValkeyServer, store: Redis) -
         "OK",
         "PARTIAL",
     ]
+
+
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+def test_the_docs_need_no_other_host(server: ValkeyServer, store: Redis, page: str) -> None:
+    async def work(client: Client) -> tuple[str, dict[str, int]]:
+        text = (await client.get(page)).body.decode()
+        loaded = re.findall(r"(?:src|href)=[\"']([^\"']+)", text)
+        return text, {url: (await client.get(url)).status for url in loaded}
+
+    text, loaded = served(server.connection_url, work)
+    assert not re.findall(
+        r"(?:https?:)?//[\w.-]+", re.sub(r"<noscript>.*?</noscript>", "", text, flags=re.S)
+    )
+    assert len(loaded) >= 2
+    assert set(loaded.values()) == {200}
