@@ -27,6 +27,22 @@ def is_csv(path: Path) -> bool:
     return path.suffix.lower() == ".csv"
 
 
+def check_place(path: Path, role: str) -> None:
+    """Refuse a path of a file to be written: another ending, or a folder that is not there.
+
+    Raises:
+        DataError: it is such a path.
+    """
+    check_ending(path, role)
+    folder = path.parent
+    if not folder.is_dir():
+        raise DataError(
+            f"there is no folder {str(folder)!r} to write {path.name} into",
+            where=str(path),
+            fix=f"mkdir -p '{folder}', or name a folder that is there",
+        )
+
+
 def check_ending(path: Path, role: str) -> None:
     """Refuse a path that is neither ``.parquet`` nor ``.csv``.
 
@@ -66,7 +82,7 @@ def read_table_file(path: Path) -> "pa.Table":
 
 
 def write_table_file(table: "pa.Table", path: Path) -> None:
-    """Write a table under the name ``path`` in one step, making its folder where needed.
+    """Write a table under the name ``path``, in a folder that is there, in one step.
 
     The rows go to a hidden file beside it that is renamed when complete, so that a reader sees
     the old file or the new one and a failure leaves the old one.
@@ -78,7 +94,6 @@ def write_table_file(table: "pa.Table", path: Path) -> None:
 
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         if is_csv(path):
             _write_csv(table, partial)
         else:

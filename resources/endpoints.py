@@ -6,6 +6,7 @@ a URL may carry a token.
 """
 
 import json
+import time
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,17 @@ from resources.secret import revealed
 from resources.settings import Settings, StoreAccess
 
 FILE_NAME = "endpoints.json"
+_STATE_NAME = "state.json"
+
+RESTART_WAIT_S = 30.0
+"""How long a part that is being started again is waited for; Spark needs ten seconds."""
+_POLL_S = 0.2
 
 
 def spark_remote(settings: Settings) -> str:
     """Return the Spark Connect URL: ``spark.remote`` with its token, else this stack's own server.
+
+    A server of ours that died, and that its supervisor is starting again, is waited for a while.
 
     The URL may carry a token: not for logs.
 
@@ -31,6 +39,7 @@ def spark_remote(settings: Settings) -> str:
         SetupError: the token cannot be read.
     """
     if settings.spark_remote is None:
+        _wait_for_restart(settings, "spark")
         return _endpoint(settings, "spark")
     if settings.spark_token is None:
         return settings.spark_remote
@@ -122,6 +131,25 @@ def is_running(settings: Settings, part: str) -> bool:
     return entry is not None and start_mark(entry["pid"]) == entry["started"]
 
 
+def _wait_for_restart(settings: Settings, part: str) -> None:
+    deadline = time.monotonic() + RESTART_WAIT_S
+    while not is_running(settings, part) and _is_supervised(settings, part):
+        if time.monotonic() >= deadline:
+            return
+        time.sleep(_POLL_S)
+
+
+def _is_supervised(settings: Settings, part: str) -> bool:
+    """Whether a supervisor lives that keeps the part running, or brings it up at this moment."""
+    state = _read(settings.home / _STATE_NAME)
+    supervisor, record = state.get("supervisor"), state.get("parts", {}).get(part)
+    if supervisor is None or record is None or record["order"] is None:
+        return False
+    return record["state"] in {"starting", "running"} and (
+        start_mark(supervisor["pid"]) == supervisor["mark"]
+    )
+
+
 def _endpoint(settings: Settings, part: str) -> str:
     path = settings.home / FILE_NAME
     entry = _read(path).get(part)
@@ -129,7 +157,9 @@ def _endpoint(settings: Settings, part: str) -> str:
         raise EngineUnavailable(
             f"{part} of the local stack does not run",
             where=str(settings.home),
-            fix=f"millrace up {part}",
+            fix="its supervisor is starting it; run this again in a moment"
+            if _is_supervised(settings, part)
+            else f"millrace up {part}",
         )
     return str(entry["url"])
 

@@ -80,7 +80,8 @@ def _session(remote: str, *, is_ours: bool) -> "SparkSession":
         raise EngineUnavailable(
             f"Spark does not answer: {telling_part(error)}",
             where=where,
-            fix="`millrace status` shows its state, `millrace up spark` starts it",
+            fix="run it again if the stack's supervisor is starting it (`millrace status`); else "
+            "`millrace up spark`",
         ) from error
     return session
 

@@ -6,11 +6,13 @@ Both engines run the same kernel over the same events; they differ in where it r
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from millrace.errors import EngineUnavailable
 from millrace.plan import Plan
-from resources.dataset_file import check_ending, write_table_file
+from resources.dataset_file import check_place, write_table_file
 from resources.history import History, TrainingWarning, find_history
 from resources.lineage.training import telling
 from resources.local_join import join_locally
@@ -150,7 +152,7 @@ def build_training_set(
         EngineError: Spark failed.
     """
     began = time.monotonic()
-    check_ending(out, "a training set")
+    check_place(out, "a training set")
     request = request_features(plan, features)
     progress(f"reading {spine_path.name}")
     spine = read_spine(spine_path)
@@ -229,9 +231,20 @@ def _join(
         f"{view.name}: {len(view.features)} feature(s) of {len(spine)} row(s) "
         f"from {history.rows} event(s) of {len(history.days)} day(s), on {engine}"
     )
-    values = _JOINS[engine](
-        settings, history, spine, reads_event_id=asked.reads_event_id, hindsight=hindsight
+    join = partial(
+        _JOINS[engine],
+        settings,
+        history,
+        spine,
+        reads_event_id=asked.reads_event_id,
+        hindsight=hindsight,
     )
+    try:
+        values = join()
+    except EngineUnavailable as error:
+        # It only reads. A Spark that died meanwhile is waited for until it is there again.
+        progress(f"{view.name}: once more, {error.what}")
+        values = join()
     share = ViewShare(
         view=view.name,
         fingerprint=view.fingerprint,

@@ -5,11 +5,12 @@ from dataclasses import replace
 import pyarrow as pa
 import pytest
 
-from millrace.errors import EngineError
+from millrace.errors import EngineError, EngineUnavailable
 from millrace.kernel.view import KernelView
 from millrace.plan import ViewPlan
 from millrace.resolve import resolve
 from millrace.spec import BatchSource, Entity, Feature, FeatureView, Source, Specs
+from resources import training
 from resources.history import History
 from resources.requested_features import RequestedFeatures, request_features
 from resources.settings import Settings, settings_from_env
@@ -34,6 +35,32 @@ def here() -> Settings:
 
 def history_of(view: ViewPlan, rows: int) -> History:
     return History(view, "events/orders", 0, (), rows, has_null_keys=False, warnings=())
+
+
+def test_a_spark_that_died_is_asked_once_more(
+    here: Settings, request_of_one: RequestedFeatures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    asked = request_of_one.views[0]
+
+    def join(*_: object, **__: object) -> pa.Table:
+        if not (said and "once more" in said[-1]):
+            raise EngineUnavailable("Spark died in the middle")
+        return pa.table({"n": [1]})
+
+    monkeypatch.setattr(training, "_JOINS", {"spark": join})
+    spine = pa.table({"who": [1]})
+    _, values = training._join(
+        here,
+        asked,
+        history_of(asked.view, 1),
+        spine,
+        "spark",
+        hindsight=False,
+        progress=said.append,
+    )
+    assert values.num_rows == 1
+    assert said[-1] == "buyers: once more, Spark died in the middle"
 
 
 def test_a_small_history_on_a_local_disk_is_joined_here(

@@ -9,17 +9,32 @@ import pyarrow.parquet as pq
 import pytest
 
 from millrace.errors import DataError
-from resources.dataset_file import check_ending, read_table_file, typed_text, write_table_file
+from resources.dataset_file import (
+    check_ending,
+    check_place,
+    read_table_file,
+    typed_text,
+    write_table_file,
+)
 
 TABLE = pa.table({"k": [1, 2], "note": ["a", None]})
 
 
 @pytest.mark.parametrize("name", ["out.parquet", "out.csv", "OUT.CSV"])
-def test_a_table_is_written_into_a_new_folder_and_read_back(tmp_path: Path, name: str) -> None:
-    path = tmp_path / "new" / name
+def test_a_table_is_written_and_read_back(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
     write_table_file(TABLE, path)
     assert read_table_file(path).num_rows == 2
     assert os.listdir(path.parent) == [name]
+
+
+def test_a_folder_that_is_not_there_is_refused_and_not_made(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "out.csv"
+    with pytest.raises(DataError, match="there is no folder") as refused:
+        check_place(path, "a training set")
+    assert f"mkdir -p '{path.parent}'" in refused.value.fix
+    assert not path.parent.exists()
+    check_place(tmp_path / "out.csv", "a training set")
 
 
 def test_a_csv_is_quoted_only_where_its_text_needs_it(tmp_path: Path) -> None:
