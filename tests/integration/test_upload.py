@@ -9,9 +9,12 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 from redis import Redis
 
+from checks.history_served import served_history
 from cli import upload as command
 from cli.main import build_app
 from jobs.uploads import look
@@ -19,11 +22,13 @@ from millrace.codec import online_key, read_tile_field
 from millrace.compile.serving import serving_plan
 from millrace.durations import DAY_MS, HOUR_MS
 from millrace.errors import DataError, NotDeclared, PlanError
+from millrace.kernel.arrow import arrow_type
 from millrace.online.view import OnlineView
 from millrace.plan import Plan, ViewPlan
 from millrace.published import PLANS_KEY, PublishedVersion, PublishedView
 from millrace.tiles import merge_tiles
 from resources.declarations import load_valid_plan
+from resources.history import find_history
 from resources.settings import Settings, settings_from_env
 from serving.catalog import served_view
 from streaming import batch_tiles
@@ -174,6 +179,27 @@ def test_uploading_day_by_day_ends_where_one_upload_ends(settings: Settings, sto
     by_day = {shopper: tiles_of(store, view, shopper) for shopper in tiles}
     assert {s: set(t) for s, t in by_day.items()} == {s: set(t) for s, t in at_once.items()}
     assert_answers(store, view, tiles)
+
+
+def test_parity_names_days_whose_tiles_were_not_built_or_not_uploaded(
+    settings: Settings, store: Redis
+) -> None:
+    view = plan_of(settings).view("upload_lifetimes")
+    publish(store, view)
+    build(settings, view, random_tiles(view, 1, DAYS), days(0, DAYS))
+    with_events = days(0, DAYS + 1)
+    declared = {c.name: pa.nulls(DAYS + 1, arrow_type(c.type)) for c in view.source.columns}
+    rows = {**declared, "event_date": pa.array(with_events), "_event_ms": [0] * (DAYS + 1)}
+    table = f"{settings.lake}/events/{view.source.name}"
+    write_deltalake(table, pa.table(rows), partition_by=["event_date"])
+    history = find_history(settings, view, pa.array([NOW_MS + DAY_MS]))
+    assert served_history(settings, view, "v1", history).not_uploaded == tuple(days(0, DAYS))
+    run(settings, view.name, until=START + timedelta(days=3))
+    served = served_history(settings, view, "v1", history)
+    assert served.not_uploaded == tuple(days(3, DAYS))
+    assert served.without_tiles == tuple(days(DAYS, DAYS + 1))
+    assert served.hint is not None
+    assert f"not uploaded, so what is served lacks them: millrace upload {view.name}" in served.hint
 
 
 def test_the_same_upload_again_changes_nothing(settings: Settings, store: Redis) -> None:
