@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from resources.planned_changes import PlannedChange
 
 
+_VIEWS_NAMED = 3
+"""Views that a warning names; ``--json`` has a warning for each view."""
+
+
 class Format(StrEnum):
     """The two ways to write a declaration."""
 
@@ -49,8 +53,9 @@ def validate(
         f"{number} {name.replace('_', ' ')}" for name, number in _counts(found).items()
     )
     page.print(f"[green]no faults[/green] in {counts}", soft_wrap=True)
-    for warning in _warnings(found):
-        console.print(f"[yellow]warning[/yellow] {warning['view']}: {warning['warning']}")
+    for text, views in _views_by_warning(found).items():
+        more = f" and {len(views) - _VIEWS_NAMED} more views" if len(views) > _VIEWS_NAMED else ""
+        console.print(f"[yellow]warning[/yellow] {', '.join(views[:_VIEWS_NAMED])}{more}: {text}")
 
 
 def plan(
@@ -177,6 +182,14 @@ def _warnings(plan: "Plan") -> list[dict[str, str]]:
         for view in plan.views.values()
         for warning in view.warnings
     ]
+
+
+def _views_by_warning(plan: "Plan") -> dict[str, list[str]]:
+    """Return the views that each warning is given for, so that it is said once."""
+    views: dict[str, list[str]] = {}
+    for warning in _warnings(plan):
+        views.setdefault(warning["warning"], []).append(warning["view"])
+    return views
 
 
 def _show_view(view: "ViewPlan", change: "PlannedChange") -> None:

@@ -84,6 +84,17 @@ def test_validate_counts_what_is_declared_and_tells_warnings(run: Run, tmp_path:
     assert "warning spend: source cards names no event_id" in done.err
 
 
+def test_a_warning_of_sixty_views_is_said_once(run: Run, tmp_path: Path) -> None:
+    head, view = VIEWS.split("  - name: spend\n", 1)
+    views = view.split("feature_services:")[0]
+    many = "".join(f"  - name: spend_{i}\n{views}" for i in range(60))
+    (tmp_path / "many.yaml").write_text(head + many, encoding="utf-8")
+    done = run("validate", str(tmp_path / "many.yaml"))
+    (warning,) = [line for line in done.err.splitlines() if line.startswith("warning")]
+    named = "warning spend_0, spend_1, spend_2 and 57 more views: source cards names no event_id"
+    assert warning.startswith(named)
+
+
 def test_validate_as_json(run: Run, tmp_path: Path) -> None:
     document = run("validate", str(tmp_path / "views"), "--json").document
     assert (document["feature_views"], document["features"]) == (1, 2)
