@@ -14,7 +14,8 @@ from yaml.nodes import Node
 from millrace.durations import DAY_MS, MINUTE_MS, parse_duration
 from millrace.errors import SetupError, SpecError, nearest
 from millrace.faults import FaultList, by_place, is_read
-from millrace.load.nodes import Keys, NodeReader, Record
+from millrace.load.keys import Keys
+from millrace.load.nodes import NodeReader, Record
 from millrace.spec import Location
 from resources.alerts.facts import KINDS, SEVERITIES
 from resources.alerts.routing import Match, Route, Routing
@@ -26,7 +27,7 @@ VARIABLE = "MILLRACE_ALERTS"
 DEFAULT_FILE = CHECKOUT / "dagster_home" / "alerts.yaml"
 VERSION = "millrace-alerts/v1"
 
-_FILE = Keys(
+_FILE = Keys.plain(
     "the alerts file",
     ("version", "sinks"),
     (
@@ -40,10 +41,10 @@ _FILE = Keys(
         "dagster_url",
     ),
 )
-_ROUTE = Keys("a route", ("sinks",), ("owners", "tags", "severities", "kinds", "names"))
-_DIGEST = Keys("digest", (), ("above", "size", "window"))
-_STREAMS = Keys("streams", (), ("hold", "max_lag_events", "max_checkpoint_age"))
-_HEARTBEAT = Keys("heartbeat", ("every", "sinks"))
+_ROUTE = Keys.plain("a route", ("sinks",), ("owners", "tags", "severities", "kinds", "names"))
+_DIGEST = Keys.plain("digest", (), ("above", "size", "window"))
+_STREAMS = Keys.plain("streams", (), ("hold", "max_lag_events", "max_checkpoint_age"))
+_HEARTBEAT = Keys.plain("heartbeat", ("every", "sinks"))
 _VARIABLE = re.compile(r"\$\{([A-Z_][A-Z0-9_]*)\}")
 _SECRET_HEADER = re.compile(r"(?i)auth|token|key|secret|cookie")
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -257,7 +258,7 @@ class _Reading:
             return None
         required = tuple(name for name, one in kind.fields.items() if one.is_required)
         optional = tuple(name for name, one in kind.fields.items() if not one.is_required)
-        keys = Keys(f"a {type_} sink", ("type", *required), optional)
+        keys = Keys.plain(f"a {type_} sink", ("type", *required), optional)
         record = self.reader.record(node, keys)
         if record is None:
             return None

@@ -147,7 +147,7 @@ def test_every_fault_is_reported_at_once_with_its_line() -> None:
         "alerts.yaml:10: renotify: 'soon' is not a duration; write a whole number and one of "
         "ms, s, m, h, d: 90s, 7d": "write renotify: 1d, 30m or 90s",
         "alerts.yaml:11: above is 0": "write a whole number of at least 1",
-        "alerts.yaml:11: size is the text 'many', not a number": "write a number: size: 5",
+        "alerts.yaml:11: size is the text 'many', not a number": "write a plain number: 5 or 0.2",
         "alerts.yaml:12: there is no sink 'nobody'": "known: chat, hook, mail, pager",
         "alerts.yaml:13: the alerts file has no key 'colour'": found[
             "alerts.yaml:13: the alerts file has no key 'colour'"

@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 
 from millrace.errors import NotDeclared, nearest
+from millrace.load.keys import VERSION
 from millrace.load.scalars import is_text_to_all, legacy_tag
-from millrace.load.yaml import VERSION
 from millrace.spec import Check, Column, Entity, Feature, FeatureService, FeatureView, Source, Specs
 
 _LINE_WIDTH = 100

@@ -5,41 +5,19 @@ what the author wrote: ``no``, ``1e3`` and ``2018-04-01`` stay as they are.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from millrace.errors import nearest
 from millrace.faults import UNREADABLE, FaultList, is_read
+from millrace.load.keys import Keys
 from millrace.load.scalars import is_quoted, is_text_to_all, number, plain_value
 from millrace.spec import Location
 
 _TAG = "tag:yaml.org,2002:"
 _NULL = _TAG + "null"
 _MERGE = _TAG + "merge"
-
-
-@dataclass(frozen=True)
-class Keys:
-    """The keys of one kind of record.
-
-    Attributes:
-        of: what the record is, for messages: ``a feature``.
-        required: keys that must be there.
-        optional: keys that may be there.
-        mends: what to write in place of a key that others would look for here.
-    """
-
-    of: str
-    required: tuple[str, ...]
-    optional: tuple[str, ...] = ()
-    mends: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def known(self) -> tuple[str, ...]:
-        """All keys, required ones first."""
-        return self.required + self.optional
 
 
 class Record:
@@ -249,5 +227,5 @@ def _kind(node: Node) -> str:
 
 
 def _example(keys: Keys) -> str:
-    named = keys.required or keys.optional[:1]
+    named = keys.required or keys.known[:1]
     return "write {" + ", ".join(f"{key}: …" for key in named) + "}"

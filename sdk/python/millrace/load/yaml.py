@@ -12,10 +12,12 @@ from typing import Any
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from millrace.check_types import CHECK_TYPES, COMMON, ArgumentKind
+from millrace.check_types import ArgumentKind
 from millrace.errors import Fault
 from millrace.faults import UNREADABLE, FaultList, is_read
-from millrace.load.nodes import Keys, NodeReader, Record
+from millrace.load import keys
+from millrace.load.keys import Keys
+from millrace.load.nodes import NodeReader, Record
 from millrace.spec import (
     BatchSource,
     Check,
@@ -30,42 +32,6 @@ from millrace.spec import (
     Specs,
     StreamSource,
 )
-
-VERSION = "millrace/v1"
-
-_FILE = Keys(
-    "a declaration file",
-    (),
-    ("version", "sources", "entities", "feature_views", "feature_services"),
-)
-_SOURCE = Keys(
-    "a source",
-    ("name", "columns", "event_time"),
-    (
-        "description", "event_id", "ingest_time", "allowed_lateness", "clock_skew",
-        "dedup_horizon", "batch", "stream", "schedule", "end",
-    ),
-)  # fmt: skip
-_COLUMN = Keys("a column", ("type",), ("from", "description"))
-_BATCH = Keys("batch", ("format", "path"))
-_STREAM = Keys("stream", ("topic",), ("format",))
-_SCHEDULE = Keys("schedule", (), ("refresh", "at", "timezone"))
-_ENTITY = Keys("an entity", ("name", "join_key", "type"), ("description",))
-_VIEW = Keys(
-    "a feature view",
-    ("name", "source", "start", "features"),
-    (
-        "entity", "entities", "description", "filter", "ttl", "freshness", "owner", "tags",
-        "checks", "online",
-    ),
-)  # fmt: skip
-_FEATURE = Keys(
-    "a feature",
-    ("name", "aggregate"),
-    ("column", "expr", "window", "windows", "hop", "offset", "k", "p", "default", "description"),
-    {"filter": 'a view has a filter; for one feature, expr: "CASE WHEN … THEN … END"'},
-)
-_SERVICE = Keys("a feature service", ("name", "features"), ("description",))
 
 _UNREADABLE_FEATURE = Feature(UNREADABLE, UNREADABLE, UNREADABLE)
 
@@ -116,34 +82,34 @@ class _Declarations:
         self._reader = reader
 
     def file(self, root: Node) -> Specs:
-        record = self._reader.record(root, _FILE)
+        record = self._reader.record(root, keys.FILE)
         if record is None:
             return Specs()
         version = record.optional_text("version")
-        if version is not None and is_read(version) and version != VERSION:
+        if version is not None and is_read(version) and version != keys.VERSION:
             self._reader.faults.add(
                 record.where.at("version"),
                 f"the version {version!r} is not known",
-                f"write version: {VERSION}",
+                f"write version: {keys.VERSION}",
             )
         return Specs(
-            tuple(self._source(r) for r in self._records(record, "sources", _SOURCE)),
-            tuple(_entity(r) for r in self._records(record, "entities", _ENTITY)),
-            tuple(self._view(r) for r in self._records(record, "feature_views", _VIEW)),
-            tuple(_service(r) for r in self._records(record, "feature_services", _SERVICE)),
+            tuple(self._source(r) for r in self._records(record, "sources", keys.SOURCE)),
+            tuple(_entity(r) for r in self._records(record, "entities", keys.ENTITY)),
+            tuple(self._view(r) for r in self._records(record, "feature_views", keys.VIEW)),
+            tuple(_service(r) for r in self._records(record, "feature_services", keys.SERVICE)),
         )
 
-    def _records(self, file: Record, name: str, keys: Keys) -> list[Record]:
+    def _records(self, file: Record, name: str, of: Keys) -> list[Record]:
         node = file.node(name)
         if isinstance(node, ScalarNode) and node.value == "":
             return []  # a heading with nothing, or only comments, under it
-        records = (self._reader.record(item, keys) for item in file.items(name))
+        records = (self._reader.record(item, of) for item in file.items(name))
         return [record for record in records if record is not None]
 
     def _source(self, record: Record) -> Source:
-        batch = self._reader_record(record, "batch", _BATCH)
-        stream = self._reader_record(record, "stream", _STREAM)
-        schedule = self._reader_record(record, "schedule", _SCHEDULE)
+        batch = self._reader_record(record, "batch", keys.BATCH)
+        stream = self._reader_record(record, "stream", keys.STREAM)
+        schedule = self._reader_record(record, "schedule", keys.SCHEDULE)
         defaults = {
             name: value
             for name in ("allowed_lateness", "clock_skew", "dedup_horizon", "description")
@@ -163,11 +129,11 @@ class _Declarations:
             **defaults,
         )
 
-    def _reader_record(self, record: Record, name: str, keys: Keys) -> Record | None:
+    def _reader_record(self, record: Record, name: str, of: Keys) -> Record | None:
         node = record.node(name)
         if node is None:
             return None
-        found = self._reader.record(node, keys)
+        found = self._reader.record(node, of)
         return found or Record(self._reader.where(node), {}, self._reader)
 
     def _columns(self, record: Record) -> Mapping[str, str | Column]:
@@ -191,7 +157,7 @@ class _Declarations:
     def _column(self, node: Node, name: str) -> str | Column:
         if not isinstance(node, MappingNode):
             return self._column_type(node, name)
-        record = self._reader.record(node, _COLUMN)
+        record = self._reader.record(node, keys.COLUMN)
         if record is None or (type_node := record.node("type")) is None:
             return UNREADABLE
         return Column(
@@ -274,8 +240,7 @@ class _Declarations:
             self._reader.faults.add(where, "a check has no type", "add type: null_rate, for one")
             return None
         kind = self._reader.text(nodes.pop("type"), "the type of a check")
-        known = CHECK_TYPES.get(kind)
-        takes = {**COMMON, **({} if known is None else known.arguments)}
+        takes = keys.check_arguments(kind)
         return Check(
             kind,
             {
@@ -296,7 +261,7 @@ class _Declarations:
         return self._reader.plain(node, name, is_typed=kind != "mapping")
 
     def _features(self, node: Node) -> tuple[Feature, ...]:
-        record = self._reader.record(node, _FEATURE)
+        record = self._reader.record(node, keys.FEATURE)
         if record is None:
             return (_UNREADABLE_FEATURE,)
         windows = self._windows(record)
