@@ -69,12 +69,14 @@ class SourceChange:
             them, and as they are declared.
         added: columns that the table has yet to be given.
         dropped: columns of the table that are declared no more; their values stay.
+        reread: columns that are read from another field now, and the field that they were read from.
     """
 
     stands: Definition | None
     moved: tuple[tuple[Column, Column], ...] = ()
     added: tuple[Column, ...] = ()
     dropped: tuple[Column, ...] = ()
+    reread: tuple[tuple[Column, str], ...] = ()
 
     def renamed(self, name: str) -> str:
         """Return what a column of the former declaration is called now."""
@@ -84,6 +86,7 @@ class SourceChange:
         """Return one line of words for each column that changes."""
         return [
             *(moved_text(was, now) for was, now in self.moved),
+            *(f"{c.name} is read from {c.origin}, and was from {f}" for c, f in self.reread),
             *(f"{c.name} {c.type} is new: events of before have none" for c in self.added),
             *(f"{c.name} {c.type} is declared no more: old values stay" for c in self.dropped),
         ]
@@ -107,23 +110,49 @@ def find_change(settings: Settings, source: SourcePlan) -> SourceChange:
         event_time=source.event_time,
         event_id=source.event_id,
     )
+    formers = _formers(source, stands, stored)
+    pairs = [
+        (Column(formers[c.name], stored[formers[c.name]]), c)
+        for c in source.columns
+        if c.name in formers
+    ]
+    before = {column.name: column.origin for column in stands.columns}
+    used = set(formers.values())
     declared = {column.name for column in source.columns}
-    origins = {c.origin: c.name for c in stands.columns if c.name not in declared}
-    moved, added = [], []
-    for column in source.columns:
-        # A column of another name that reads the same field was renamed.
-        former = column.name if column.name in stored else origins.pop(column.origin, "")
-        if former not in stored:
-            added.append(column)
-        elif former != column.name or stored[former] != column.type:
-            moved.append((Column(former, stored[former]), column))
-    used = {was.name for was, _ in moved}
-    dropped = tuple(
-        Column(c.name, stored[c.name])
-        for c in stands.columns
-        if c.name in stored and c.name not in declared | used
+    return SourceChange(
+        stands,
+        moved=tuple((was, c) for was, c in pairs if (was.name, was.type) != (c.name, c.type)),
+        added=tuple(c for c in source.columns if c.name not in formers),
+        dropped=tuple(
+            Column(c.name, stored[c.name])
+            for c in stands.columns
+            if c.name in stored and c.name not in declared | used
+        ),
+        reread=tuple(
+            (c, before[c.name])
+            for was, c in pairs
+            if was.name == c.name and before.get(c.name, c.origin) != c.origin
+        ),
     )
-    return SourceChange(stands, tuple(moved), tuple(added), dropped)
+
+
+def _formers(
+    source: SourcePlan, stands: Definition, stored: Mapping[str, DataType]
+) -> dict[str, str]:
+    """Return for each declared column the one of the table that holds its values, if there is one.
+
+    That is the column of its name if that was read from the same field, else another one that was: it
+    was renamed. Where no column was, it is the one of its name, unless that was renamed.
+    """
+    origins = {c.name: c.origin for c in stands.columns if c.name in stored}
+    found = {c.name: c.name for c in source.columns if origins.get(c.name) == c.origin}
+    free = {origin: name for name, origin in origins.items() if name not in found}
+    for column in source.columns:
+        if column.name not in found and column.origin in free:
+            found[column.name] = free.pop(column.origin)
+    taken = set(found.values())
+    own = [c.name for c in source.columns if c.name in stored and c.name not in found]
+    return {**found, **{name: name for name in own if name not in taken}}
 
 
 def stored_types(table: "DeltaTable") -> dict[str, DataType]:
@@ -211,7 +240,7 @@ def refuse_what_cannot_be(
 
     Raises:
         PlanError: a stored value has no place in the new type, or archived events were classified
-            by another event time.
+            by another event time, or hold another field in a column of this name.
     """
     archived = archived_rows(settings, source.name)
     stands = change.stands
@@ -222,6 +251,15 @@ def refuse_what_cannot_be(
             where=f"source {source.name}",
             fix=f"keep `event_time: {stands.event_time}`, or declare a new source of another name "
             "over the same topic",
+        )
+    if archived and change.reread:
+        column, former = change.reread[0]
+        raise PlanError(
+            f"{column.name} is read from {column.origin!r} now, and {sum(archived.values())} archived "
+            f"event(s) hold what {former!r} said",
+            where=f"source {source.name}",
+            fix=f"give it another name, such as {column.name}_2: "
+            f"{{type: {column.type}, from: {column.origin}}}",
         )
     kept = [
         file

@@ -132,7 +132,7 @@ def rows_as_declared(
     for column in source.columns:
         if column.name in moved:
             columns.append(_moved(*moved[column.name]).alias(column.name))
-        elif column.name in table.columns:
+        elif column.name in table.columns and column not in change.added:
             columns.append(F.col(f"`{column.name}`"))
         else:
             columns.append(F.lit(None).cast(sql_type(column.type)).alias(column.name))

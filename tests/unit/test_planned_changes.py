@@ -15,15 +15,16 @@ from deltalake import write_deltalake
 
 from cli.main import main
 from millrace.errors import DataError, PlanError
-from millrace.plan import ViewPlan
+from millrace.plan import Column, SourcePlan, ViewPlan
 from millrace.resolve import resolve
 from millrace.spec import BatchSource, Entity, Feature, FeatureView, Source, Specs
+from millrace.types import parse_type
 from resources.history import find_history
 from resources.partition_log import append_partition_log
 from resources.planned_changes import planned_change, refuse_backfill
 from resources.reports import BuildReport, Days, PartitionOutcome
 from resources.settings import Settings, settings_from_env
-from resources.source_changes import record_definition
+from resources.source_changes import find_change, record_definition
 from resources.versions import claim_version
 
 DAYS = [date(2024, 3, 1), date(2024, 3, 2)]
@@ -142,6 +143,38 @@ def test_archived_events_keep_their_place_and_their_event_time(settings: Setting
     moved = replace(view_of({**COLUMNS, "paid": "timestamp"}).source, event_time="paid")
     with pytest.raises(PlanError, match=r"1 archived event\(s\) were classified by the former"):
         refuse_backfill(settings, moved, both)
+
+
+def source_of(columns: Mapping[str, Any]) -> SourcePlan:
+    source = view_of(COLUMNS).source
+    made = [
+        Column(name, parse_type(of[0]), of[1])
+        if isinstance(of, tuple)
+        else Column(name, parse_type(of))
+        for name, of in columns.items()
+    ]
+    return replace(source, columns=tuple(made))
+
+
+def test_values_follow_the_field_that_they_were_read_from(settings: Settings) -> None:
+    lay_out(settings, view_of(COLUMNS), offset=0)
+    renamed = {"at": "timestamp", "who": "int64", "sum": ("decimal(12,2)", "amount")}
+    found = find_change(settings, source_of({**renamed, "note": "string"}))
+    assert [(was.name, now.name) for was, now in found.moved] == [("amount", "sum")]
+    assert (found.added, found.dropped) == ((), ())
+
+    # The former name goes on as another field; two columns of one type change places.
+    reused = find_change(settings, source_of({**renamed, "amount": ("decimal(12,2)", "gross")}))
+    assert [(was.name, now.name) for was, now in reused.moved] == [("amount", "sum")]
+    assert [c.name for c in reused.added] == ["amount"]
+    swapped = source_of({**COLUMNS, "note": ("string", "memo"), "memo": ("string", "note")})
+    assert [(w.name, n.name) for w, n in find_change(settings, swapped).moved] == [("note", "memo")]
+
+    # No stored column was read from it: what archived events hold is another field's.
+    other = source_of({**COLUMNS, "note": ("string", "memo")})
+    assert find_change(settings, other).reread[0][1] == "note"
+    with pytest.raises(PlanError, match=r"read from 'memo' now, and 1 archived event\(s\) hold"):
+        refuse_backfill(settings, other, Days(DAYS[0], date(2024, 3, 3)))
 
 
 def test_a_training_set_does_not_read_columns_that_are_still_to_come(settings: Settings) -> None:
