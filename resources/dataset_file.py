@@ -12,6 +12,7 @@ from millrace.errors import DataError, nearest
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pyarrow import csv
 
 ENDINGS = (".parquet", ".csv")
 """The file name endings that can be read and written; case does not count."""
@@ -81,6 +82,19 @@ def read_table_file(path: Path) -> "pa.Table":
         ) from error
 
 
+def column_names(path: Path) -> tuple[str, ...]:
+    """Return the names of a file's columns, of which no row is read; none if it cannot be read.
+
+    Whoever reads the file is told why.
+    """
+    import pyarrow as pa
+
+    try:
+        return tuple(_csv_names(path) if is_csv(path) else _parquet_names(path))
+    except (OSError, pa.ArrowException):
+        return ()
+
+
 def write_table_file(table: "pa.Table", path: Path) -> None:
     """Write a table under the name ``path``, in a folder that is there, in one step.
 
@@ -146,12 +160,28 @@ def _read_csv(path: Path) -> "pa.Table":
     import pyarrow as pa
     from pyarrow import csv
 
-    parse = csv.ParseOptions(newlines_in_values=True)
-    with csv.open_csv(path, parse_options=parse) as reader:
-        names = reader.schema.names
-    types = dict.fromkeys(names, pa.string())
+    types = dict.fromkeys(_csv_names(path), pa.string())
     convert = csv.ConvertOptions(column_types=types, strings_can_be_null=False)
-    return csv.read_csv(path, parse_options=parse, convert_options=convert)
+    return csv.read_csv(path, parse_options=_csv_form(), convert_options=convert)
+
+
+def _parquet_names(path: Path) -> "list[str]":
+    from pyarrow import parquet
+
+    return list(parquet.read_schema(path).names)
+
+
+def _csv_names(path: Path) -> "list[str]":
+    from pyarrow import csv
+
+    with csv.open_csv(path, parse_options=_csv_form()) as reader:
+        return list(reader.schema.names)
+
+
+def _csv_form() -> "csv.ParseOptions":
+    from pyarrow import csv
+
+    return csv.ParseOptions(newlines_in_values=True)
 
 
 def _write_parquet(table: "pa.Table", path: Path) -> None:

@@ -1,12 +1,12 @@
 """Which features a training set was asked for, under which names they come out.
 
-A name is ``feature`` (unique over all views), ``view:feature`` or ``view:*``. An output column has
+A name is ``feature`` (unique over all views whose keys the spine has), ``view:feature`` or ``view:*``. An output column has
 the bare feature name; where that is also the name of another column, a feature's or a join key, the
 features among them are named ``view__feature``.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from millrace.errors import Fault, NotDeclared, SpecError, nearest
@@ -53,11 +53,15 @@ class RequestedFeatures:
         return tuple(dict.fromkeys(k for r in self.views for k in r.view.join_keys))
 
 
-def request_features(plan: Plan, names: Sequence[str]) -> RequestedFeatures:
+def request_features(
+    plan: Plan, names: Sequence[str], spine_columns: Collection[str] = ()
+) -> RequestedFeatures:
     """Resolve the names of features.
 
     Args:
         plan: everything declared.
+        spine_columns: of views that share a feature name, those count whose join keys are all among
+            these. A view of other entities does not make a name ambiguous.
         names: ``feature``, ``view:feature`` or ``view:*``; blanks around a name do not count.
 
     Raises:
@@ -70,7 +74,8 @@ def request_features(plan: Plan, names: Sequence[str]) -> RequestedFeatures:
         if not name:
             continue
         try:
-            chosen.update({(v.name, f.name): f for v, f in _meaning(plan, name)})
+            found = _meaning(plan, name, frozenset(spine_columns))
+            chosen.update({(v.name, f.name): f for v, f in found})
         except SpecError as error:
             faults.extend(error.faults)
     if not faults and not chosen:
@@ -99,9 +104,11 @@ def service_features(plan: Plan, service: str) -> tuple[str, ...]:
     return tuple(f"{view}:{feature}" for view, feature in entries)
 
 
-def _meaning(plan: Plan, name: str) -> list[tuple[ViewPlan, FeaturePlan]]:
+def _meaning(
+    plan: Plan, name: str, spine_columns: frozenset[str]
+) -> list[tuple[ViewPlan, FeaturePlan]]:
     if ":" not in name:
-        return [_bare(plan, name)]
+        return [_bare(plan, name, spine_columns)]
     view_name, feature_name = name.split(":", maxsplit=1)
     view = plan.views.get(view_name)
     if view is None:
@@ -114,8 +121,9 @@ def _meaning(plan: Plan, name: str) -> list[tuple[ViewPlan, FeaturePlan]]:
     return [(view, known[feature_name])]
 
 
-def _bare(plan: Plan, name: str) -> tuple[ViewPlan, FeaturePlan]:
+def _bare(plan: Plan, name: str, spine_columns: frozenset[str]) -> tuple[ViewPlan, FeaturePlan]:
     found = [(v, f) for v, f in _all_features(plan) if f.name == name]
+    found = [(v, f) for v, f in found if spine_columns.issuperset(v.join_keys)] or found
     if len(found) == 1:
         return found[0]
     if found:

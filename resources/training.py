@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from millrace.errors import EngineUnavailable
 from millrace.plan import Plan
-from resources.dataset_file import check_place, write_table_file
+from resources.dataset_file import check_place, column_names, write_table_file
 from resources.history import History, TrainingWarning, find_history
 from resources.lineage.training import telling
 from resources.local_join import join_locally
@@ -153,7 +153,7 @@ def build_training_set(
     """
     began = time.monotonic()
     check_place(out, "a training set")
-    request = request_features(plan, features)
+    request = request_features(plan, features, column_names(spine_path))
     progress(f"reading {spine_path.name}")
     spine = read_spine(spine_path)
     spine.refuse_columns(request.columns)

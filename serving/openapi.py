@@ -15,7 +15,8 @@ DESCRIPTION = """Feature values of entities, as of now.
 
 Every value carries the event time of the newest event in its window (`ts`), the version of its view
 and a status: `PRESENT`, `NULL_VALUE`, `NOT_FOUND`, `OUTSIDE_MAX_AGE` (older than the view's ttl; the
-value is still given), `STALE` (the pipeline is behind its promise; the value is still given).
+value is still given), `STALE` (the pipeline is behind its promise; the value is still given). Of a key that is none
+of the entity all values are `INVALID_KEY`, and its `error` says why.
 """
 
 _MODELS = (LookupBody, BatchBody, OnlineBody, LookupAnswer, EntityAnswer, ErrorBody)

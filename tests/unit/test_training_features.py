@@ -108,6 +108,16 @@ def test_a_bare_name_of_two_views_lists_the_candidates(plan: Plan) -> None:
     assert fault == "--features: 2 views have a feature 'n_1h' | say buyers:n_1h or shops:n_1h"
 
 
+def test_the_keys_that_a_spine_has_decide_among_views(plan: Plan) -> None:
+    (only,) = request_features(plan, ["n_1h"], ["event_timestamp", "who", "label"]).views
+    assert only.view.name == "buyers"
+    (only,) = request_features(plan, ["n_1h"], ["shop"]).views
+    assert only.view.name == "shops"
+    for columns in (["who", "shop"], ["label"]):
+        with pytest.raises(SpecError, match="2 views have a feature 'n_1h'"):
+            request_features(plan, ["n_1h"], columns)
+
+
 def test_every_wrong_name_is_told_with_the_nearest(plan: Plan) -> None:
     faults = faults_of(plan, "last_cent", "buyer:n_1h", "buyers:n1h", "shops", "cents_1h")
     assert faults == [

@@ -12,6 +12,7 @@ from millrace.errors import DataError
 from resources.dataset_file import (
     check_ending,
     check_place,
+    column_names,
     read_table_file,
     typed_text,
     write_table_file,
@@ -26,6 +27,15 @@ def test_a_table_is_written_and_read_back(tmp_path: Path, name: str) -> None:
     write_table_file(TABLE, path)
     assert read_table_file(path).num_rows == 2
     assert os.listdir(path.parent) == [name]
+
+
+def test_names_of_columns_are_read_without_rows(tmp_path: Path) -> None:
+    for name in ("out.parquet", "out.csv"):
+        write_table_file(TABLE, tmp_path / name)
+        assert column_names(tmp_path / name) == ("k", "note")
+    (tmp_path / "text.parquet").write_text("no Parquet")
+    assert column_names(tmp_path / "text.parquet") == ()
+    assert column_names(tmp_path / "absent.csv") == ()
 
 
 def test_a_folder_that_is_not_there_is_refused_and_not_made(tmp_path: Path) -> None:
