@@ -42,8 +42,11 @@ class Hours:
         self.defs = build_definitions(plan_of([file]), settings_from_env({}), offline=offline)
 
     def run(self, start: str, end: str) -> dg.ExecuteInProcessResult:
+        graph = self.defs.resolve_asset_graph()
         return self.defs.resolve_implicit_global_asset_job_def().execute_in_process(
             instance=self.instance,
+            # As a backfill does: without the checks of assets that it does not build.
+            asset_selection=list(graph.materializable_asset_keys),
             tags=range_tags(Days.parse(start, end), by_hour=True),
             raise_on_error=False,
         )
