@@ -210,13 +210,15 @@ def _raw_text(raw: dict[str, Any]) -> str:
 
 
 def _show_results(followers: Sequence["RunFollower"], *, as_json: bool) -> None:
-    from jobs.range_runs import failure_lines
+    from jobs.range_runs import failure_lines, undated_lines
 
     if as_json:
         show_json({"runs": [follower.as_json() for follower in followers]})
         return
     results = [result for follower in followers for result in follower.results()]
     page.print(_by_partition(results) if len(results) <= _LONG else _by_asset(results))
+    for line in undated_lines(followers):
+        page.print(line, markup=False, soft_wrap=True)
     lines = failure_lines(results)
     for line in lines[:_FAILURES_SHOWN]:
         page.print("[red]failed[/red] ", end="")

@@ -84,7 +84,7 @@ def _rows(settings: "Settings", plan: "Plan", view: str) -> int | None:
 def _table(report: "UploadReport") -> "Table":
     from rich.table import Table
 
-    from streaming.upload import day_of
+    from millrace.calendar import day_of
 
     table = Table(title="would be uploaded" if report.is_dry_run else "uploaded", show_header=False)
     sealed = report.sealed_before_ms

@@ -13,7 +13,7 @@ from typing import Any
 
 import dagster as dg
 
-from resources.dagster_api import FAILURES
+from resources.dagster_api import FAILURES, UNDATED
 from resources.partition_keys import FIRST_PARTITION, keys_of_day, partition_keys
 from resources.reports import (
     ALL_HOURS,
@@ -205,6 +205,8 @@ def _build_metadata(report: BuildReport) -> dict[str, Any]:
         "input_versions": dg.MetadataValue.json(dict(report.input_versions)),
         "build_seconds": round(report.seconds, 3),
     }
+    if report.undated:
+        metadata[UNDATED] = report.undated
     if report.version is not None:
         metadata["feature_version"] = report.version
     return metadata

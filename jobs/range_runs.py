@@ -16,7 +16,7 @@ from millrace.calendar import days_after, next_day
 from millrace.errors import EngineRejected, EngineUnavailable, PlatformError
 from millrace.plan import Plan, SourcePlan, ViewPlan
 from resources.archived_days import events_table
-from resources.dagster_api import ActiveRun, DagsterApi, Failed, Materialized, Note
+from resources.dagster_api import UNDATED, ActiveRun, DagsterApi, Failed, Materialized, Note
 from resources.events_table import earlier_days
 from resources.partition_keys import FIRST_PARTITION, key_day, partition_keys, range_tags
 from resources.partition_log import built_days, published_days, read_partition_log
@@ -426,6 +426,15 @@ class RunFollower:
         order = ["/".join(path) for path in self.run.assets]
         return tuple(sorted(found.values(), key=lambda r: (order.index(r.asset), r.partition)))
 
+    @property
+    def undated(self) -> dict[str, int]:
+        """The dead letters of no day that were found in the files, by asset."""
+        found: dict[str, int] = {}
+        for result in self._built.values():
+            if count := result.count(UNDATED):
+                found[result.asset] = max(count, found.get(result.asset, 0))
+        return found
+
     def as_json(self) -> dict[str, Any]:
         """Return run, status and results as plain JSON values."""
         return {
@@ -433,8 +442,19 @@ class RunFollower:
             "run_id": self.run_id,
             "url": self.url,
             "status": self.status,
+            "undated": self.undated,
             "results": [result.as_json() for result in self.results()],
         }
+
+
+def undated_lines(followers: Iterable[RunFollower]) -> list[str]:
+    """Say how many rows of the files belong to no day, a line for each asset that met any."""
+    return [
+        f"{asset}: {count:,} more dead letter(s) of no day, rows of the whole files whose time is "
+        "missing or cannot be read"
+        for follower in followers
+        for asset, count in sorted(follower.undated.items())
+    ]
 
 
 def failure_lines(results: Iterable[PartitionResult]) -> list[str]:

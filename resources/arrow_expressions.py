@@ -1,7 +1,6 @@
 """Expressions over Arrow tables: whole columns at a time, with the meaning of the reference."""
 
 from collections.abc import Callable, Mapping
-from datetime import date
 from functools import partial, reduce
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from millrace.calendar import FIRST_NUMBER, LAST_NUMBER
 from millrace.durations import DAY_MS
 from millrace.expressions import Expression, evaluate
 from millrace.expressions.meaning import widened
@@ -24,8 +24,8 @@ _MICROSECONDS = 1_000
 _DAY_US = DAY_MS * _MICROSECONDS
 _UNITS_US = {"s": (1_000_000, 1), "ms": (1_000, 1), "us": (1, 1_000), "ns": (1, 1_000_000)}
 _DAYS_OF_DATES = (
-    (date.min - date(1970, 1, 1)).days,
-    (date.max - date(1970, 1, 1)).days,
+    FIRST_NUMBER,
+    LAST_NUMBER,
 )
 # Arrow writes decimals with an exponent from here on.
 _PLAIN_SCALE = 6

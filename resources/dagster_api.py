@@ -28,6 +28,8 @@ FAILURES = "failures"
 """Metadata entry of a failed step: asset key to partition key to reason."""
 WILL_RETRY = "dagster/will_retry"
 """Tag of a failed run: whether Dagster starts it once more."""
+UNDATED = "dead_letters_of_no_day"
+"""Metadata of a build: how many rows of its files are refused and belong to no day."""
 
 _WRAPPERS = ("DagsterExecutionStepExecutionError", "RetryRequested", "RetryRequestedFromPolicy")
 _UNYIELDED = "did not yield or return expected outputs"

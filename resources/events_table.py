@@ -60,6 +60,7 @@ class _Attempt:
     wanted: tuple[date, ...]
     parts: dict[date, Hours] = field(default_factory=dict)
     failed: dict[date, str] = field(default_factory=dict)
+    undated: int = 0
 
     def blame(self, broken: Sequence[RawFile], source: SourcePlan) -> None:
         paths = {file.path for file in broken}
@@ -154,6 +155,7 @@ def _reported(
         outcomes=_outcomes(settings, source, attempt, counts, days),
         seconds=time.monotonic() - began,
         began_ms=int((time.time() - (time.monotonic() - began)) * 1000),
+        undated=attempt.undated,
     )
     held = {o.day: AWAITS_CHECKS for o in report.built} if gated else None
     append_partition_log(settings, report, source.fingerprint, held=held)
@@ -274,7 +276,9 @@ def _write(
         had_letters = letters_of_files(settings, source.name) > 0
         if not found["dead"] and not found["duplicate"] and not had_letters:
             return {}
-        progress(f"events/{source.name}: {found['duplicate']} duplicate, {found['dead']} dead")
+        attempt.undated = found["undated"]
+        told = f"events/{source.name}: {found['duplicate']} duplicate, {found['dead']} dead"
+        progress(told + (f", {attempt.undated} of them of no day" if attempt.undated else ""))
         # The second read of the raw files happens only here, where something is wrong with them.
         wanted = F.expr(attempt.slices.predicate("_event_ms"))
         wrong = judged.filter(F.col(VERDICT).isin("dead", "duplicate")).filter(
@@ -320,13 +324,18 @@ def _replace(
     slices: Slices,
     archived: dict[date, int],
 ) -> dict[str, int]:
-    """Write the accepted rows; return how many rows of these slices are dead and duplicate."""
+    """Write the accepted rows; return how many of these slices are ``dead`` and ``duplicate``.
+
+    Dead ones of no day are among them, and ``undated`` says how many.
+    """
     from pyspark.sql import Observation
     from pyspark.sql import functions as F
 
     wanted = F.expr(slices.predicate("_event_ms"))
     books = Observation(f"books_{source.name}")
     kinds = [F.count_if(F.col(VERDICT) == F.lit(k)).alias(k) for k in ("dead", "duplicate")]
+    is_undated = (F.col(VERDICT) == "dead") & F.col("event_date").isNull()
+    kinds.append(F.count_if(is_undated).alias("undated"))
     watched = judged.filter(wanted | F.col("event_date").isNull()).observe(books, *kinds)
     accepted = watched.filter((F.col(VERDICT) == "accepted") & wanted)
     columns = [F.col(f"`{c.name}`") for c in source.columns]

@@ -78,18 +78,20 @@ def open_dataset(table: "DeltaTable", filesystem: "FileSystem | None" = None) ->
 def file_actions(table: "DeltaTable", *columns: str) -> "pa.Table":
     """Return what the log says of each file of a table partitioned by ``event_date``.
 
-    Columns are ``DAY_COLUMN`` and those asked for, ``null_count.`` for all that begin with it; none
-    else, for least and greatest values may be such as Python has no date for. Files of days outside
-    the years 1 to 9999, which an earlier version could write, are left out: no reader asks for them.
+    Columns are ``DAY_COLUMN`` and those asked for, ``null_count.`` for all that begin with it. The
+    least and the greatest (``min.``, ``max.``) dates and instants are left out: Spark rounds such
+    statistics up, behind the last instant that Python has. So are files of days outside the years 1
+    to 9999, which an earlier version could write: no reader asks for them.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
     actions = pa.table(table.get_add_actions(flatten=True))
     wanted = [
-        name
-        for name in actions.column_names
-        if any(name == c or (c.endswith(".") and name.startswith(c)) for c in columns)
+        field.name
+        for field in actions.schema
+        if any(field.name == c or (c.endswith(".") and field.name.startswith(c)) for c in columns)
+        and not pa.types.is_temporal(field.type)
     ]
     days = actions.column(DAY_COLUMN)
     numbers = days.cast(pa.int32())

@@ -279,6 +279,8 @@ class BuildReport:
         input_versions: Delta version read of each input table, by its name or path.
         seconds: wall time of the build.
         began_ms: when it began to read, epoch milliseconds; 0 where nobody asks for it.
+        undated: dead letters of no day among the files that were read: rows without a time, or with
+            one that cannot be read. Whatever days are built, they are those of the whole files.
     """
 
     table: str
@@ -288,6 +290,7 @@ class BuildReport:
     input_versions: Mapping[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     began_ms: int = 0
+    undated: int = 0
 
     @property
     def built(self) -> tuple[PartitionOutcome, ...]:
@@ -307,5 +310,6 @@ class BuildReport:
             "delta_version": self.delta_version,
             "input_versions": dict(self.input_versions),
             "seconds": round(self.seconds, 3),
+            "undated": self.undated,
             "outcomes": [outcome.as_json() for outcome in self.outcomes],
         }

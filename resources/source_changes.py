@@ -17,7 +17,7 @@ from millrace.errors import PlanError
 from millrace.plan import Column, SourcePlan
 from millrace.types import DataType, parse_type
 from resources.archived_days import archived_rows, events_table
-from resources.lake import open_table, rs_path
+from resources.lake import DAY_COLUMN, file_actions, open_table, rs_path
 from resources.settings import Settings
 
 if TYPE_CHECKING:
@@ -306,12 +306,11 @@ class _File:
 
 
 def _files(settings: Settings, source: SourcePlan) -> Iterator[_File]:
-    import pyarrow as pa
-
     opened = open_table(settings, events_table(source.name))
     if opened is not None:
-        for row in pa.table(opened.get_add_actions(flatten=True)).to_pylist():
-            yield _File(row["partition.event_date"], row)
+        actions = file_actions(opened, "num_records", "null_count.", "min.", "max.")
+        for row in actions.to_pylist():
+            yield _File(row[DAY_COLUMN], row)
 
 
 def goes_over_exactly(was: DataType, now: DataType) -> bool:

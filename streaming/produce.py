@@ -12,6 +12,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from millrace.calendar import FIRST_MS, LAST_MS, day_ms, day_of, to_datetime, to_ms
 from millrace.errors import DataError, NotDeclared, nearest
 from millrace.plan import Plan, SourcePlan
 from resources.endpoints import kafka_bootstrap
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 _CHUNK = 5_000
 _TICK_S = 0.005
 _SHOW_EVERY_S = 0.1
-_DAY_MS = 86_400_000
 
 Progress = Callable[[int, int], None]
 """Called with rows sent and rows in all, a few times a second."""
@@ -145,11 +145,10 @@ def _key_column(plan: Plan, source: SourcePlan) -> str | None:
 def _between(table: "pa.Table", start: date | None, end: date | None) -> "pa.Table":
     import pyarrow.compute as pc
 
-    epoch = date(1970, 1, 1)
     if start is not None:
-        table = table.filter(pc.greater_equal(table[TIME], (start - epoch).days * _DAY_MS))
+        table = table.filter(pc.greater_equal(table[TIME], day_ms(start)))
     if end is not None:
-        table = table.filter(pc.less(table[TIME], (end - epoch).days * _DAY_MS))
+        table = table.filter(pc.less(table[TIME], day_ms(end)))
     return table
 
 
@@ -264,16 +263,18 @@ def _json_values(column: "pa.ChunkedArray") -> list[Any]:
 
 def _stamped(value: Any, kind: str, event_ms: int, now_ms: int) -> Any:
     """Return a time column's value moved by as much as the event; a date to the day it is now."""
-    from datetime import UTC, datetime, timedelta
+    from datetime import datetime
 
     if value is None:
         return None
     shift_ms = now_ms - event_ms
     if kind == "timestamp":
-        moved = datetime.fromisoformat(value) + timedelta(milliseconds=shift_ms)
-        return moved.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        moved_ms = to_ms(datetime.fromisoformat(value)) + shift_ms
+        # An arrival far from its event stays within the calendar.
+        moved = to_datetime(min(max(moved_ms, FIRST_MS), LAST_MS))
+        return moved and moved.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     if kind == "date":
-        return datetime.fromtimestamp(now_ms / 1000, tz=UTC).date()
+        return day_of(now_ms)
     return value + shift_ms
 
 

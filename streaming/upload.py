@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
+from millrace.calendar import day_of
 from millrace.codec import TAGS, key_tail
 from millrace.errors import NotDeclared, PlanError
 from millrace.packing import rows_place
@@ -366,8 +367,3 @@ def _scanned(client: "Redis", pattern: bytes) -> Iterator[list[bytes]]:
 def _escaped(text: bytes) -> bytes:
     """Return a pattern that matches these bytes alone."""
     return b"".join(b"\\" + bytes([c]) if c in b"*?[]\\^-" else bytes([c]) for c in text)
-
-
-def day_of(instant_ms: int) -> str:
-    """Return the UTC day of an instant, ``YYYY-MM-DD``."""
-    return datetime.fromtimestamp(instant_ms / 1000, tz=UTC).date().isoformat()

@@ -376,6 +376,17 @@ def test_json_has_every_partition(run: Command) -> None:
     assert told["results"][0]["null_keys"] == 1
 
 
+def test_dead_letters_of_no_day_are_told_once(run: Command) -> None:
+    events = tuple(
+        replace(e, metadata={**e.metadata, "dead_letters_of_no_day": 8255})
+        if isinstance(e, Materialized) and e.asset[0] == "events"
+        else e
+        for e in EVERYTHING
+    )
+    done = run(steps=[RunProgress("SUCCESS", events, "1")])
+    assert done.stdout.count("events/payments: 8,255 more dead letter(s) of no day") == 1
+
+
 def test_without_waiting_the_run_is_named(run: Command) -> None:
     done = run("--no-wait", "--json")
     assert done.exit_code == 0

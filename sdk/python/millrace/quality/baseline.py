@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date
 from functools import cached_property
 from statistics import median
 from typing import Any
 
+from millrace.calendar import days_after
 from millrace.quality.profile import ColumnProfile, DayProfile
 
 BASELINE_DAYS = 28
@@ -102,7 +103,7 @@ def baseline_of(day: date, history: Sequence[DayProfile], arguments: Mapping[str
     filled = [d for d in candidates if d.rows]
     same = [d for d in candidates if d.day.weekday() == day.weekday()]
     if named is None:
-        oldest = day - timedelta(weeks=SAME_WEEKDAYS + 1)
+        oldest = days_after(day, -7 * (SAME_WEEKDAYS + 1))
         filled = [d for d in filled if d.day >= oldest][-BASELINE_DAYS:]
         same = [d for d in same if d.day >= oldest][-SAME_WEEKDAYS:]
     return Baseline(tuple(filled), tuple(same))
