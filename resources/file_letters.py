@@ -13,7 +13,7 @@ from resources.archived_days import dead_letters_table, has_column
 from resources.file_verdicts import VERDICT
 from resources.lake import open_dataset, open_table, table_path
 from resources.raw_files import RawFile
-from resources.raw_rows import FILE, PAYLOAD
+from resources.raw_text import DETAIL, FILE, PAYLOAD
 from resources.settings import Settings
 from resources.writing import Slices
 
@@ -51,14 +51,14 @@ def replace_letters(
     )
     letters = dead.select(
         F.col("_reason").alias("reason"),
-        F.col(PAYLOAD).cast("binary").alias("payload"),
+        F.col(PAYLOAD).alias("payload"),
         F.col(FILE).alias("origin"),
         F.col("event_date").alias("event_day"),
         F.col("_event_ms").alias("event_ms"),
         F.col("_ingest_ms").alias("arrived_ms"),
         F.lit(None).cast("int").alias("partition"),
         F.lit(None).cast("bigint").alias("offset"),
-        F.lit(None).cast("string").alias("detail"),
+        F.col(DETAIL).alias("detail"),
         arrival.alias("event_date"),
     )
     table = dead_letters_table(source)

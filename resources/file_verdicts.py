@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from millrace.durations import DAY_MS
+from millrace.durations import DAY_MS, format_duration
 from millrace.plan import SourcePlan
 from resources.archived_days import IS_ARCHIVED, with_archived, with_copies_marked
-from resources.raw_rows import ARRIVAL, BROKEN
+from resources.raw_text import ARRIVAL, DETAIL, FAULT
 from resources.reports import Days
 from resources.settings import Settings
 from resources.source_changes import find_change
@@ -26,25 +26,41 @@ def pad_ms(source: SourcePlan) -> int:
 
 
 def judge_rows(rows: "DataFrame", source: SourcePlan, read: Days) -> "DataFrame":
-    """Add ``_event_ms _ingest_ms event_date _verdict``; the order of rules is the contract's."""
+    """Add ``_event_ms _ingest_ms _reason event_date _verdict``; the order of rules is the contract's.
+
+    What is wrong with a dead row is in words in ``_detail``.
+    """
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
     stamped = _epoch_ms(source, source.event_time)
     ingest = _epoch_ms(source, source.ingest_time) if source.ingest_time else stamped
     near = (stamped >= read.start_ms) & (stamped < read.end_ms)
-    told = rows.filter(near | stamped.isNull() | F.col(BROKEN)).select(
+    told = rows.filter(near | stamped.isNull() | F.col(FAULT).isNotNull()).select(
         "*", stamped.alias("_stamped_ms"), F.coalesce(ingest, stamped).alias("_ingest_ms")
     )
     ahead = F.col("_stamped_ms") - F.col("_ingest_ms")
     event_ms = F.when(ahead > 0, F.col("_ingest_ms")).otherwise(F.col("_stamped_ms"))
-    reason = (
-        F.when(F.col(BROKEN) | F.col("_stamped_ms").isNull(), "schema")
-        .when(ahead > source.clock_skew_ms, "future")
-        .when(-ahead > source.allowed_lateness_ms, "late")
-    )
-    dated = told.select("*", event_ms.alias("_event_ms"), reason.alias("_reason")).withColumn(
-        "event_date", F.to_date(F.timestamp_millis(F.col("_event_ms")))
+    rules = [
+        (F.col(FAULT).isNotNull(), F.col(FAULT), F.col(DETAIL)),
+        (
+            F.col("_stamped_ms").isNull(),
+            F.lit("schema"),
+            F.lit(f"the event time {source.event_time!r} is null"),
+        ),
+        (ahead > source.clock_skew_ms, F.lit("future"), _ahead(ahead, source.clock_skew_ms)),
+        (-ahead > source.allowed_lateness_ms, F.lit("late"), _behind(ahead, source)),
+    ]
+    reason, detail = F.lit(None).cast("string"), F.lit(None).cast("string")
+    for speaks, why, words in reversed(rules):
+        reason, detail = (
+            F.when(speaks, why).otherwise(reason),
+            F.when(speaks, words).otherwise(detail),
+        )
+    dated = (
+        told.withColumns({"_event_ms": event_ms, "_reason": reason})
+        .withColumn(DETAIL, detail)
+        .withColumn("event_date", F.to_date(F.timestamp_millis(F.col("_event_ms"))))
     )
     verdict = F.when(F.col("_reason").isNotNull(), "dead")
     if source.event_id is not None:
@@ -55,6 +71,20 @@ def judge_rows(rows: "DataFrame", source: SourcePlan, read: Days) -> "DataFrame"
         known_id = F.col(f"`{source.event_id}`").isNotNull()
         verdict = verdict.when(known_id & (gap <= source.dedup_horizon_ms), "duplicate")
     return dated.withColumn(VERDICT, verdict.otherwise("accepted"))
+
+
+def _ahead(ahead: "Column", skew_ms: int) -> "Column":
+    from pyspark.sql import functions as F
+
+    allowed = F.lit(f" ms ahead of its arrival; {format_duration(skew_ms)} is allowed")
+    return F.concat(ahead.cast("string"), allowed)
+
+
+def _behind(ahead: "Column", source: SourcePlan) -> "Column":
+    from pyspark.sql import functions as F
+
+    allowed = F.lit(f" ms after its time; {format_duration(source.allowed_lateness_ms)} is allowed")
+    return F.concat(F.lit("arrived "), (-ahead).cast("string"), allowed)
 
 
 def judge_beside_archived(

@@ -9,15 +9,13 @@ import lzma
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from resources.raw_splits import Split, parts, read_splits
+from resources.raw_splits import Split, parts
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyspark.sql import DataFrame, SparkSession
 
 LINE, PATH, POSITION = "_line", "_path", "_position"
 """Columns of lines: their bytes, the file, and the byte (of what is unpacked) they begin at."""
@@ -67,14 +65,6 @@ def split_text(paths: Iterable[str]) -> list[Split]:
         else:
             splits += [Split(path, start, stop, stop - start) for start, stop in parts(size)]
     return splits
-
-
-def read_lines(
-    spark: "SparkSession", paths: Iterable[str], *, have_header: bool = False
-) -> "DataFrame":
-    """Return every line of local text files: ``LINE``, ``PATH``, ``POSITION``; no header."""
-    read = partial(lines_of, has_header=have_header)
-    return read_splits(spark, split_text(paths), read, lines_schema())
 
 
 def lines_schema() -> "pa.Schema":

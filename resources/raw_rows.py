@@ -11,44 +11,46 @@ from millrace.compile.spark import sql_type
 from millrace.errors import DataError
 from millrace.plan import Column, SourcePlan
 from resources.raw_files import RawFile, missing_column
-from resources.raw_lines import LINE, PATH, POSITION, read_lines
+from resources.raw_lines import PATH, POSITION
 from resources.raw_parquet import read_parquet
+from resources.raw_text import (
+    ARRIVAL,
+    DETAIL,
+    FAULT,
+    FILE,
+    PAYLOAD,
+    read_text_rows,
+    read_text_rows_of_url,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import Column as SparkColumn
     from pyspark.sql import DataFrame, SparkSession
 
-BROKEN = "_broken"
-"""Boolean column: some cell does not convert, or the line is not of the format."""
-PAYLOAD = "_payload"
-"""The raw row as JSON text, for dead letters."""
-FILE = "_file"
-"""Path of the file a row came from."""
-ARRIVAL = "_arrival"
-"""Struct ordering rows as they stand in the source: file, and the place within it."""
-
-_CORRUPT = "_corrupt_record"
-_MARKED = {"columnNameOfCorruptRecord": _CORRUPT}
-# A quote within quotes is doubled (RFC 4180), and no line ends within them: one that is never closed
-# spoils a row and not the rest of the file.
-_CSV = {"header": "true", "escape": '"'}
+# A quote within quotes is doubled (RFC 4180).
+_HEADER = {"header": "true", "escape": '"'}
 _INTEGERS = {"tinyint", "smallint", "int", "bigint"}
 
 
 def read_rows(spark: "SparkSession", source: SourcePlan, files: Sequence[RawFile]) -> "DataFrame":
-    """Return every row of the files: declared columns, then the four columns named above.
+    """Return every row of the files: declared columns, then those that ``raw_text`` names.
 
-    Files with the same physical columns are read together; a file whose column is narrower or
-    wider than its neighbour's converts on its own.
+    Parquet of the same physical columns is read together; a file whose column is narrower or wider
+    than its neighbour's converts on its own.
 
     Raises:
         DataError: a column is missing, where nobody looked at the files before.
     """
     if not files[0].was_looked_at:
-        return _converted(_read_by_spark(spark, source, files[0].path), source)
+        return _read_by_spark(spark, source, files[0].path)
+    if source.files.format != "parquet":
+        return read_text_rows(spark, source, [file.path for file in files])
     groups = groupby(sorted(files, key=_signature), key=_signature)
     frames = [
-        _converted(_read(spark, source, list(group), dict(signature)), source)
+        _converted(
+            read_parquet(spark, source, {f.path: f.group_bytes for f in group}, dict(signature)),
+            source,
+        )
         for signature, group in groups
     ]
     union = frames[0]
@@ -61,49 +63,17 @@ def _signature(file: RawFile) -> tuple[tuple[str, str], ...]:
     return tuple((file.columns or {}).items())
 
 
-def _read(
-    spark: "SparkSession", source: SourcePlan, files: list[RawFile], columns: dict[str, str]
-) -> "DataFrame":
-    from pyspark.sql import functions as F
-
-    if source.files.format == "parquet":
-        return read_parquet(spark, source, {f.path: f.group_bytes for f in files}, columns)
-    is_csv = source.files.format == "csv"
-    lines = read_lines(spark, [f.path for f in files], have_header=is_csv)
-    line = F.col(LINE).cast("string")
-    names = list(columns) if is_csv else [c.name for c in source.columns]
-    cells = (
-        F.from_csv(line, _texts(names), {**_CSV, **_MARKED})
-        if is_csv
-        else F.from_json(line, _texts(names), _MARKED)
-    )
-    broken = F.when(~F.is_valid_utf8(line), line).otherwise(F.col(f"cells.{_CORRUPT}"))
-    parsed = lines.select("*", cells.alias("cells"))
-    return parsed.select(
-        PATH,
-        POSITION,
-        *(F.col(f"cells.`{name}`") for name in names),
-        broken.alias(_CORRUPT),
-    )
-
-
 def _read_by_spark(spark: "SparkSession", source: SourcePlan, path: str) -> "DataFrame":
     """Read a table, or what lies behind a URL: Spark alone finds it."""
-    if source.files.format == "delta":
-        return spark.read.format("delta").load(path)
-    if source.files.format == "parquet":
-        return spark.read.parquet(path)
+    if source.files.format in {"delta", "parquet"}:
+        return _converted(spark.read.format(source.files.format).load(path), source)
     if source.files.format == "json":
-        names = [c.name for c in source.columns]
-        return spark.read.schema(_texts(names)).options(**_MARKED).json(path)
-    # The header of one file tells the columns, and the others must agree.
-    names = spark.read.options(**_CSV).csv(path).columns
-    agreed = {**_CSV, **_MARKED, "enforceSchema": "false"}
-    return spark.read.schema(_texts(names)).options(**agreed).csv(path)
-
-
-def _texts(names: Sequence[str]) -> str:
-    return ", ".join(f"`{name.replace('`', '``')}` STRING" for name in [*names, _CORRUPT])
+        return read_text_rows_of_url(spark, source, path, None)
+    # The header of one file tells the columns of all.
+    names = spark.read.options(**_HEADER).csv(path).columns
+    if missing := missing_column(names, source):
+        raise DataError(missing, where=f"source {source.name}", fix="correct it, or `columns`")
+    return read_text_rows_of_url(spark, source, path, names)
 
 
 def _converted(raw: "DataFrame", source: SourcePlan) -> "DataFrame":
@@ -114,7 +84,7 @@ def _converted(raw: "DataFrame", source: SourcePlan) -> "DataFrame":
         for field in raw.schema.fields
         if field.name not in {PATH, POSITION}
     }
-    if missing := missing_column([name for name in found if name != _CORRUPT], source):
+    if missing := missing_column(list(found), source):
         raise DataError(missing, where=f"source {source.name}", fix="correct it, or `columns`")
     converted, broken = [], [F.expr("false")]
     for column in source.columns:
@@ -124,12 +94,6 @@ def _converted(raw: "DataFrame", source: SourcePlan) -> "DataFrame":
             value = F.timestamp_millis(F.unix_millis(value))
         converted.append(value.alias(column.name))
         broken.append(loses)
-    if _CORRUPT in found:
-        broken.append(F.col(_CORRUPT).isNotNull())
-        if PATH not in raw.columns:
-            # Spark reads bytes that are not UTF-8 as this character, without a word.
-            texts = [F.col(f"`{column.name}`") for column in source.columns]
-            broken += [F.coalesce(text.contains("\ufffd"), F.expr("false")) for text in texts]
     payload = [F.col(f"`{name}`") for name in found]
     if PATH in raw.columns:
         file, place = F.col(PATH), F.struct(PATH, POSITION)
@@ -142,8 +106,9 @@ def _converted(raw: "DataFrame", source: SourcePlan) -> "DataFrame":
         any_broken = any_broken | one
     return raw.select(
         *converted,
-        any_broken.alias(BROKEN),
-        F.to_json(F.struct(*payload)).alias(PAYLOAD),
+        F.when(any_broken, "schema").alias(FAULT),
+        F.lit(None).cast("string").alias(DETAIL),
+        F.to_json(F.struct(*payload)).cast("binary").alias(PAYLOAD),
         file.alias(FILE),
         place.alias(ARRIVAL),
     )
@@ -163,8 +128,6 @@ def _convert(
     if kind == "float64":
         wide = cell.try_cast("double")
         return F.when(~F.isnan(wide) & (F.abs(wide) != float("inf")), wide), _lost(cell, wide)
-    if found == "string" and kind in {"timestamp", "date"}:
-        return _parsed_instant(cell, kind)
     if kind == "timestamp" and found == "bigint":
         instant = F.timestamp_millis(cell)
         return instant, F.expr("false")
@@ -180,16 +143,3 @@ def _convert(
 
 def _lost(cell: "SparkColumn", value: "SparkColumn") -> "SparkColumn":
     return cell.isNotNull() & value.isNull()
-
-
-def _parsed_instant(cell: "SparkColumn", kind: str) -> tuple["SparkColumn", "SparkColumn"]:
-    from pyspark.sql import functions as F
-
-    if kind == "date":
-        value = cell.try_cast("date")
-    else:
-        epoch_ms = cell.rlike(r"^-?\d{5,}$")
-        value = F.when(epoch_ms, F.timestamp_millis(cell.try_cast("bigint"))).otherwise(
-            cell.try_cast("timestamp")
-        )
-    return value, _lost(cell, value)

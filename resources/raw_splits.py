@@ -41,8 +41,6 @@ def read_splits(
         read: see ``Read``. What it raises fails the job.
         schema: of its batches; texts and bytes in 32 bits, instants in microseconds.
     """
-    import pyarrow as pa
-    from pyspark.sql import functions as F
     from pyspark.sql.pandas.types import from_arrow_schema
 
     tasks = _tasks(splits) or [()]
@@ -54,8 +52,17 @@ def read_splits(
                     yield from read(split)
 
     rows = spark.range(0, len(tasks), 1, len(tasks)).mapInArrow(run, from_arrow_schema(schema))
-    # A text out of mapInArrow carries its collation by name, which no reader of Delta but Spark
-    # knows (4.2); a cast takes it off.
+    return without_collations(rows, schema)
+
+
+def without_collations(rows: "DataFrame", schema: "pa.Schema") -> "DataFrame":
+    """Return rows out of ``mapInArrow`` as others can read them in Delta.
+
+    Their texts carry a collation by name (4.2), which only Spark knows; a cast takes it off.
+    """
+    import pyarrow as pa
+    from pyspark.sql import functions as F
+
     texts = {f.name: F.col(f"`{f.name}`").cast("string") for f in schema if f.type == pa.string()}
     return rows.withColumns(texts)
 

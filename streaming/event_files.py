@@ -1,19 +1,22 @@
 """Rows of a file as events of a source, in event-time order, ready to be sent."""
 
-from collections.abc import Iterator
+import codecs
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from millrace.errors import DataError, nearest
 from millrace.plan import SourcePlan
 from millrace.types import DataType
-from streaming.archive.judge import Judge, MalformedError
-from streaming.archive.tables import array_of, arrow_type
-from streaming.archive.values import Misfit
+from millrace.values.arrow import arrow_type
+from millrace.values.documents import MalformedError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from millrace.values.lines import Rows
 
 _FORMATS = {
     ".parquet": "parquet",
@@ -57,7 +60,7 @@ def read_events(path: Path, source: SourcePlan) -> EventRows:
         )
     try:
         table = _READERS[file_format](path, source)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, MalformedError, pa.ArrowException) as error:
         raise DataError(
             f"not readable as {file_format}: {str(error).splitlines()[0][:200]}", where=str(path)
         ) from error
@@ -97,23 +100,65 @@ def _read_parquet(path: Path, source: SourcePlan) -> "pa.Table":
 
 
 def _read_csv(path: Path, source: SourcePlan) -> "pa.Table":
-    from pyarrow import csv
+    from millrace.values.csv_rows import CsvRows
+    from millrace.values.lines import read_csv_lines
 
-    types = {c.name: arrow_type(c.type) for c in source.columns}
-    options = csv.ConvertOptions(column_types=types, strings_can_be_null=True)
-    found = csv.read_csv(path, convert_options=options)
-    return _as_declared(found, found.column_names, source, path)
+    lines = _lines(path)
+    names = _header(lines[0][1]) if lines else []
+    _require_event_time(names, source, path)
+    reader = CsvRows.of_files(source, names)
+    return _checked(lines[1:], source, path, partial(read_csv_lines, reader))
 
 
-def _as_declared(found: "pa.Table", names: list[str], source: SourcePlan, path: Path) -> "pa.Table":
+def _header(line: bytes) -> list[str]:
+    from millrace.values.csv_rows import split_line
+
+    return split_line(line)
+
+
+def _read_json(path: Path, source: SourcePlan) -> "pa.Table":
+    from millrace.values.json_rows import JsonRows
+    from millrace.values.lines import read_json_lines
+
+    reader = JsonRows.of_files(source)
+    return _checked(_lines(path), source, path, partial(read_json_lines, reader, source.columns))
+
+
+def _lines(path: Path) -> list[tuple[int, bytes]]:
+    """Return the lines that are not blank, with their numbers; a byte order mark is no part of any."""
+    data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    return [(n, line) for n, line in enumerate(data.splitlines(), start=1) if line.strip()]
+
+
+def _checked(
+    lines: Sequence[tuple[int, bytes]],
+    source: SourcePlan,
+    path: Path,
+    read: "Callable[[pa.Array], Rows]",
+) -> "pa.Table":
     import pyarrow as pa
+    import pyarrow.compute as pc
 
+    rows = read(pa.array([line for _, line in lines], pa.binary()))
+    if rows.reason.null_count < len(lines):
+        first = pc.index(rows.reason.is_valid(), pa.scalar(value=True)).as_py()
+        raise DataError(rows.detail[first].as_py(), where=f"{path}:{lines[first][0]}")
+    return pa.table(dict(zip([c.name for c in source.columns], rows.columns, strict=True)))
+
+
+def _require_event_time(names: Sequence[str], source: SourcePlan, path: Path) -> None:
     if source.event_time not in names:
         raise DataError(
             f"the file has no column {source.event_time!r}, the event time",
             where=str(path),
             fix=nearest(source.event_time, names),
         )
+
+
+def _as_declared(found: "pa.Table", names: list[str], source: SourcePlan, path: Path) -> "pa.Table":
+    import pyarrow as pa
+
+    _require_event_time(names, source, path)
     columns = {}
     for column in source.columns:
         wanted = arrow_type(column.type)
@@ -145,28 +190,6 @@ def _cast(column: "pa.ChunkedArray", wanted: "pa.DataType") -> "pa.ChunkedArray"
             return column.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).cast(wanted)
         return column.cast(wanted, safe=False)
     return column.cast(wanted)
-
-
-def _read_json(path: Path, source: SourcePlan) -> "pa.Table":
-    """Read JSON lines as strictly as the archive reads a topic."""
-    import pyarrow as pa
-
-    judge = Judge(source)
-    rows: list[tuple[Any, ...]] = []
-    for number, line in _lines(path):
-        try:
-            rows.append(judge.values(line))
-        except (MalformedError, Misfit) as error:
-            raise DataError(str(error), where=f"{path}:{number}") from error
-    columns = list(zip(*rows, strict=True)) or [() for _ in source.columns]
-    return pa.table({c.name: array_of(columns[i], c.type) for i, c in enumerate(source.columns)})
-
-
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield number, line
 
 
 _READERS = {"parquet": _read_parquet, "csv": _read_csv, "json": _read_json}

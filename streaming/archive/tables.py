@@ -8,13 +8,13 @@ overtaken by another one stops there, instead of writing everything twice.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from millrace.calendar import is_within
 from millrace.durations import DAY_MS
 from millrace.errors import EngineUnavailable
 from millrace.plan import SourcePlan
-from millrace.types import DataType
+from millrace.values.arrow import arrow_type
 from resources.archived_days import dead_letters_table, duplicates_table, events_table
 from resources.lake import open_table, rs_path
 from resources.settings import Settings
@@ -195,42 +195,6 @@ class SourceTables:
     def all(self) -> tuple[LakeTable, ...]:
         """Return those there are."""
         return tuple(t for t in (self.events, self.letters, self.duplicates) if t is not None)
-
-
-def arrow_type(type_: DataType) -> "pa.DataType":
-    """Return the Arrow type of a column in the lake; see docs/formats.md §1."""
-    import pyarrow as pa
-
-    if type_.kind == "decimal":
-        return pa.decimal128(type_.precision, type_.scale)
-    types: dict[str, pa.DataType] = {
-        "int32": pa.int32(),
-        "int64": pa.int64(),
-        "float64": pa.float64(),
-        "bool": pa.bool_(),
-        "string": pa.string(),
-        "timestamp": pa.timestamp("us", tz="UTC"),
-        "date": pa.date32(),
-        "bytes": pa.binary(),
-    }
-    return types[type_.kind]
-
-
-_FIRST_MS, _LAST_MS = -62_167_219_200_000, 253_402_300_799_999
-
-
-def array_of(values: Sequence[Any], type_: DataType) -> "pa.Array":
-    """Return a judge's values of one column as an array of the lake's type.
-
-    Instants outside the years 0000 to 9999 become null, as they do in Flink.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if type_.kind != "timestamp":
-        return pa.array(values, arrow_type(type_))
-    kept = [v if v is None or _FIRST_MS <= v <= _LAST_MS else None for v in values]
-    return pc.multiply(pa.array(kept, pa.int64()), 1000).cast(arrow_type(type_))
 
 
 def days_of(instants_ms: Sequence[int | None]) -> "pa.Array":

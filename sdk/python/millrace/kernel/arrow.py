@@ -13,7 +13,6 @@ from millrace.kernel.axis import Int64s, Positions, Stamped, clamp_instants
 from millrace.kernel.chunk import Measure, build_chunk, chunk_results
 from millrace.kernel.columns import (
     Output,
-    arrow_type,
     id_ranks,
     int64_values,
     is_ranked,
@@ -21,6 +20,7 @@ from millrace.kernel.columns import (
 )
 from millrace.kernel.keys import key_codes
 from millrace.kernel.view import KernelFeature, KernelView
+from millrace.values.arrow import arrow_type
 from millrace.windows import Window
 
 __all__ = ["KernelFeature", "KernelView", "arrow_type", "join_features"]

@@ -10,20 +10,11 @@ import pyarrow.compute as pc
 from millrace.kernel.axis import Bools, Int64s, Positions
 from millrace.kernel.chunk import Array, Measure, Result
 from millrace.types import DataType
+from millrace.values.arrow import arrow_type
 
 ORDERED_BY_RANK = frozenset({"string", "bytes"})
 NARROW_DECIMAL = 18  # digits that fit an int64
 
-_ARROW = {
-    "int32": pa.int32(),
-    "int64": pa.int64(),
-    "float64": pa.float64(),
-    "bool": pa.bool_(),
-    "string": pa.string(),
-    "timestamp": pa.timestamp("us", tz="UTC"),
-    "date": pa.date32(),
-    "bytes": pa.binary(),
-}
 _NUMPY: dict[str, type[np.generic]] = {
     "int32": np.int32,
     "int64": np.int64,
@@ -33,13 +24,6 @@ _NUMPY: dict[str, type[np.generic]] = {
     "date": np.int32,
     "decimal": np.int64,
 }
-
-
-def arrow_type(data_type: DataType) -> pa.DataType:
-    """Return the Arrow type of a type of the language."""
-    if data_type.kind == "decimal":
-        return pa.decimal128(data_type.precision, data_type.scale)
-    return _ARROW[data_type.kind]
 
 
 def is_ranked(data_type: DataType) -> bool:

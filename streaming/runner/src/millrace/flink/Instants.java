@@ -10,6 +10,11 @@ import java.time.Year;
  * <p>Without a zone the time is in UTC. What is finer than a millisecond is floored.
  */
 final class Instants {
+    /** 0001-01-01T00:00Z and the last millisecond of 9999. */
+    private static final long FIRST_MS = -62_135_596_800_000L;
+
+    private static final long LAST_MS = 253_402_300_799_999L;
+
     private static final int DATE_LENGTH = 10;
     private static final long DAY_MS = 86_400_000L;
     private static final int MINUTE_MS = 60_000;
@@ -36,6 +41,11 @@ final class Instants {
         }
         ms -= reader.zoneMs();
         return reader.isFit && reader.at == reader.end ? ms : null;
+    }
+
+    /** The instant itself if it lies within the years 1 to 9999, else null. */
+    static Long inCalendar(Long ms) {
+        return ms == null || ms < FIRST_MS || ms > LAST_MS ? null : ms;
     }
 
     /** Days since 1970-01-01; null if the text is not a day. */

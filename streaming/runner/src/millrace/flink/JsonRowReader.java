@@ -31,9 +31,6 @@ final class JsonRowReader {
 
     private static final int MOST_LEVELS = 1000;
 
-    /** An instant further from 1970 fits no timestamp in microseconds, as tables have them. */
-    private static final long FARTHEST_MS = Long.MAX_VALUE / 1000;
-
     /** Stands for a value that does not fit its column. */
     private static final Object UNFIT = new Object();
 
@@ -122,7 +119,8 @@ final class JsonRowReader {
         }
         Object value =
                 switch (column.root) {
-                    case INTEGER, BIGINT -> integer(parser, token, column.root);
+                    case INTEGER -> integer(parser, token, column.root);
+                    case BIGINT -> whole(parser, token, column);
                     case DOUBLE -> finite(parser, token);
                     case BOOLEAN -> token.isBoolean() ? token == JsonToken.VALUE_TRUE : null;
                     case DECIMAL -> decimal(parser, token, column);
@@ -130,6 +128,13 @@ final class JsonRowReader {
                     default -> token == JsonToken.VALUE_STRING ? text(parser, column.root) : null;
                 };
         return value == null ? UNFIT : value;
+    }
+
+    /** A column that must have a value times the events: its integers are instants. */
+    private static Object whole(JsonParser parser, JsonToken token, Column column)
+            throws IOException {
+        Object value = integer(parser, token, column.root);
+        return column.isRequired ? Instants.inCalendar((Long) value) : value;
     }
 
     private static Object integer(JsonParser parser, JsonToken token, LogicalTypeRoot root)
@@ -168,11 +173,12 @@ final class JsonRowReader {
 
     private static Long instant(JsonParser parser, JsonToken token) throws IOException {
         if (token != JsonToken.VALUE_STRING) {
-            Long ms = (Long) integer(parser, token, LogicalTypeRoot.BIGINT);
-            return ms == null || ms < -FARTHEST_MS || ms > FARTHEST_MS ? null : ms;
+            return Instants.inCalendar((Long) integer(parser, token, LogicalTypeRoot.BIGINT));
         }
-        return Instants.epochMs(
-                parser.getTextCharacters(), parser.getTextOffset(), parser.getTextLength());
+        Long ms =
+                Instants.epochMs(
+                        parser.getTextCharacters(), parser.getTextOffset(), parser.getTextLength());
+        return Instants.inCalendar(ms);
     }
 
     private static Object text(JsonParser parser, LogicalTypeRoot root) throws IOException {

@@ -1,7 +1,7 @@
 """One JSON value of one column: whether it fits the declared type, and what it then is.
 
-The table in docs/stream-events.md, row by row. A value comes as Python's JSON types, except that a
-number comes as ``Number``: its text, since ``1.0`` is no integer and a decimal must stay exact.
+The table in docs/values.md, row by row. A value comes as Python's JSON types, except that a number
+comes as ``Number``: its text, since ``1.0`` is no integer and a decimal must stay exact.
 """
 
 import base64
@@ -15,6 +15,7 @@ from functools import lru_cache
 
 from millrace.durations import DAY_MS
 from millrace.types import DataType
+from millrace.values.units import FIRST_MS, LAST_MS, unit_hint
 
 Convert = Callable[[object], object]
 
@@ -26,7 +27,7 @@ class Number(str):
 
 
 class Misfit(ValueError):
-    """A value does not fit the type of its column."""
+    """A value does not fit the type of its column; its text is empty, or says more than that."""
 
 
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)\Z")
@@ -54,8 +55,29 @@ def converter(type_: DataType) -> Convert:
     return _CONVERTERS[type_.kind]
 
 
-FARTHEST_MS = (2**63 - 1) // 1000
-"""An instant further from 1970 fits no timestamp in microseconds, as tables have them."""
+def clock_converter(type_: DataType, *, is_strict: bool) -> Convert:
+    """Return the same for a column that times events, whose integers are epoch milliseconds.
+
+    They lie within the years 1 to 9999, also where the column is an int64. With ``is_strict``
+    they are milliseconds as plainly as they can be: see ``millrace.values.units``.
+    """
+    convert = converter(type_)
+    if type_.kind not in {"int64", "timestamp"}:
+        return convert
+
+    def convert_time(value: object) -> object:
+        ms = convert(value)
+        if isinstance(value, Number) and isinstance(ms, int):
+            check_clock(ms, is_strict=is_strict)
+        return ms
+
+    return convert_time
+
+
+def check_clock(ms: int, *, is_strict: bool) -> None:
+    """Raise ``Misfit`` for an integer that times no event."""
+    if not FIRST_MS <= ms <= LAST_MS or (is_strict and unit_hint(ms)):
+        raise Misfit(unit_hint(ms))
 
 
 def _is_integer(value: object) -> bool:
@@ -74,6 +96,11 @@ def _integer(low: int, high: int) -> Convert:
         return number
 
     return convert
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a number as JSON writes one."""
+    return _DECIMAL.match(text) is not None
 
 
 def _double(value: object) -> float:
@@ -97,6 +124,11 @@ def _string(value: object) -> str:
     return value
 
 
+def is_integer(text: str) -> bool:
+    """Whether a text is a JSON integer, of any size."""
+    return _INTEGER.match(text) is not None
+
+
 def decimal_converter(precision: int, scale: int) -> Convert:
     """Return the function to decimals of one type, from numbers and from strings that hold one."""
     # Zeros may be cut off or added, digits may not: quantize traps both losses.
@@ -118,9 +150,11 @@ def decimal_converter(precision: int, scale: int) -> Convert:
 def _timestamp(value: object) -> int:
     if not isinstance(value, Number):
         return instant_ms(_string(value))
-    ms = int(value) if _is_integer(value) else None
-    if ms is None or not -FARTHEST_MS <= ms <= FARTHEST_MS:
+    if not _is_integer(value):
         raise Misfit
+    ms = int(value)
+    if not FIRST_MS <= ms <= LAST_MS:
+        raise Misfit(unit_hint(ms))
     return ms
 
 
@@ -128,7 +162,8 @@ def instant_ms(text: str) -> int:
     """Return the epoch milliseconds of an ISO-8601 text, finer digits floored.
 
     Raises:
-        Misfit: it is not of the form the table allows, or no such day exists.
+        Misfit: it is not of the form the table allows, no such day exists, or the instant lies
+            outside the years 1 to 9999.
     """
     match = _INSTANT.match(text)
     if match is None:
@@ -146,6 +181,8 @@ def instant_ms(text: str) -> int:
     if sign is not None:
         ahead_ms = int(ahead_hours) * 3_600_000 + int(ahead_minutes) * 60_000
         ms += ahead_ms if sign == "-" else -ahead_ms
+        if not FIRST_MS <= ms <= LAST_MS:
+            raise Misfit
     return ms
 
 
