@@ -6,12 +6,16 @@ A spine is one Parquet or CSV file. Its rows and columns are never changed: what
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from millrace.errors import DataError, nearest
 from millrace.plan import EntityPlan
-from millrace.types import DataType
+from millrace.types import TIMESTAMP, DataType
+from millrace.values.csv_rows import BLANKS
+from millrace.values.scalars import is_integer, is_number
+from millrace.values.units import FIRST_MS, LAST_MS, SURE_MS, unit_hint
 from resources.dataset_file import check_ending, is_csv, read_table_file, typed_text
 
 if TYPE_CHECKING:
@@ -21,8 +25,8 @@ TIME_COLUMN = "event_timestamp"
 """The spine column that says as of when each row is asked for."""
 
 _SHOWN_ROWS = 5
-_YEAR_1_MS = -62_135_596_800_000
-_YEAR_9999_MS = 253_402_300_799_999
+_EXACT_DOUBLES = 2**53
+_LONGEST_INTEGER = 19
 _FINER_THAN_MS = r"\.\d{4}"
 _TEXT_TIMES = "ISO text such as 2018-04-01T12:00:00Z"
 
@@ -144,6 +148,7 @@ def _query_ms(column: "pa.ChunkedArray", path: str) -> "pa.Array":
         column = column.cast(pa.timestamp("ms")).cast(pa.int64())
     elif pa.types.is_integer(column.type):
         column = column.cast(pa.int64())
+        _require_milliseconds(column, where)
     elif not pa.types.is_null(column.type):
         raise DataError(
             f"{TIME_COLUMN} is {column.type}, which is no time",
@@ -167,13 +172,35 @@ def _require_calendar(query_ms: "pa.Array", where: str) -> None:
     import pyarrow as pa
 
     instants = query_ms.to_numpy()
-    outside = (instants < _YEAR_1_MS) | (instants > _YEAR_9999_MS)
+    outside = (instants < FIRST_MS) | (instants > LAST_MS)
     if outside.any():
+        first = int(instants[outside][0])
         raise DataError(
-            f"{int(instants[outside][0])} ms lies outside the years 1 to 9999: "
+            f"{first} ms lies outside the years 1 to 9999: "
             f"{_rows_where(pa.chunked_array([outside]))}",
             where=where,
-            fix="an integer time is epoch milliseconds: divide micro- or nanoseconds",
+            fix=f"an integer time is epoch milliseconds: divide micro- or nanoseconds; "
+            f"{unit_hint(first)}",
+        )
+
+
+def _require_milliseconds(times: "pa.ChunkedArray", where: str) -> None:
+    """Refuse integers that are plainly seconds, days or dates without hyphens."""
+    import numpy as np
+    import pyarrow as pa
+
+    instants = times.fill_null(0).to_numpy()
+    sure = (instants >= SURE_MS.start) & (instants < SURE_MS.stop)
+    doubtful = np.flatnonzero(~sure & (instants >= FIRST_MS) & (instants <= LAST_MS))
+    hints = {int(i): unit_hint(int(instants[i])) for i in doubtful}
+    other = [i for i, hint in hints.items() if hint]
+    if other:
+        bad = np.zeros(len(instants), dtype=bool)
+        bad[other] = True
+        raise DataError(
+            f"{hints[other[0]]}: {_rows_where(pa.chunked_array([bad]))}",
+            where=where,
+            fix="an integer time is epoch milliseconds",
         )
 
 
@@ -195,49 +222,27 @@ def _floor_ms(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
 
 
 def _text_ms(column: "pa.ChunkedArray", where: str) -> "pa.ChunkedArray":
-    """Read ISO text, each row with or without a zone, or digits of epoch milliseconds."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    text = pc.utf8_trim_whitespace(column.cast(pa.string()))
-    text = pc.if_else(pc.equal(text, ""), None, text)
-    digits = pc.match_substring_regex(text, r"^-?\d+$")
-    if pc.any(digits).as_py() and pc.all(digits).as_py():
-        return _cast_text(text, pa.int64(), where)
-    # Arrow refuses digits finer than the unit asked for; cutting them off floors the instant.
-    text = pc.replace_substring_regex(text, r"(\.\d{3})\d+", r"\1")
-    zoned = pc.match_substring_regex(text, r"\d.*(?:[Zz]|:\d\d(?:\.\d+)?\s*[+-]\d\d(?::?\d\d)?)$")
-    if not pc.any(zoned, min_count=0).as_py():
-        return _cast_text(text, pa.timestamp("ms"), where).cast(pa.int64())
-    with_zone = pc.if_else(zoned, text, pc.binary_join_element_wise(_with_time(text), "Z", ""))
-    return _cast_text(with_zone, pa.timestamp("ms", "UTC"), where, shown=text).cast(pa.int64())
-
-
-def _with_time(text: "pa.ChunkedArray") -> "pa.ChunkedArray":
-    """Complete bare days, to which no zone can be appended."""
-    import pyarrow.compute as pc
-
-    return pc.replace_substring_regex(text, r"^(\d{4}-\d\d-\d\d)$", r"\1T00:00:00")
-
-
-def _cast_text(
-    text: "pa.ChunkedArray",
-    target: "pa.DataType",
-    where: str,
-    shown: "pa.ChunkedArray | None" = None,
-) -> "pa.ChunkedArray":
+    """Read text by the grammar of cells: each row with or without a zone, or as digits."""
+    import numpy as np
     import pyarrow as pa
 
-    try:
-        return text.cast(target)
-    except pa.ArrowInvalid:
-        bad = pa.chunked_array([[not _casts(value, target) for value in text]], pa.bool_())
-        first = (text if shown is None else shown).filter(bad)[0].as_py()
+    from millrace.values.lines import read_cells
+
+    text = column.cast(pa.string()).combine_chunks()
+    instants, misfits = read_cells(text, TIMESTAMP, is_clock=True)
+    if misfits:
+        bad = np.zeros(len(text), dtype=bool)
+        bad[list(misfits)] = True
+        first, told = next(iter(misfits.items()))
         raise DataError(
-            f"{first!r} is not understood as a time: {_rows_where(bad)}",
+            f"{text[first].as_py()!r} is not understood as a time: "
+            f"{_rows_where(pa.chunked_array([bad]))}",
             where=where,
-            fix=f"write {_TEXT_TIMES}",
-        ) from None
+            fix=told or f"write {_TEXT_TIMES}",
+        )
+    ms = np.floor_divide(instants.cast(pa.int64()).fill_null(0).to_numpy(), 1000)
+    nulls = instants.is_null().to_numpy(zero_copy_only=False)
+    return pa.chunked_array([pa.array(ms, mask=nulls)])
 
 
 def _casts(value: "pa.Scalar", target: "pa.DataType") -> bool:
@@ -265,36 +270,61 @@ def _as_type(
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if is_text:
-        column = _parsed(column, target)
+        return _parsed(column, declared, where)
     if column.type == target:
         return _finite(column)
     if not _may_become(column.type, declared):
         raise _wrong_type(column, declared, target, where)
     if pa.types.is_floating(column.type):
         column = _finite(column)
+        _require_exact(column, declared, where)
     try:
         return column.cast(target)
     except pa.ArrowInvalid as error:
         raise _wrong_type(column, declared, target, where) from error
 
 
-def _parsed(column: "pa.ChunkedArray", target: "pa.DataType") -> "pa.ChunkedArray":
-    """Parse CSV cells; an empty one is null. Cells that do not parse leave the column as it is."""
+def _parsed(column: "pa.ChunkedArray", declared: DataType, where: str) -> "pa.ChunkedArray":
+    """Read CSV cells by the grammar; whole numbers beside empty cells are often written 7.0."""
     import pyarrow as pa
+
+    from millrace.values.lines import read_cells
+
+    text = column.combine_chunks()
+    values, misfits = read_cells(text, declared)
+    if misfits and declared.is_integer:
+        text = pa.array([_whole(cell) for cell in text.to_pylist()], pa.string())
+        values, misfits = read_cells(text, declared)
+    if misfits:
+        sample = column[next(iter(misfits))].as_py()
+        raise _not_of_type(sample, column.type, declared, where)
+    return pa.chunked_array([values])
+
+
+def _whole(cell: str | None) -> str | None:
+    """Write a number with a point or an exponent as the integer that it exactly is."""
+    text = (cell or "").strip(BLANKS)
+    if not is_number(text) or is_integer(text):
+        return cell
+    number = Decimal(text)
+    is_short = number.adjusted() <= _LONGEST_INTEGER
+    return str(int(number)) if is_short and number == number.to_integral_value() else cell
+
+
+def _require_exact(column: "pa.ChunkedArray", declared: DataType, where: str) -> None:
+    """Refuse doubles so large that several integers are the same one."""
     import pyarrow.compute as pc
 
-    text = pc.if_else(pc.equal(column, ""), None, column)
-    attempts = [target]
-    if pa.types.is_integer(target):
-        attempts.append(pa.float64())  # whole numbers beside empty cells are often written 7.0
-    elif pa.types.is_timestamp(target):
-        attempts.append(pa.timestamp("us"))  # text without a zone
-    for attempt in attempts:
-        try:
-            return text.cast(attempt)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            continue
-    return column
+    if not declared.is_integer:
+        return
+    large = column.filter(pc.greater(pc.abs(column), _EXACT_DOUBLES))
+    if len(large):
+        raise DataError(
+            f"the key {large[0].as_py()!r} is a double beyond 2^53: which integer it was is lost",
+            where=where,
+            fix=f"keep the column {declared} before it is joined: dataframes make doubles of "
+            "integers beside missing ones",
+        )
 
 
 def _may_become(found: "pa.DataType", declared: DataType) -> bool:
@@ -325,8 +355,12 @@ def _wrong_type(
     values = column.drop_null()
     # Only a misfit is worth showing where some of the values would do; a type may be wrong whole.
     sample = next((v for v in values if not _casts(v, target)), values[0])
+    return _not_of_type(sample.as_py(), column.type, declared, where)
+
+
+def _not_of_type(value: object, found: "pa.DataType", declared: DataType, where: str) -> DataError:
     return DataError(
-        f"the key is declared {declared}, which {str(sample.as_py())[:60]!r} ({column.type}) is not",
+        f"the key is declared {declared}, which {str(value)[:60]!r} ({found}) is not",
         where=where,
         fix=f"cast the column to {declared} when writing the spine",
     )

@@ -191,6 +191,61 @@ def test_a_key_of_a_wrong_type_shows_a_value(
     assert f"cast the column to {declared}" in message
 
 
+def test_no_key_goes_through_a_double(tmp_path: Path) -> None:
+    """2^53 + 1 is the first integer that has no double of its own."""
+    odd = 2**53 + 1
+    path = csv_spine(tmp_path, f"k,event_timestamp\n{odd}.0,2018-04-01\n{odd}e0,2018-04-01\n")
+    assert keys_of(path, INT64) == [odd, odd]
+    largest = parquet_spine(tmp_path, k=pa.array([2.0**53, None]), event_timestamp=TIMES)
+    assert keys_of(largest, INT64) == [2**53, None]
+    lost = parquet_spine(tmp_path, k=pa.array([float(odd + 1), 1.0]), event_timestamp=TIMES)
+    message = key_refusal(lost, INT64)
+    assert "9007199254740994.0 is a double beyond 2^53" in message
+    assert "keep the column int64" in message
+
+
+@pytest.mark.parametrize("cell", ["NA", "null", "nan", "None", "007", "7.5", "1e400", "0x7"])
+def test_only_an_empty_cell_of_a_csv_is_no_key(tmp_path: Path, cell: str) -> None:
+    path = csv_spine(tmp_path, f"k,event_timestamp\n{cell},2018-04-01\n")
+    assert f"declared int64, which {cell!r} (string) is not" in key_refusal(path, INT64)
+    assert keys_of(path, STRING) == [cell]
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (NOON_MS // 1000, "looks like epoch seconds, 2018-04-01T12:00:00Z"),
+        (17622, "looks like epoch days, 2018-04-01T00:00:00Z"),
+        (20180401, "looks like a date without hyphens: write 2018-04-01"),
+        (NOON_MS * 1000, "looks like epoch microseconds, 2018-04-01T12:00:00Z"),
+        (NOON_MS * 1_000_000, "looks like epoch nanoseconds, 2018-04-01T12:00:00Z"),
+    ],
+)
+def test_times_of_another_unit_are_refused_by_their_name(
+    tmp_path: Path, number: int, told: str
+) -> None:
+    for path in (
+        parquet_spine(tmp_path, event_timestamp=pa.array([NOON_MS, number])),
+        csv_spine(tmp_path, f"event_timestamp\n{NOON_MS}\n{number}\n"),
+    ):
+        message = refusal(path)
+        assert told in message
+        assert "row 2" in message
+
+
+@pytest.mark.parametrize("text", ["10:00:00", "2018-02-30", "10000-01-01", "1.5"])
+def test_text_is_no_time_in_a_spine_either(tmp_path: Path, text: str) -> None:
+    path = csv_spine(tmp_path, f"event_timestamp\n{text}\n")
+    assert f"{text!r} is not understood as a time: row 1" in refusal(path)
+
+
+def test_the_last_day_of_the_calendar_is_a_time(tmp_path: Path) -> None:
+    spine = read_spine(
+        csv_spine(tmp_path, "event_timestamp\n9999-12-31T23:59:59.999Z\n0001-01-01\n")
+    )
+    assert spine.query_ms.to_pylist() == [253_402_300_799_999, -62_135_596_800_000]
+
+
 def test_keys_of_a_csv_are_parsed(tmp_path: Path) -> None:
     text = "k,event_timestamp\n7,2018-04-01\n,2018-04-01\n8.0,2018-04-01\n"
     path = csv_spine(tmp_path, text)

@@ -15,10 +15,11 @@ import pyarrow.compute as pc
 from millrace.plan import Column
 from millrace.types import DataType
 from millrace.values.arrow import array_of, arrow_type
-from millrace.values.csv_rows import BOOLEANS, CsvRows
+from millrace.values.csv_rows import BOOLEANS, CsvRows, cell_converter
 from millrace.values.documents import MalformedError
 from millrace.values.json_rows import JsonRows, UnfitRow, Values
-from millrace.values.units import COMPACT_FROM, FEWEST_MS, LAST_MS
+from millrace.values.scalars import Misfit
+from millrace.values.units import LAST_MS, SURE_MS
 
 _SURE = {
     "int32": r"^-?(0|[1-9][0-9]{0,8})$",
@@ -73,6 +74,32 @@ def read_csv_lines(reader: CsvRows, lines: pa.Array) -> Rows:
         return fast
     rest = _one_by_one(reader.read, reader.columns, lines.filter(pa.array(~sure)).to_pylist())
     return _interleaved(fast, rest, sure)
+
+
+def read_cells(
+    cells: pa.Array, type_: DataType, *, is_clock: bool = False
+) -> tuple[pa.Array, dict[int, str]]:
+    """Read a column of text as cells of CSV.
+
+    Returns:
+        the values, null for an empty cell and for one that does not fit; and by place, what is
+        said of those that do not fit (empty where there is nothing more to say than that).
+    """
+    values, is_taken = _taken(cells, type_, is_clock=is_clock)
+    if is_taken is None:
+        return values, {}
+    convert = cell_converter(type_, is_clock=is_clock)
+    places = np.flatnonzero(~is_taken)
+    found: list[object] = []
+    misfits = {}
+    for place, cell in zip(places.tolist(), cells.take(pa.array(places)).to_pylist(), strict=True):
+        try:
+            found.append(convert(cell))
+        except Misfit as error:
+            found.append(None)
+            misfits[place] = str(error)
+    fast = values.filter(pa.array(is_taken))
+    return _in_order(fast, array_of(found, type_), is_taken), misfits
 
 
 def _sure_lines(
@@ -147,14 +174,14 @@ def _instants(cells: pa.Array, type_: DataType) -> tuple[pa.Array, Cast]:
 
 
 def _clock_instants(cells: pa.Array, type_: DataType) -> tuple[pa.Array, Cast]:
-    return _instants_to(cells, type_, COMPACT_FROM - 1)
+    return _instants_to(cells, type_, SURE_MS.stop - 1)
 
 
 def _instants_to(cells: pa.Array, type_: DataType, last_ms: int) -> tuple[pa.Array, Cast]:
     is_ms = pc.match_substring_regex(cells, _SURE_MS)
     if pc.any(is_ms, min_count=0).as_py():
         ms = pc.if_else(is_ms, cells, pa.scalar(None, pa.string())).cast(pa.int64())
-        sure = pc.and_(pc.greater_equal(ms, FEWEST_MS), pc.less_equal(ms, last_ms))
+        sure = pc.and_(pc.greater_equal(ms, SURE_MS.start), pc.less_equal(ms, last_ms))
         return sure, lambda kept: _from_ms(kept.cast(pa.int64()), type_)
     return (
         pc.match_substring_regex(cells, _SURE_INSTANT),
@@ -218,16 +245,17 @@ def _one_by_one(
 
 def _interleaved(fast: Rows, rest: Rows, is_fast: "np.ndarray[Any, np.dtype[np.bool_]]") -> Rows:
     """Put the rows of two readings back in the order of their lines."""
-    places = np.empty(len(is_fast), dtype=np.int64)
-    places[is_fast] = np.arange(int(is_fast.sum()))
-    places[~is_fast] = np.arange(int(is_fast.sum()), len(is_fast))
-    order = pa.array(places)
-
-    def together(one: pa.Array, other: pa.Array) -> pa.Array:
-        return pa.concat_arrays([one, other]).take(order)
-
     return Rows(
-        [together(a, b) for a, b in zip(fast.columns, rest.columns, strict=True)],
-        together(fast.reason, rest.reason),
-        together(fast.detail, rest.detail),
+        [_in_order(a, b, is_fast) for a, b in zip(fast.columns, rest.columns, strict=True)],
+        _in_order(fast.reason, rest.reason, is_fast),
+        _in_order(fast.detail, rest.detail, is_fast),
     )
+
+
+def _in_order(
+    fast: pa.Array, rest: pa.Array, is_fast: "np.ndarray[Any, np.dtype[np.bool_]]"
+) -> pa.Array:
+    places = np.empty(len(is_fast), dtype=np.int64)
+    places[is_fast] = np.arange(len(fast))
+    places[~is_fast] = np.arange(len(fast), len(is_fast))
+    return pa.concat_arrays([fast, rest]).take(pa.array(places))

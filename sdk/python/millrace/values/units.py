@@ -1,7 +1,7 @@
 """Integers that are plainly an instant, but not in milliseconds.
 
-Milliseconds of the years since 1973 have twelve digits or more. Fewer digits are seconds, days or a
-calendar day without its hyphens; more of them are micro- or nanoseconds.
+As milliseconds, the seconds and days of this century are moments of 1970, and so are its days written
+without hyphens; micro- and nanoseconds lie beyond the year 9999.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -9,16 +9,13 @@ from datetime import UTC, datetime, timedelta
 FIRST_MS, LAST_MS = -62_135_596_800_000, 253_402_300_799_999
 """The first and the last millisecond of the years 1 to 9999, outside of which there is no instant."""
 
-FEWEST_MS = 10**11
-"""The least milliseconds that are taken for an event time, at either side of 1970: 1973-03-03."""
+SURE_MS = range(10**11, 10**13)
+"""Milliseconds that can be nothing else: of the years 1973 to 2286."""
 
-COMPACT_FROM = 10**13
-"""From here on to ``LAST_MS`` milliseconds may be a calendar time without its hyphens."""
-
-_DAYS_BELOW = 10**5
+_PLAUSIBLE_SECONDS = range(946_684_800, 4_102_444_800)
+_PLAUSIBLE_YEARS = range(2000, 2100)
 _NANOSECONDS_FROM = 10**17
 _COMPACT = {8: ("%Y%m%d", "%Y-%m-%d"), 14: ("%Y%m%d%H%M%S", "%Y-%m-%dT%H:%M:%SZ")}
-_COMPACT_YEARS = range(1900, 2101)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -32,18 +29,17 @@ def unit_hint(number: int) -> str:
     >>> unit_hint(1_709_287_200_000)
     ''
     """
-    if FEWEST_MS <= number < COMPACT_FROM or number == 0:
-        # Nought is the same instant in every unit.
+    if number in SURE_MS:
         return ""
     compact = _compact_time(str(number))
     if compact is not None:
         return f"{number} looks like a date without hyphens: write {compact}"
-    if abs(number) >= FEWEST_MS and FIRST_MS <= number <= LAST_MS:
-        return ""
-    if abs(number) < _DAYS_BELOW:
-        unit, seconds, mend = "days", number * 86_400, "multiply by 86400000"
-    elif abs(number) < FEWEST_MS:
+    if number in _PLAUSIBLE_SECONDS:
         unit, seconds, mend = "seconds", number, "multiply by 1000"
+    elif number * 86_400 in _PLAUSIBLE_SECONDS:
+        unit, seconds, mend = "days", number * 86_400, "multiply by 86400000"
+    elif FIRST_MS <= number <= LAST_MS:
+        return ""
     elif abs(number) < _NANOSECONDS_FROM:
         unit, seconds, mend = "microseconds", number // 10**6, "divide by 1000"
     else:
@@ -63,4 +59,4 @@ def _compact_time(digits: str) -> str | None:
         found = datetime.strptime(digits, formats[0]).replace(tzinfo=UTC)
     except ValueError:
         return None
-    return found.strftime(formats[1]) if found.year in _COMPACT_YEARS else None
+    return found.strftime(formats[1]) if found.year in _PLAUSIBLE_YEARS else None
