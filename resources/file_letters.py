@@ -12,8 +12,8 @@ from urllib.parse import unquote
 from resources.archived_days import dead_letters_table, has_column
 from resources.file_verdicts import VERDICT
 from resources.lake import open_dataset, open_table, table_path
+from resources.raw_columns import DETAIL, FILE, PAYLOAD
 from resources.raw_files import RawFile
-from resources.raw_text import DETAIL, FILE, PAYLOAD
 from resources.settings import Settings
 from resources.writing import Slices
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from millrace.durations import DAY_MS, format_duration
 from millrace.plan import SourcePlan
 from resources.archived_days import IS_ARCHIVED, with_archived, with_copies_marked
-from resources.raw_text import ARRIVAL, DETAIL, FAULT
+from resources.raw_columns import ARRIVAL, DETAIL, FAULT
 from resources.reports import Days
 from resources.settings import Settings
 from resources.source_changes import find_change

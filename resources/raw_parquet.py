@@ -7,19 +7,17 @@ that is not declared is never decoded, whatever its type, name or compression.
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from millrace.calendar import FIRST_NUMBER, LAST_NUMBER
 from millrace.durations import DAY_MS
 from millrace.plan import SourcePlan
 from resources.raw_lines import PATH, POSITION
-from resources.raw_splits import Split, parts, read_splits
+from resources.raw_splits import Split, parts
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from pyspark.sql import DataFrame, SparkSession
 
 _BATCH_ROWS = 1 << 16
 
@@ -123,36 +121,28 @@ def _physical_column(file: "pq.ParquetFile", name: str) -> str | None:
     return found[0].physical_type if len(found) == 1 else None
 
 
-def read_parquet(
-    spark: "SparkSession",
-    source: SourcePlan,
-    files: Mapping[str, Sequence[int]],
-    columns: Mapping[str, str],
-) -> "DataFrame":
-    """Return the rows of local files: ``PATH``, ``POSITION`` and the declared columns that are there.
+def portable_types(source: SourcePlan, columns: Mapping[str, str]) -> "dict[str, pa.DataType]":
+    """Return the types that cells of the declared columns are handed on in.
 
-    Integers come as bigint (unsigned ones of 64 bits as decimal), floats as double, timestamps in
-    UTC and floored to microseconds, dates as dates, or as timestamps where one is declared; texts,
-    bytes, bools and decimals as they are. Instants beyond what Spark can hold become the furthest
-    that it can.
+    Integers of 64 bits (unsigned ones as decimal), doubles, instants in UTC and floored to
+    microseconds, days, or instants where one is declared; texts, bytes, bools and decimals as they
+    are. Instants beyond 64 bits of microseconds become the furthest that fit.
 
     Args:
-        spark: the session.
         source: whose files they are.
-        files: path to the sizes of its row groups, of files of one schema.
-        columns: their physical types by name, as the footer has them.
+        columns: physical types by name, as the footer has them.
     """
-    import pyarrow as pa
+    declared = {c.name: c.type.kind for c in source.columns if c.name in columns}
+    return {name: _portable_type(columns[name], kind) for name, kind in declared.items()}
 
-    kinds = {c.name: c.type.kind for c in source.columns if c.name in columns}
-    types = {name: _portable_type(columns[name], kind) for name, kind in kinds.items()}
-    schema = pa.schema({PATH: pa.string(), POSITION: pa.int64(), **types})
-    splits = [
+
+def parquet_splits(files: Mapping[str, Sequence[int]]) -> list[Split]:
+    """Return the parts that files are read in, from path to the sizes of its row groups."""
+    return [
         Split(path, start, stop, sum(sizes[start:stop]))
         for path, sizes in files.items()
         for start, stop in parts(len(sizes), sizes)
     ]
-    return read_splits(spark, splits, partial(rows_of, types), schema)
 
 
 def rows_of(types: "Mapping[str, pa.DataType]", split: Split) -> "Iterator[pa.RecordBatch]":
@@ -196,7 +186,8 @@ def _portable_type(found: str, kind: str) -> "pa.DataType":
         "int": pa.int64(),
         "uint": pa.int64(),
         "halffloat": pa.float64(),
-        "float": pa.float64(),
+        # The shortest text of a float is not that of the double it becomes.
+        "float": pa.float32() if kind == "decimal" else pa.float64(),
         "double": pa.float64(),
         "timestamp": day if kind == "date" else instant,
         "date": instant if kind == "timestamp" else day,

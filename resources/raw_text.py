@@ -8,9 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from millrace.plan import SourcePlan
-from millrace.values.arrow import arrow_type
 from millrace.values.csv_rows import CsvRows, split_line
 from millrace.values.json_rows import JsonRows
+from resources.raw_columns import ARRIVAL, FILE, raw_batch, raw_schema
 from resources.raw_lines import LINE, PATH, POSITION, lines_of, split_text
 from resources.raw_splits import Split, read_splits, without_collations
 
@@ -20,17 +20,6 @@ if TYPE_CHECKING:
 
     from millrace.values.lines import Rows
 
-FAULT = "_fault"
-"""Why a row is none: ``malformed`` or ``schema``; null for a good one."""
-DETAIL = "_detail"
-"""The fault in words, with the offending value; null for a good row."""
-PAYLOAD = "_payload"
-"""The raw row as bytes, for dead letters: a line as it stands in its file."""
-FILE = "_file"
-"""Path of the file a row came from."""
-ARRIVAL = "_arrival"
-"""Struct ordering rows as they stand in the source: file, then the place within it."""
-
 _BOM = b"\xef\xbb\xbf"
 _NOT_BLANK = r"[^ \t\r\n]"
 _HEAD_BYTES = 1 << 16
@@ -38,7 +27,7 @@ _HEAD_BYTES = 1 << 16
 
 
 def read_text_rows(spark: "SparkSession", source: SourcePlan, paths: Sequence[str]) -> "DataFrame":
-    """Return every row of local text files: the declared columns, then those named above.
+    """Return every row of local text files: rows as ``raw_columns`` says.
 
     Blank lines and a byte order mark at the beginning of a file are no rows. Each CSV file has a
     header of its own.
@@ -46,7 +35,7 @@ def read_text_rows(spark: "SparkSession", source: SourcePlan, paths: Sequence[st
     from pyspark.sql import functions as F
 
     read = partial(_rows_of_split, source)
-    rows = read_splits(spark, split_text(paths), read, _schema(source))
+    rows = read_splits(spark, split_text(paths), read, raw_schema(source))
     return rows.withColumn(ARRIVAL, F.struct(FILE, POSITION)).drop(POSITION)
 
 
@@ -62,18 +51,10 @@ def read_text_rows_of_url(
         F.col("_metadata.file_path").alias(PATH),
         F.col("_metadata.file_block_start").alias(POSITION),
     )
-    schema = _schema(source)
+    schema = raw_schema(source)
     rows = lines.mapInArrow(partial(_rows_of_url, source, header), from_arrow_schema(schema))
     place = F.struct(FILE, POSITION, F.monotonically_increasing_id())
     return without_collations(rows, schema).withColumn(ARRIVAL, place).drop(POSITION)
-
-
-def _schema(source: SourcePlan) -> "pa.Schema":
-    import pyarrow as pa
-
-    declared = [(c.name, arrow_type(c.type)) for c in source.columns]
-    told = [(FAULT, pa.string()), (DETAIL, pa.string()), (PAYLOAD, pa.binary())]
-    return pa.schema([*declared, *told, (FILE, pa.string()), (POSITION, pa.int64())])
 
 
 def _rows_of_split(source: SourcePlan, split: Split) -> "Iterator[pa.RecordBatch]":
@@ -143,17 +124,5 @@ class _Heads:
         return lines.set_column(0, LINE, pa.array(texts, pa.binary()))
 
 
-def _batch(source: SourcePlan, lines: "pa.RecordBatch", found: "Rows") -> "pa.RecordBatch":
-    import pyarrow as pa
-
-    named = dict(zip([c.name for c in source.columns], found.columns, strict=True))
-    return pa.record_batch(
-        {
-            **named,
-            FAULT: found.reason,
-            DETAIL: found.detail,
-            PAYLOAD: lines.column(0),
-            FILE: lines.column(1),
-            POSITION: lines.column(2),
-        }
-    )
+def _batch(source: SourcePlan, lines: "pa.RecordBatch", rows: "Rows") -> "pa.RecordBatch":
+    return raw_batch(source.columns, rows, lines.column(0), lines.column(1), lines.column(2))

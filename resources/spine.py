@@ -10,12 +10,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from millrace.calendar import FIRST_MS, LAST_MS
 from millrace.errors import DataError, nearest
 from millrace.plan import EntityPlan
 from millrace.types import TIMESTAMP, DataType
 from millrace.values.csv_rows import BLANKS
 from millrace.values.scalars import is_integer, is_number
-from millrace.values.units import FIRST_MS, LAST_MS, SURE_MS, unit_hint
+from millrace.values.units import SURE_MS, unit_hint
 from resources.dataset_file import check_ending, is_csv, read_table_file, typed_text
 
 if TYPE_CHECKING:

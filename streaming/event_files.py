@@ -12,6 +12,8 @@ from millrace.plan import SourcePlan
 from millrace.types import DataType
 from millrace.values.arrow import arrow_type
 from millrace.values.documents import MalformedError
+from resources.raw_parquet import parquet_splits, portable_types, read_footer, rows_of
+from resources.raw_typed import typed_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -90,13 +92,20 @@ def _epoch_ms(column: "pa.ChunkedArray", type_: DataType) -> "pa.ChunkedArray":
 
 
 def _read_parquet(path: Path, source: SourcePlan) -> "pa.Table":
-    import pyarrow.parquet as pq
+    import pyarrow as pa
 
-    with pq.ParquetFile(path) as file:
-        present = [c.name for c in source.columns if c.name in file.schema_arrow.names]
-        found = file.read(columns=present)
-        names = file.schema_arrow.names
-    return _as_declared(found, names, source, path)
+    footer = read_footer(str(path), source.event_time)
+    _require_event_time(list(footer.columns), source, path)
+    types = portable_types(source, footer.columns)
+    splits = parquet_splits({str(path): footer.group_bytes})
+    batches = [batch for split in splits for batch in rows_of(types, split)]
+    found = [typed_rows(source, batch) for batch in batches]
+    for rows in found:
+        _refuse_faults(rows, lambda _: str(path))
+    names = [column.name for column in source.columns]
+    schema = pa.schema([(c.name, arrow_type(c.type)) for c in source.columns])
+    tables = [pa.table(dict(zip(names, rows.columns, strict=True))) for rows in found]
+    return pa.concat_tables([schema.empty_table(), *tables])
 
 
 def _read_csv(path: Path, source: SourcePlan) -> "pa.Table":
@@ -137,59 +146,29 @@ def _checked(
     read: "Callable[[pa.Array], Rows]",
 ) -> "pa.Table":
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     rows = read(pa.array([line for _, line in lines], pa.binary()))
-    if rows.reason.null_count < len(lines):
-        first = pc.index(rows.reason.is_valid(), pa.scalar(value=True)).as_py()
-        raise DataError(rows.detail[first].as_py(), where=f"{path}:{lines[first][0]}")
+    _refuse_faults(rows, lambda place: f"{path}:{lines[place][0]}")
     return pa.table(dict(zip([c.name for c in source.columns], rows.columns, strict=True)))
 
 
-def _require_event_time(names: Sequence[str], source: SourcePlan, path: Path) -> None:
-    if source.event_time not in names:
-        raise DataError(
-            f"the file has no column {source.event_time!r}, the event time",
-            where=str(path),
-            fix=nearest(source.event_time, names),
-        )
-
-
-def _as_declared(found: "pa.Table", names: list[str], source: SourcePlan, path: Path) -> "pa.Table":
-    import pyarrow as pa
-
-    _require_event_time(names, source, path)
-    columns = {}
-    for column in source.columns:
-        wanted = arrow_type(column.type)
-        if column.name not in found.column_names:
-            columns[column.name] = pa.nulls(found.num_rows, wanted)
-            continue
-        try:
-            columns[column.name] = _cast(found[column.name], wanted)
-        except pa.ArrowException as error:
-            text = str(error).splitlines()[0][:200]
-            where = f"{path}, column {column.name}"
-            raise DataError(f"does not convert to {column.type}: {text}", where=where) from error
-    return pa.table(columns)
-
-
-def _cast(column: "pa.ChunkedArray", wanted: "pa.DataType") -> "pa.ChunkedArray":
+def _refuse_faults(rows: "Rows", where: Callable[[int], str]) -> None:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if pa.types.is_floating(column.type):
-        # Not a number is no value, as in a backfill.
-        column = pc.if_else(pc.is_finite(column), column, None)
-    if pa.types.is_boolean(wanted) and pa.types.is_integer(column.type):
-        return column.cast(pa.bool_())
-    if pa.types.is_timestamp(wanted):
-        if pa.types.is_integer(column.type):
-            return pc.multiply(column.cast(pa.int64()), 1000).cast(wanted)
-        if pa.types.is_timestamp(column.type) and column.type.tz is None:
-            return column.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).cast(wanted)
-        return column.cast(wanted, safe=False)
-    return column.cast(wanted)
+    if rows.reason.null_count < len(rows.reason):
+        first = pc.index(rows.reason.is_valid(), pa.scalar(value=True)).as_py()
+        raise DataError(rows.detail[first].as_py(), where=where(first))
+
+
+def _require_event_time(names: Sequence[str], source: SourcePlan, path: Path) -> None:
+    origin = source.column(source.event_time).origin
+    if origin not in names:
+        raise DataError(
+            f"the file has no column {origin!r}, the event time",
+            where=str(path),
+            fix=nearest(origin, names),
+        )
 
 
 _READERS = {"parquet": _read_parquet, "csv": _read_csv, "json": _read_json}

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from millrace.durations import DAY_MS, format_duration
 from millrace.plan import SourcePlan
 from millrace.values.documents import MalformedError, parse_object
-from millrace.values.json_rows import JsonRows
+from millrace.values.json_rows import JsonRows, reached
 from millrace.values.scalars import Misfit, Number
 from millrace.values.units import unit_hint
 
@@ -45,6 +45,7 @@ class Judge:
     def __init__(self, source: SourcePlan) -> None:
         self._read = JsonRows.of_topic(source).read
         self._event_time = source.event_time
+        self._origin = source.column(source.event_time).origin
         self._time_at = [column.name for column in source.columns].index(source.event_time)
         self._time_is_date = source.columns[self._time_at].type.kind == "date"
         self._skew_ms = source.clock_skew_ms
@@ -79,5 +80,5 @@ class Judge:
         hint = unit_hint(stamped)
         if not hint:
             return ""
-        is_integer = isinstance(parse_object(value).get(self._event_time), Number)
+        is_integer = isinstance(reached(parse_object(value), self._origin), Number)
         return f"; {hint}" if is_integer else ""

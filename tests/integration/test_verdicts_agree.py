@@ -17,8 +17,9 @@ from uuid import uuid4
 import pytest
 
 from millrace.compile.flink import FUNCTIONS, STATEMENT_END
-from millrace.compile.flink_ddl import sql_type
-from millrace.plan import Column
+from millrace.compile.flink_ddl import printed, sql_type
+from millrace.compile.flink_events import _parsed
+from millrace.plan import Column, SourcePlan
 from millrace.types import parse_type
 from resources.endpoints import flink_url
 from resources.flink import FlinkCluster
@@ -45,20 +46,50 @@ COLUMNS = {
     "raw": "bytes",
     "other": "timestamp",
 }
+RENAMED = {"deep": "a.b", "deeper": "a.c.d", "outer": "a", "other_name": "Other Name's"}
+"""Columns that records call otherwise, beside those above."""
+RENAMED_TYPES = {"deep": "int64", "deeper": "string", "outer": "string", "other_name": "bool"}
+REACHED = [
+    b'"a":{"b":7}',
+    b'"a":{"b":"x"}',
+    b'"a":{"b":null,"c":{"d":"z"}}',
+    b'"a":{"c":{"d":1}}',
+    b'"a":{"b":1,"b":2}',
+    b'"a":{"b":1},"a":{}',
+    b'"a":{"b":1},"a":"x"',
+    b'"a":"x","a.b":7',
+    b'"a.b":null,"a":{"b":8}',
+    b'"a.b":"x"',
+    b'"a":[{"b":1}]',
+    b'"a":{"c":5,"c.d":"y"}',
+    b'"Other Name\'s":true',
+    b'"Other Name\'s":"true"',
+    b'"other_name":1,"deep":"x"',
+]
+FAR = [
+    b"253402300799999",
+    b"253402300800000",
+    b"-62135596800000",
+    b"-62135596800001",
+    b"%d" % 2**62,
+]
 FOREVER_MS = 2**62
 EVENTS = 8_000
 DEADLINE_S = 180
 JSON_BYTES = b'{}[]",:\\0123456789.eE+-truefalsn/uUdD8cC\x00\x1f \t\r\n\x7f\x80\xc3\xed\xf4\xff'
 
 
-def some_bytes(rng: Random) -> list[bytes | None]:
+def some_bytes(columns: dict[str, str], rng: Random) -> list[bytes | None]:
     """Return values of every kind; each way of breaking an event occurs."""
-    found: list[bytes | None] = []
+    found: list[bytes | None] = [b'{"at":' + far + b"}" for far in FAR]
+    found += [b'{"at":0,' + reached + b"}" for reached in REACHED]
     for kind in MALFORMED.values():
-        good = good_event(COLUMNS, "at", 10**12, rng).value or b""
+        good = good_event(columns, "at", 10**12, rng).value or b""
         found.append(kind(good.strip(), rng))
     while len(found) < EVENTS:
-        value = any_event(COLUMNS, "at", rng.randint(0, 10**12), rng, bad=0.4).value
+        value = any_event(columns, "at", rng.randint(0, 10**12), rng, bad=0.4).value
+        if value and rng.random() < 0.2:
+            value = value.replace(b"{", b"{" + rng.choice(REACHED) + b",", 1)
         if value and rng.random() < 0.6:
             value = _changed(value, rng)
         found.append(value)
@@ -73,7 +104,9 @@ def _changed(value: bytes, rng: Random) -> bytes:
     return value
 
 
-def by_flink(settings: Settings, values: list[bytes | None], folder: Path) -> list[dict[str, Any]]:
+def by_flink(
+    settings: Settings, source: SourcePlan, values: list[bytes | None], folder: Path
+) -> list[dict[str, Any]]:
     """Return what ``parse_json_row`` makes of each value, in order."""
     inlet, outlet = folder / "values.json", folder / "rows"
     lines = [
@@ -83,7 +116,7 @@ def by_flink(settings: Settings, values: list[bytes | None], folder: Path) -> li
     cluster, job_id = FlinkCluster(flink_url(settings)), uuid4().hex
     jar = cluster.ensure_jar(ensure_runner_jar(settings))
     configuration = {"table.local-time-zone": "UTC", "restart-strategy.type": "none"}
-    cluster.run(jar, script(inlet, outlet), job_id, configuration, 1)
+    cluster.run(jar, script(source, inlet, outlet), job_id, configuration, 1)
     deadline = time.monotonic() + DEADLINE_S
     while (job := cluster.job(job_id)) is None or job.state != "FINISHED":
         assert job is None or job.state != "FAILED", cluster.exceptions(job_id)
@@ -95,17 +128,16 @@ def by_flink(settings: Settings, values: list[bytes | None], folder: Path) -> li
     return sorted(rows, key=lambda row: int(row["n_"]))
 
 
-def script(inlet: Path, outlet: Path) -> str:
-    types = {name: sql_type(parse_type(text)) for name, text in COLUMNS.items()}
-    columns = ", ".join(f"`{name}` {kind}" for name, kind in types.items())
-    names = ", ".join(f"`{name}`" for name in COLUMNS)
+def script(source: SourcePlan, inlet: Path, outlet: Path) -> str:
+    names = ", ".join(f"`{c.name}`" for c in source.columns)
     sink = ", ".join(
-        f"`{name}` {'BIGINT' if COLUMNS[name] == 'timestamp' else kind}"
-        for name, kind in types.items()
+        f"`{c.name}` {'BIGINT' if c.type.kind == 'timestamp' else sql_type(c.type)}"
+        for c in source.columns
     )
+    call = printed(_parsed(source, [c.name for c in source.columns])).replace("`_value`", "`v`")
     files = "WITH ('connector' = 'filesystem', 'format' = 'json', 'path' = 'file://"
     plain_decimals = "', 'json.encode.decimal-as-plain-number' = 'true')"
-    parsed = f"LATERAL TABLE(parse_json_row(`v`, '{columns}')) AS `parsed`({names}, `reason`)"
+    parsed = f"LATERAL TABLE({call}) AS `parsed`({names}, `reason`)"
     bytes_ = "SELECT `n` AS `n_`, CAST(UNHEX(`hex`) AS BYTES) AS `v` FROM `texts`"
     sink = f"`n_` INT, `reason` STRING, {sink}"
     statements = [
@@ -133,21 +165,25 @@ def plain(value: Any, type_: str) -> Any:
     return value
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(("seed", "event_time"), [(1, "timestamp"), (2, "int64")])
 def test_both_judges_give_each_value_the_same_verdict(
-    live_stack: Settings, seed: int, tmp_path: Path
+    live_stack: Settings, seed: int, event_time: str, tmp_path: Path
 ) -> None:
-    values = some_bytes(Random(seed))
-    columns = tuple(Column(name, parse_type(text)) for name, text in COLUMNS.items())
+    types = {**COLUMNS, "at": event_time}
+    values = some_bytes(types, Random(seed))
+    columns = tuple(
+        Column(name, parse_type(text), RENAMED.get(name))
+        for name, text in {**types, **RENAMED_TYPES}.items()
+    )
     plan = payments("s", columns=columns, allowed_lateness_ms=FOREVER_MS, clock_skew_ms=FOREVER_MS)
     judge, tally = Judge(plan), dict.fromkeys(("malformed", "schema", None), 0)
-    for value, row in zip(values, by_flink(live_stack, values, tmp_path), strict=True):
+    for value, row in zip(values, by_flink(live_stack, plan, values, tmp_path), strict=True):
         verdict = judge.judge(value, 10**12)
-        # To the function alone a null event time is a null column; the job leaves it out.
-        reason = "schema" if row["reason"] is None and row["at"] is None else row["reason"]
+        reason = row["reason"]
         assert verdict.reason == reason, (value, verdict.detail)
         tally[reason] += 1
         if reason is None:
-            told = {name: plain(row[name], text) for name, text in COLUMNS.items()}
-            assert dict(zip(COLUMNS, verdict.values, strict=True)) == told, value
+            told = {c.name: plain(row[c.name], str(c.type)) for c in columns}
+            found = dict(zip([c.name for c in columns], verdict.values, strict=True))
+            assert found == told, value
     assert min(tally.values()) > EVENTS / 20, tally

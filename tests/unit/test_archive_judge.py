@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from millrace.calendar import FIRST_MS, LAST_MS
 from millrace.plan import Column, SourcePlan
 from millrace.types import parse_type
 from millrace.values.documents import DEEPEST
-from millrace.values.units import FIRST_MS, LAST_MS
 from streaming.archive.judge import Judge
 
 NOW_MS = 1_709_287_200_000

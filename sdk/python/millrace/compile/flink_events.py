@@ -14,7 +14,7 @@ from millrace.compile.trees import (
     named,
     table,
 )
-from millrace.plan import SourcePlan
+from millrace.plan import Column, SourcePlan
 from millrace.types import DataType
 
 SOURCE, ACCEPTED, DEDUPLICATED = "source", "accepted", "deduplicated"
@@ -86,12 +86,17 @@ def accepted_view(source: SourcePlan, wanted: Collection[str]) -> exp.Create:
 
 
 def _parsed(source: SourcePlan, wanted: Sequence[str]) -> exp.Expression:
-    row_type = ", ".join(
-        f"`{c.name}` {ddl.sql_type(c.type)}{' NOT NULL' if c.name == source.event_time else ''}"
-        for c in source.columns
-    )
+    row_type = ", ".join(_field(c, is_required=c.name == source.event_time) for c in source.columns)
     literals = [row_type] if len(wanted) == len(source.columns) else [row_type, ", ".join(wanted)]
     return call("PARSE_JSON_ROW", column(_VALUE), *map(exp.Literal.string, literals))
+
+
+def _field(declared: Column, *, is_required: bool) -> str:
+    """Return a field of a row type; its comment is what records call it, where that differs."""
+    constraint = " NOT NULL" if is_required else ""
+    origin = declared.renamed_from
+    comment = "" if origin is None else " '" + origin.replace("'", "''") + "'"
+    return f"`{declared.name}` {ddl.sql_type(declared.type)}{constraint}{comment}"
 
 
 def _event_ms(source: SourcePlan) -> exp.Expression:

@@ -49,7 +49,7 @@ class CsvRows:
     Args:
         columns: what comes out, in this order.
         clock: the columns that time events.
-        header: names of the cells of a line; a column that is not among them is null.
+        header: names of the cells of a line; a column whose origin is not among them is null.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class CsvRows:
         self.clock = clock
         self.header = header
         names = {name: i for i, name in enumerate(header)}
-        self.places = [names.get(c.name) for c in columns]
+        self.places = [names.get(c.origin) for c in columns]
         self._converters = [cell_converter(c.type, is_clock=c.name in clock) for c in columns]
 
     @classmethod

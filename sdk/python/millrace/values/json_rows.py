@@ -5,9 +5,10 @@ object in one step; whatever it does not take as it stands is read again, value 
 reading decides.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Annotated, Any
 
+from millrace.calendar import FIRST_MS, LAST_MS
 from millrace.plan import Column, SourcePlan
 from millrace.values.documents import parse_object
 from millrace.values.scalars import (
@@ -18,7 +19,6 @@ from millrace.values.scalars import (
     converter,
     instant_ms,
 )
-from millrace.values.units import FIRST_MS, LAST_MS
 
 _SURELY_SHALLOW = 400
 _SHOWN = 80
@@ -106,9 +106,20 @@ class JsonRows:
     def read_slow(self, value: bytes | None) -> Values:
         """Read as ``read`` does, by the reading that decides."""
         found = parse_object(value)
-        return converted(
-            self._columns, self._converters, [found.get(c.name) for c in self._columns]
-        )
+        raw = [reached(found, column.origin) for column in self._columns]
+        return converted(self._columns, self._converters, raw)
+
+
+def reached(record: Mapping[str, object], origin: str) -> object:
+    """Return what a record has under a name, or else at a dotted path; None if it has neither."""
+    if origin in record or "." not in origin:
+        return record.get(origin)
+    value: object = record
+    for part in origin.split("."):
+        if not isinstance(value, dict):
+            return None
+        value = value.get(part)
+    return value
 
 
 def clock_columns(source: SourcePlan) -> frozenset[str]:
@@ -151,6 +162,10 @@ def _typed_decoder(columns: Sequence[Column]) -> Callable[[bytes], Any] | None:
         import msgspec
     except ImportError:
         return None
+    origins = {column.origin for column in columns}
+    if len(origins) < len(columns) or any("." in origin for origin in origins):
+        # One field is read twice, or records are reached into: one by one.
+        return None
     types: dict[str, tuple[Any, Any]] = {
         "int32": (_bounded(-(2**31), 2**31 - 1), None),
         "int64": (_bounded(-(2**63), 2**63 - 1), None),
@@ -166,7 +181,7 @@ def _typed_decoder(columns: Sequence[Column]) -> Callable[[bytes], Any] | None:
     fields: list[tuple[str, Any, Any]] = []
     for i, column in enumerate(columns):
         kind, default = types[column.type.kind]
-        fields.append((f"c{i}", kind, msgspec.field(default=default, name=column.name)))
+        fields.append((f"c{i}", kind, msgspec.field(default=default, name=column.origin)))
     # No cycles can arise, so the collector need not look at each row.
     return msgspec.json.Decoder(msgspec.defstruct("Row", fields, gc=False)).decode
 

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from millrace.calendar import LAST_MS
 from millrace.plan import Column
 from millrace.types import DataType
 from millrace.values.arrow import array_of, arrow_type
@@ -19,7 +20,7 @@ from millrace.values.csv_rows import BOOLEANS, CsvRows, cell_converter
 from millrace.values.documents import MalformedError
 from millrace.values.json_rows import JsonRows, UnfitRow, Values
 from millrace.values.scalars import Misfit
-from millrace.values.units import LAST_MS, SURE_MS
+from millrace.values.units import SURE_MS
 
 _SURE = {
     "int32": r"^-?(0|[1-9][0-9]{0,8})$",

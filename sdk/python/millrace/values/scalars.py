@@ -13,9 +13,10 @@ from datetime import date
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from functools import lru_cache
 
+from millrace.calendar import FIRST_MS, LAST_MS
 from millrace.durations import DAY_MS
 from millrace.types import DataType
-from millrace.values.units import FIRST_MS, LAST_MS, unit_hint
+from millrace.values.units import unit_hint
 
 Convert = Callable[[object], object]
 

@@ -6,8 +6,7 @@ without hyphens; micro- and nanoseconds lie beyond the year 9999.
 
 from datetime import UTC, datetime, timedelta
 
-FIRST_MS, LAST_MS = -62_135_596_800_000, 253_402_300_799_999
-"""The first and the last millisecond of the years 1 to 9999, outside of which there is no instant."""
+from millrace.calendar import FIRST_MS, LAST_MS
 
 SURE_MS = range(10**11, 10**13)
 """Milliseconds that can be nothing else: of the years 1973 to 2286."""

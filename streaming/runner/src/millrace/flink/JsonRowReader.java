@@ -2,6 +2,7 @@ package millrace.flink;
 
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Base64;
 import java.util.HashMap;
@@ -44,6 +45,17 @@ final class JsonRowReader {
         }
     }
 
+    /** A field of a record: the columns it is the value of, and what is reached within it. */
+    private static final class Field {
+        final List<Integer> named = new ArrayList<>();
+        final List<Integer> reached = new ArrayList<>();
+        final Map<String, Field> within = new HashMap<>();
+
+        Field at(String name) {
+            return within.computeIfAbsent(name, any -> new Field());
+        }
+    }
+
     private final JsonFactory factory =
             JsonFactory.builder()
                     .disable(JsonFactory.Feature.INTERN_FIELD_NAMES)
@@ -56,9 +68,12 @@ final class JsonRowReader {
                                     .maxNameLength(Integer.MAX_VALUE)
                                     .build())
                     .build();
-    private final Map<String, Integer> places = new HashMap<>();
+    private final Field root = new Field();
     private final Column[] columns;
     private final Object[] values;
+
+    /** Whether a value came under the column's whole name, which wins over a path. */
+    private final boolean[] isNamed;
 
     JsonRowReader(RowType type) {
         List<RowField> fields = type.getFields();
@@ -66,8 +81,18 @@ final class JsonRowReader {
         values = new Object[fields.size()];
         for (int i = 0; i < columns.length; i++) {
             columns[i] = Column.of(fields.get(i).getType());
-            places.put(fields.get(i).getName(), i);
+            // What records call a column is its field's comment, where it differs.
+            String origin = fields.get(i).getDescription().orElse(fields.get(i).getName());
+            root.at(origin).named.add(i);
+            if (origin.indexOf('.') >= 0) {
+                Field field = root;
+                for (String part : origin.split("\\.", -1)) {
+                    field = field.at(part);
+                }
+                field.reached.add(i);
+            }
         }
+        isNamed = new boolean[columns.length];
     }
 
     /** The value of a column, as the last event had it. */
@@ -81,18 +106,12 @@ final class JsonRowReader {
             return MALFORMED;
         }
         Arrays.fill(values, null);
+        Arrays.fill(isNamed, false);
         try (JsonParser parser = factory.createParser(event)) {
             if (parser.nextToken() != JsonToken.START_OBJECT) {
                 return MALFORMED;
             }
-            while (parser.nextToken() == JsonToken.FIELD_NAME) {
-                Integer place = places.get(parser.currentName());
-                parser.nextToken();
-                if (place != null) {
-                    values[place] = valueOf(parser, columns[place]);
-                }
-                parser.skipChildren();
-            }
+            readObject(parser, root);
             if (parser.nextToken() != null) {
                 return MALFORMED;
             }
@@ -101,6 +120,47 @@ final class JsonRowReader {
             return MALFORMED;
         }
         return hasFaults() ? SCHEMA : null;
+    }
+
+    /** Reads the object that has begun, to its end. */
+    private void readObject(JsonParser parser, Field field) throws IOException {
+        while (parser.nextToken() == JsonToken.FIELD_NAME) {
+            Field found = field.within.get(parser.currentName());
+            JsonToken token = parser.nextToken();
+            if (found == null) {
+                parser.skipChildren();
+                continue;
+            }
+            if (!found.within.isEmpty()) {
+                // Of a repeated name only the last value counts, with all that is within it.
+                forget(found);
+            }
+            for (int place : found.named) {
+                values[place] = valueOf(parser, columns[place]);
+                isNamed[place] = true;
+            }
+            for (int place : found.reached) {
+                if (!isNamed[place]) {
+                    values[place] = valueOf(parser, columns[place]);
+                }
+            }
+            if (token == JsonToken.START_OBJECT && !found.within.isEmpty()) {
+                readObject(parser, found);
+            } else {
+                parser.skipChildren();
+            }
+        }
+    }
+
+    private void forget(Field field) {
+        for (Field within : field.within.values()) {
+            for (int place : within.reached) {
+                if (!isNamed[place]) {
+                    values[place] = null;
+                }
+            }
+            forget(within);
+        }
     }
 
     private boolean hasFaults() {

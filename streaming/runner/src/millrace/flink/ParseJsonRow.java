@@ -30,7 +30,8 @@ import org.apache.flink.table.types.utils.DataTypeUtils;
  * refused.
  *
  * <p>{@code columns} is a literal, the columns and their types as in {@code ROW<…>}; a column that
- * is NOT NULL must have a value. {@code wanted}, a literal too, names the columns that come out,
+ * is NOT NULL must have a value, and times the events. A comment of a column is what records call it,
+ * a name or else a dotted path. {@code wanted}, a literal too, names the columns that come out,
  * parted by commas, all by default; the others are judged as well. Instants come out as BIGINT,
  * epoch milliseconds. Then comes {@code reason}: {@code malformed} or {@code schema}, and no values
  * beside it; or null. Every call gives exactly one row.

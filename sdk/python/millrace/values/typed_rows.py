@@ -1,0 +1,276 @@
+"""Columns that have types already, of Parquet and Delta, as the declared ones: exactly or not at all.
+
+A cell arrives as a 64-bit integer, a double, a decimal, a bool, text, bytes, a day, or an instant of
+microseconds. The table of what becomes of it is docs/values.md; nothing is rounded, and text is never
+read as anything else.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from millrace.calendar import FIRST_MS, FIRST_NUMBER, LAST_MS, LAST_NUMBER
+from millrace.durations import DAY_MS
+from millrace.plan import Column
+from millrace.types import DataType
+from millrace.values.arrow import array_of, arrow_type
+from millrace.values.lines import Rows
+from millrace.values.scalars import Convert, Misfit, Number, converter
+from millrace.values.units import SURE_MS, unit_hint
+
+EXACT_DOUBLES = 2**53
+"""Up to here every integer has a double of its own."""
+
+_SURE_DIGITS = 10**15
+_DAY_US = DAY_MS * 1_000
+_SHOWN = 80
+
+Bools = npt.NDArray[np.bool_]
+Fit = Callable[[pa.Array, DataType], tuple[pa.Array, Bools]]
+
+
+def read_typed_rows(
+    columns: Sequence[Column], clock: Collection[str], cells: Mapping[str, pa.Array], rows: int
+) -> Rows:
+    """Return the declared columns.
+
+    Args:
+        columns: what comes out, in this order.
+        clock: the columns that time events, whose integers are milliseconds plainly.
+        cells: columns by declared name; one that is not there is null.
+        rows: how many rows there are.
+    """
+    found: list[pa.Array] = []
+    details: npt.NDArray[np.object_] = np.full(rows, None, dtype=object)
+    for column in columns:
+        if column.name not in cells:
+            found.append(pa.nulls(rows, arrow_type(column.type)))
+            continue
+        raw = cells[column.name]
+        values, bad = fitted(raw, column.type)
+        hints: dict[int, str] = {}
+        if column.name in clock and pa.types.is_integer(raw.type):
+            hints = _hints(raw)
+            bad = bad | _at(hints, rows)
+        if bad.any():
+            values = pc.if_else(pa.array(~bad), values, pa.scalar(None, values.type))
+            for place in np.flatnonzero(bad).tolist():
+                told = hints.get(place) or f"{_shown(raw[place])} is no {column.type}"
+                details[place] = details[place] or f"column {column.name!r}: {told}"
+        found.append(values)
+    texts = pa.array(details, pa.string())
+    reasons = pc.if_else(texts.is_valid(), "schema", pa.scalar(None, pa.string()))
+    return Rows(found, reasons, texts)
+
+
+def fitted(cells: pa.Array, type_: DataType) -> tuple[pa.Array, Bools]:
+    """Return cells as a declared type, null where they do not fit; and which do not."""
+    if pa.types.is_null(cells.type):
+        return cells.cast(arrow_type(type_)), np.zeros(len(cells), dtype=bool)
+    if pa.types.is_floating(cells.type):
+        # Not a number is no value: pandas writes missing integers so, and JSON cannot carry it.
+        cells = pc.if_else(pc.is_finite(cells), cells, pa.scalar(None, cells.type))
+    return _FITS[type_.kind](cells, type_)
+
+
+def _hints(cells: pa.Array) -> dict[int, str]:
+    """Say which integers are no milliseconds, by place."""
+    values = _integers(cells)
+    doubtful = np.flatnonzero((values < SURE_MS.start) | (values >= SURE_MS.stop))
+    told = {place: unit_hint(int(values[place])) for place in doubtful.tolist()}
+    return {place: hint for place, hint in told.items() if hint}
+
+
+def _at(places: Collection[int], rows: int) -> Bools:
+    found = np.zeros(rows, dtype=bool)
+    found[list(places)] = True
+    return found
+
+
+def _shown(cell: Any) -> str:
+    if pa.types.is_timestamp(cell.type) or pa.types.is_date(cell.type):
+        text = str(cell.cast(pa.int64() if pa.types.is_timestamp(cell.type) else pa.int32()))
+        return f"{text} {'µs' if pa.types.is_timestamp(cell.type) else 'days'} since 1970"
+    value = cell.as_py()
+    text = repr(value) if isinstance(value, str | bytes) else str(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+
+
+def _integers(cells: pa.Array) -> npt.NDArray[np.int64]:
+    found: npt.NDArray[np.int64] = cells.fill_null(0).to_numpy(zero_copy_only=False)
+    return found.astype(np.int64)
+
+
+def _nulls(cells: pa.Array) -> Bools:
+    found: Bools = cells.is_null().to_numpy(zero_copy_only=False)
+    return found
+
+
+def _with_nulls(values: npt.NDArray[Any], missing: Bools, type_: pa.DataType) -> pa.Array:
+    return pa.array(values, type_, mask=missing)
+
+
+def _one_by_one(cells: pa.Array, type_: DataType) -> tuple[pa.Array, Bools]:
+    """Read each number by the grammar, from its exact text."""
+    convert = _whole_or_exact(type_)
+    values, bad = [], np.zeros(len(cells), dtype=bool)
+    for place, value in enumerate(cells.to_pylist()):
+        try:
+            values.append(None if value is None else convert(Number(value)))
+        except Misfit:
+            values.append(None)
+            bad[place] = True
+    return array_of(values, type_), bad
+
+
+def _whole_or_exact(type_: DataType) -> Convert:
+    convert = converter(type_)
+    if not type_.is_integer:
+        return convert
+
+    def whole(value: object) -> object:
+        text = str(value)
+        return convert(Number(text.rstrip("0").removesuffix(".") if "." in text else text))
+
+    return whole
+
+
+def _to_integer(cells: pa.Array, type_: DataType) -> tuple[pa.Array, Bools]:
+    bits = 31 if type_.kind == "int32" else 63
+    if pa.types.is_floating(cells.type):
+        missing = _nulls(cells)
+        doubles = cells.fill_null(0).to_numpy(zero_copy_only=False).astype(np.float64)
+        most = min(EXACT_DOUBLES, 2**bits)
+        fits = (doubles == np.floor(doubles)) & (doubles >= -most) & (doubles <= most)
+        fits &= (doubles < 2**bits) & ~missing
+        values = np.where(fits, doubles, 0).astype(np.int64)
+        return _with_nulls(values, ~fits, pa.int64()).cast(arrow_type(type_)), ~fits & ~missing
+    if pa.types.is_integer(cells.type):
+        values = _integers(cells)
+        bad = ((values < -(2**bits)) | (values > 2**bits - 1)) & ~_nulls(cells)
+        return _with_nulls(values, _nulls(cells) | bad, pa.int64()).cast(arrow_type(type_)), bad
+    if pa.types.is_decimal(cells.type):
+        return _one_by_one(cells.cast(pa.string()), type_)
+    return _none(cells, type_)
+
+
+def _to_double(cells: pa.Array, type_: DataType) -> tuple[pa.Array, Bools]:
+    good = np.zeros(len(cells), dtype=bool)
+    if pa.types.is_floating(cells.type):
+        return cells.cast(pa.float64()), good
+    if pa.types.is_integer(cells.type):
+        return cells.cast(pa.float64(), safe=False), good
+    if pa.types.is_decimal(cells.type):
+        # By its digits: Arrow's own way from decimals to doubles is not the nearest.
+        return cells.cast(pa.string()).cast(pa.float64()), good
+    return _none(cells, type_)
+
+
+def _to_decimal(cells: pa.Array, type_: DataType) -> tuple[pa.Array, Bools]:
+    wanted = arrow_type(type_)
+    if pa.types.is_floating(cells.type):
+        return _doubles_to_decimal(cells, type_)
+    if not (pa.types.is_integer(cells.type) or pa.types.is_decimal(cells.type)):
+        return _none(cells, type_)
+    try:
+        return cells.cast(wanted), np.zeros(len(cells), dtype=bool)
+    except pa.ArrowInvalid:
+        return _one_by_one(cells.cast(pa.string()), type_)
+
+
+def _doubles_to_decimal(cells: pa.Array, type_: DataType) -> tuple[pa.Array, Bools]:
+    """Take a double for the shortest number that is read as it: 1.1, and not what it is in binary."""
+    missing = _nulls(cells)
+    if pa.types.is_float32(cells.type):
+        cells = cells.cast(pa.string()).cast(pa.float64())
+    doubles = cells.fill_null(0).to_numpy(zero_copy_only=False).astype(np.float64)
+    step = 10.0**type_.scale
+    unscaled = np.rint(doubles * step)
+    sure = (np.abs(unscaled) < min(_SURE_DIGITS, 10**type_.precision)) & (
+        unscaled / step == doubles
+    )
+    if (sure | missing).all():
+        return _decimals(unscaled.astype(np.int64), missing, type_), np.zeros(
+            len(cells), dtype=bool
+        )
+    texts = [None if gone else repr(float(d)) for d, gone in zip(doubles, missing, strict=True)]
+    return _one_by_one(pa.array(texts, pa.string()), type_)
+
+
+def _decimals(unscaled: npt.NDArray[np.int64], missing: Bools, type_: DataType) -> pa.Array:
+    """Return decimals of these digits, two words each."""
+    words = np.empty((len(unscaled), 2), dtype=np.int64)
+    words[:, 0], words[:, 1] = unscaled, unscaled >> 63
+    validity = np.packbits(~missing, bitorder="little")
+    buffers = [pa.py_buffer(validity), pa.py_buffer(words)]
+    return pa.Array.from_buffers(arrow_type(type_), len(unscaled), buffers)
+
+
+def _to_bool(cells: pa.Array, type_: DataType) -> tuple[pa.Array, Bools]:
+    if pa.types.is_boolean(cells.type):
+        return cells, np.zeros(len(cells), dtype=bool)
+    if not pa.types.is_integer(cells.type):
+        return _none(cells, type_)
+    values, missing = _integers(cells), _nulls(cells)
+    bad = (values != 0) & (values != 1) & ~missing
+    return _with_nulls(values == 1, missing | bad, pa.bool_()), bad
+
+
+def _to_text(cells: pa.Array, type_: DataType) -> tuple[pa.Array, Bools]:
+    if pa.types.is_string(cells.type) or pa.types.is_integer(cells.type):
+        return cells.cast(pa.string()), np.zeros(len(cells), dtype=bool)
+    return _none(cells, type_)
+
+
+def _to_bytes(cells: pa.Array, type_: DataType) -> tuple[pa.Array, Bools]:
+    is_binary = pa.types.is_binary(cells.type)
+    return (cells, np.zeros(len(cells), dtype=bool)) if is_binary else _none(cells, type_)
+
+
+def _to_instant(cells: pa.Array, type_: DataType) -> tuple[pa.Array, Bools]:
+    missing = _nulls(cells)
+    if pa.types.is_timestamp(cells.type):
+        ms = np.floor_divide(_integers(cells.cast(pa.int64())), 1_000)
+    elif pa.types.is_date(cells.type):
+        ms = _integers(cells.cast(pa.int32())) * DAY_MS
+    elif pa.types.is_integer(cells.type):
+        ms = _integers(cells)
+    else:
+        return _none(cells, type_)
+    bad = ((ms < FIRST_MS) | (ms > LAST_MS)) & ~missing
+    us = np.where(bad, 0, ms) * 1_000
+    return _with_nulls(us, missing | bad, pa.int64()).cast(arrow_type(type_)), bad
+
+
+def _to_day(cells: pa.Array, type_: DataType) -> tuple[pa.Array, Bools]:
+    missing = _nulls(cells)
+    if pa.types.is_timestamp(cells.type):
+        days = np.floor_divide(_integers(cells.cast(pa.int64())), _DAY_US)
+    elif pa.types.is_date(cells.type):
+        days = _integers(cells.cast(pa.int32()))
+    else:
+        return _none(cells, type_)
+    bad = ((days < FIRST_NUMBER) | (days > LAST_NUMBER)) & ~missing
+    kept = np.where(bad, 0, days).astype(np.int32)
+    return _with_nulls(kept, missing | bad, pa.int32()).cast(pa.date32()), bad
+
+
+def _none(cells: pa.Array, type_: DataType) -> tuple[pa.Array, Bools]:
+    return pa.nulls(len(cells), arrow_type(type_)), ~_nulls(cells)
+
+
+_FITS: Mapping[str, Fit] = {
+    "int32": _to_integer,
+    "int64": _to_integer,
+    "float64": _to_double,
+    "decimal": _to_decimal,
+    "bool": _to_bool,
+    "string": _to_text,
+    "timestamp": _to_instant,
+    "date": _to_day,
+    "bytes": _to_bytes,
+}
