@@ -44,7 +44,7 @@ def read_table_rows(source: SourcePlan, raw: "DataFrame") -> "DataFrame":
     from pyspark.sql import functions as F
     from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 
-    found = {field.name: str(field.type) for field in to_arrow_schema(raw.schema)}
+    found = {field.name: str(field.type) for field in to_arrow_schema(raw.schema, timezone="UTC")}
     where = f"source {source.name}"
     if missing := missing_column(list(found), source):
         raise DataError(missing, where=where, fix="correct it, or `columns`")

@@ -89,7 +89,9 @@ def _fitting_decimal(precision: int, scale: int, rng: Random) -> tuple[str, obje
     if rng.random() < 0.2 and "." in text:
         text += "000"
     elif rng.random() < 0.2 and unscaled:
-        text = f"{unscaled}e-{scale}"
+        text = f"{unscaled}e-{rng.choice(['', '0', '00000'])}{scale}"
+    elif rng.random() < 0.1 and not unscaled:
+        text = f"0e{rng.choice(['', '-'])}{rng.choice([99, 99999, 10**12])}"
     elif rng.random() < 0.1 and scale >= 1:
         text, value = "15E-1" if precision - scale >= 1 else "0", Decimal("1.5")
         value = value if precision - scale >= 1 else Decimal(0)

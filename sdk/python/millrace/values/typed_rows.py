@@ -26,6 +26,8 @@ EXACT_DOUBLES = 2**53
 """Up to here every integer has a double of its own."""
 
 _SURE_DIGITS = 10**15
+_RESIDUES = {pa.float64(): 2.0**-48, pa.float32(): 2.0**-23, pa.float16(): 2.0**-10}
+"""What arithmetic leaves of a decimal in binary, in relation to it: some last digits of the mantissa."""
 _DAY_US = DAY_MS * 1_000
 _SHOWN = 80
 
@@ -183,22 +185,28 @@ def _to_decimal(cells: pa.Array, type_: DataType) -> tuple[pa.Array, Bools]:
 
 
 def _doubles_to_decimal(cells: pa.Array, type_: DataType) -> tuple[pa.Array, Bools]:
-    """Take a double for the shortest number that is read as it: 1.1, and not what it is in binary."""
+    """Take a double for the decimal that it can only mean: 57.16, or 85.64999999999999 for 85.65.
+
+    That is the nearest one of the scale, if no more lies between than arithmetic in binary leaves.
+    """
     missing = _nulls(cells)
-    if pa.types.is_float32(cells.type):
-        cells = cells.cast(pa.string()).cast(pa.float64())
+    residue = _RESIDUES[cells.type]
     doubles = cells.fill_null(0).to_numpy(zero_copy_only=False).astype(np.float64)
     step = 10.0**type_.scale
     unscaled = np.rint(doubles * step)
-    sure = (np.abs(unscaled) < min(_SURE_DIGITS, 10**type_.precision)) & (
-        unscaled / step == doubles
-    )
-    if (sure | missing).all():
-        return _decimals(unscaled.astype(np.int64), missing, type_), np.zeros(
-            len(cells), dtype=bool
-        )
-    texts = [None if gone else repr(float(d)) for d, gone in zip(doubles, missing, strict=True)]
-    return _one_by_one(pa.array(texts, pa.string()), type_)
+    is_exact = np.abs(unscaled) < _SURE_DIGITS
+    is_near = np.abs(unscaled / step - doubles) <= residue * np.abs(doubles)
+    fits = is_exact & is_near & (np.abs(unscaled) < 10.0**type_.precision) & ~missing
+    digits = np.where(fits, unscaled, 0).astype(np.int64)
+    values, bad = _decimals(digits, ~fits, type_), ~fits & ~missing
+    large = np.flatnonzero(~is_exact & ~missing)
+    if len(large):
+        texts = pa.array([repr(float(d)) for d in doubles[large]], pa.string())
+        found, bad[large] = _one_by_one(texts, type_)
+        order = np.arange(len(cells))
+        order[large] = len(cells) + np.arange(len(large))
+        values = pa.concat_arrays([values, found]).take(pa.array(order))
+    return values, bad
 
 
 def _decimals(unscaled: npt.NDArray[np.int64], missing: Bools, type_: DataType) -> pa.Array:

@@ -9,7 +9,10 @@ final class Decimals {
     /** So many digits always fit a long. */
     private static final int LONG_DIGITS = 18;
 
-    private static final int MOST_EXPONENT_DIGITS = 4;
+    private static final int MOST_EXPONENT_DIGITS = 9;
+
+    /** Stands for any exponent of more digits: so far, only a zero fits a decimal. */
+    private static final int FAR = 1_000_000_000;
 
     private Decimals() {}
 
@@ -42,10 +45,14 @@ final class Decimals {
                 digits++;
             }
             at = afterDigits(text, digits, end);
-            if (at == digits || at > digits + MOST_EXPONENT_DIGITS) {
+            if (at == digits) {
                 return null;
             }
-            exponent = Integer.parseInt(new String(text, digits, at - digits));
+            while (digits < at - 1 && text[digits] == '0') {
+                digits++;
+            }
+            boolean isFar = at - digits > MOST_EXPONENT_DIGITS;
+            exponent = isFar ? FAR : Integer.parseInt(new String(text, digits, at - digits));
             exponent = isDown ? -exponent : exponent;
         }
         if (at != end) {
