@@ -1,6 +1,6 @@
 """A second opinion on what an event's bytes mean: the stdlib's JSON, and the table of types.
 
-Written from docs/stream-events.md alone; shares nothing with the archive's judge, nor with the
+Written from docs/stream-events.md and docs/values.md alone; shares nothing with the archive's judge, nor with the
 function in the Flink job.
 """
 
@@ -15,6 +15,8 @@ from decimal import Decimal, InvalidOperation, localcontext
 from typing import Any
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_FIRST_MS, _LAST_MS = -62_135_596_800_000, 253_402_300_799_999  # years 1 to 9999
 
 _INSTANT = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?(Z|[+-]\d\d:?\d\d)?",
@@ -101,7 +103,8 @@ def _text(value: object) -> str:
 
 
 def _instant(value: object) -> int:
-    return _integer(value, 64) if type(value) is int else _instant_ms(_text(value))
+    ms = _integer(value, 64) if type(value) is int else _instant_ms(_text(value))
+    return int(_need(ms, _FIRST_MS <= ms <= _LAST_MS))
 
 
 def _day(value: object) -> date:
