@@ -1,5 +1,7 @@
 """The grammar of values in CSV and JSON lines: what fits, what does not, and what is said of it."""
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -189,3 +191,13 @@ def test_lines_of_json_have_the_verdicts_of_a_topic() -> None:
 def test_a_broken_header_is_malformed_too() -> None:
     with pytest.raises(MalformedError, match="not UTF-8"):
         CsvRows(COLUMNS, set(), ["at"]).read(b"\xfe")
+
+
+def test_workers_that_read_files_need_arrow_and_numpy_alone() -> None:
+    """Those of a cluster of the user's are sent our code, and nothing that it would import."""
+    code = "import sys, resources.raw_text, resources.raw_typed, millrace.values.lines; "
+    code += (
+        "print(*sorted({'sqlglot', 'yaml', 'pyspark', 'deltalake', 'msgspec'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
