@@ -101,6 +101,7 @@ def _resubmit(engines: Engines, record: StreamRecord, save: Save, progress: Prog
         return
     if report is not None and report.state == "FAILED":
         cause = engines.flink.exceptions(record.job_id) or "Flink gives no cause"
+        cause = engines.without_secrets(cause)
         progress(f"job {record.job_id} failed: {cause}")
         lineage.jobs_ended(engines.settings, [record.job_id], "FAIL", cause)
         record = save(failed(record, cause, engines.now_ms()))

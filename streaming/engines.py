@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from millrace.errors import PlatformError
+from resources.brokers import Brokers
 from resources.endpoints import flink_url, kafka_bootstrap, store_url
 from resources.settings import Settings
 
@@ -87,13 +89,43 @@ class Engines:
         return int(datetime.now(tz=UTC).timestamp() * 1000)
 
     @property
-    def brokers(self) -> str:
-        """Kafka's ``host:port`` list.
+    def brokers(self) -> Brokers:
+        """Kafka's ``host:port`` list, and what it asks for.
 
         Raises:
             EngineUnavailable: it does not run.
         """
         return kafka_bootstrap(self.settings)
+
+    def on_brokers(self, script: str, placeholder: str) -> str:
+        """Return a job's SQL with Kafka's address, and what it asks for, for the placeholder.
+
+        The result holds secrets: it is for Flink alone.
+
+        Raises:
+            EngineUnavailable: Kafka does not run, or the vault does not answer.
+            SetupError: Flink's connector cannot be told what Kafka asks for.
+        """
+        from resources.flink_kafka import with_access
+
+        return with_access(script, placeholder, self.brokers, self._java_access())
+
+    def without_secrets(self, text: str) -> str:
+        """Return a message of Flink's with the secrets masked that a job's SQL told it."""
+        from resources.secret import is_secret_name, redacted
+
+        try:
+            own = (self.brokers.properties, self.settings.flink_kafka_properties)
+            secrets = [secret for options in own for secret in options.secrets()]
+            secrets += [v for name, v in self._java_access().items() if is_secret_name(name)]
+        except PlatformError as error:
+            return f"what Flink says may hold a secret, which cannot be read now ({error.what})"
+        return redacted(text, secrets)
+
+    def _java_access(self) -> dict[str, str]:
+        from resources.flink_kafka import java_properties
+
+        return java_properties(self.brokers.properties, self.settings.flink_kafka_properties)
 
     @property
     def checkpoints(self) -> Path:

@@ -32,7 +32,8 @@ Progress = Callable[[str], None]
 Save = Callable[[StreamRecord], StreamRecord]
 
 BROKERS = "${MILLRACE_KAFKA}"
-"""Stands in recorded scripts for the brokers: their address may change, the job does not."""
+"""Stands in recorded scripts for the brokers, their address and what they ask for: both may change,
+the job does not, and no record holds a password."""
 
 PARALLELISM = 1
 """A job's chain is three threads already: read and judge, deduplicate, aggregate."""
@@ -168,8 +169,10 @@ def submit(engines: Engines, record: StreamRecord, save: Save, progress: Progres
     Raises:
         EngineUnavailable: Flink does not answer.
         EngineError: Flink has no slot for the job, which is not submitted then, or refuses it.
+        SetupError: Flink cannot be told what Kafka asks for.
     """
     ensure_slots(engines, record.view, PARALLELISM, progress)
+    script = engines.on_brokers(record.definition.script, BROKERS)
     jar = engines.runner_jar()
     now_ms = engines.now_ms()
     restore_from = restore_point(engines, record, _identity(jar))
@@ -179,7 +182,7 @@ def submit(engines: Engines, record: StreamRecord, save: Save, progress: Progres
     try:
         engines.flink.run(
             engines.flink.ensure_jar(jar),
-            record.definition.script.replace(BROKERS, engines.brokers),
+            script,
             record.job_id,
             {**record.definition.configuration, **_RESTARTS, **_marks(record)},
             PARALLELISM,
@@ -188,9 +191,11 @@ def submit(engines: Engines, record: StreamRecord, save: Save, progress: Progres
     except EngineUnavailable:
         raise
     except EngineError as error:
-        save(failed(record, error.what, now_ms))
-        lineage.jobs_ended(engines.settings, [record.job_id], "FAIL", error.what)
-        raise
+        # Flink quotes what it refuses, and that holds what lets it into Kafka.
+        what = engines.without_secrets(error.what)
+        save(failed(record, what, now_ms))
+        lineage.jobs_ended(engines.settings, [record.job_id], "FAIL", what)
+        raise type(error)(what, where=error.where, fix=error.fix) from None
     return record
 
 

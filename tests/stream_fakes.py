@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from millrace.errors import EngineRejected, EngineUnavailable, PlatformError
 from millrace.plan import Plan
+from resources.brokers import Brokers
 from resources.declarations import plan_of
 from resources.flink import CheckpointReport, JobReport, Slots
 from resources.settings import Settings, settings_from_env
@@ -230,8 +231,8 @@ class FakeEngines(Engines):
         return self.fake
 
     @property
-    def brokers(self) -> str:
-        return "broker:9092"
+    def brokers(self) -> Brokers:
+        return Brokers("broker:9092", self.settings.kafka_properties)
 
     def now_ms(self) -> int:
         return self.clock[0]
