@@ -197,10 +197,10 @@ def install_uv(cache: Path) -> Path:
     package = f"uv=={UV_VERSION}"
     tried: list[str] = []
     if _attempt([sys.executable, "-m", "venv", str(scratch)], tried):
-        _attempt([str(scratch / "bin" / "python"), *pip, package], tried)
+        _attempt_to_fetch([str(scratch / "bin" / "python"), *pip, package], tried)
     if not (scratch / "bin" / "uv").exists():
         shutil.rmtree(str(scratch), ignore_errors=True)
-        _attempt([sys.executable, *pip, "--target", str(scratch), package], tried)
+        _attempt_to_fetch([sys.executable, *pip, "--target", str(scratch), package], tried)
     if (scratch / "bin" / "uv").exists():
         _put_in_place(scratch, folder, uv)
         return uv
@@ -210,6 +210,9 @@ def install_uv(cache: Path) -> Path:
         _say(f"  that failed; using the uv on the PATH, {own}")
         return Path(own)
     reasons = "\n".join(f"  {line}" for line in tried)
+    trust = _trust()
+    if trust.is_untrusted(reasons):
+        raise Trouble(f"uv cannot be installed:\n{reasons}\n  fix: {trust.MEND}")
     raise Trouble(
         f"uv cannot be installed:\n{reasons}\n"
         "  fix: if venv or pip is missing, `apt-get install python3-venv` (Debian, Ubuntu); if the "
@@ -255,11 +258,33 @@ def _put_in_place(scratch: Path, folder: Path, proof: Path) -> None:
         shutil.rmtree(str(scratch), ignore_errors=True)
 
 
-def _attempt(command: list[str], tried: list[str]) -> bool:
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+def _attempt_to_fetch(command: list[str], tried: list[str]) -> None:
+    """Run pip; a pip that knows no certificate store is told of the machine's when it needs it."""
+    trust = _trust()
+    environ = {**os.environ, **trust.environment_of_tools(os.environ)}
+    if _attempt(command, tried, environ) or "PIP_CERT" in environ:
+        return
+    bundle = trust.machines_bundle()
+    if bundle and trust.is_untrusted(tried[-1]):
+        _attempt(command, tried, {**environ, "PIP_CERT": bundle})
+
+
+def _trust() -> Any:
+    sys.path.insert(0, str(ROOT))
+    from stack import trust
+
+    return trust
+
+
+def _attempt(command: list[str], tried: list[str], environ: dict[str, str] | None = None) -> bool:
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, env=environ
+    )
     if done.returncode != 0:
         lines = done.stdout.decode("utf-8", "replace").strip().splitlines() or ["no message"]
-        tried.append(f"{' '.join(command[:3])}: {lines[-1]}")
+        # pip ends with "no matching distribution", whatever it was.
+        telling = next((line for line in lines if _trust().is_untrusted(line)), lines[-1])
+        tried.append(f"{' '.join(command[:3])}: {telling}")
     return done.returncode == 0
 
 
@@ -283,13 +308,15 @@ def _uv_settings(root: Path, cache: Path) -> dict[str, str]:
 
 def _run(command: list[str], root: Path, settings: dict[str, str]) -> None:
     environ = {k: v for k, v in os.environ.items() if k not in {"VIRTUAL_ENV", "PYTHONHOME"}}
+    environ.update(_trust().environment_of_tools(os.environ))
     environ.update(settings)
     code = subprocess.call(command, cwd=str(root), env=environ)
     if code != 0:
         shown = " ".join([Path(command[0]).name, *command[1:]])
         raise Trouble(
             f"`{shown}` failed (exit {code}), see above\n"
-            "  fix: mend it and run the same command again; it goes on from here"
+            "  fix: mend it and run the same command again; it goes on from here\n"
+            f"  if a certificate is not trusted: {_trust().MEND}"
         )
 
 

@@ -23,6 +23,7 @@ from typing import BinaryIO
 from millrace.errors import PlatformError, SetupError
 from resources.jars import FORMAT, LOCK_FILE, Jar, read_lock
 from resources.settings import settings_from_env
+from stack.trust import MEND, is_untrusted, trusting_context
 
 
 @dataclass(frozen=True)
@@ -122,11 +123,11 @@ def _download(jar: Jar, target: Path, repository: str, progress: Progress | None
 
 
 def _cannot_download(jar: Jar, url: str, error: Exception, otherwise: str = "") -> SetupError:
+    network = "check the network (HTTPS_PROXY, NO_PROXY and SSL_CERT_FILE are honoured)"
     return SetupError(
         f"cannot download {jar.name}: {getattr(error, 'reason', None) or error}",
         where=url,
-        fix="check the network (HTTPS_PROXY and SSL_CERT_FILE are honoured) and run the same "
-        f"command again{otherwise}",
+        fix=f"{MEND if is_untrusted(error) else network}; then run the same command again{otherwise}",
     )
 
 
@@ -134,7 +135,9 @@ def _receive(url: str, partial: Path, jar: Jar, progress: Progress | None) -> tu
     digest, size = hashlib.sha256(), 0
     request = urllib.request.Request(url, headers={"User-Agent": "millrace"})  # noqa: S310
     with (
-        urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer,  # noqa: S310
+        urllib.request.urlopen(  # noqa: S310
+            request, timeout=_TIMEOUT_S, context=trusting_context()
+        ) as answer,
         partial.open("wb") as file,
     ):
         for chunk in _chunks(answer):
@@ -152,8 +155,9 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether asking again cannot help: a 4xx answer."""
-    return isinstance(error, urllib.error.HTTPError) and error.code < 500  # noqa: PLR2004
+    """Whether asking again cannot help: a 4xx answer, or a certificate that is not trusted."""
+    is_answer = isinstance(error, urllib.error.HTTPError) and error.code < 500  # noqa: PLR2004
+    return is_answer or is_untrusted(error)
 
 
 def _public_repository() -> str:
@@ -218,7 +222,10 @@ def write_lock(
 
 def _resolve(coordinate: str) -> list[str]:
     import jgo
+    import truststore
 
+    # It asks through requests, which would trust a bundle of its own.
+    truststore.inject_into_ssl()
     found = jgo.resolve(coordinate)
     return [f"{one.groupId}:{one.artifactId}:{one.version}" for one in found]
 

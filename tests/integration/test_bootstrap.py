@@ -20,6 +20,14 @@ _NAMES = (
     "stack/jars.lock",
     "stack/flink-requirements.txt",
 )
+_OWN = (
+    "Makefile",
+    "resources/__init__.py",
+    "resources/settings_file.py",
+    "stack/__init__.py",
+    "stack/bootstrap.py",
+    "stack/trust.py",
+)
 _FLINK_JAR = f"flink-dist-{FLINK_VERSION}.jar"
 
 
@@ -27,8 +35,7 @@ _FLINK_JAR = f"flink-dist-{FLINK_VERSION}.jar"
 def checkout(tmp_path: Path) -> Path:
     """Return a copy of what the setup reads, whose environment and downloads are there."""
     root = tmp_path / "checkout"
-    own = ("stack/bootstrap.py", "resources/__init__.py", "resources/settings_file.py", "Makefile")
-    for name in (*_NAMES, *own):
+    for name in (*_NAMES, *_OWN):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(CHECKOUT / name, root / name)
     return root
