@@ -210,8 +210,12 @@ def _read_rows(rows: Mapping[str, Any]) -> Any:
     from deltalake import DeltaTable
 
     from resources.lake import open_dataset
+    from resources.lake_options import storage_options
+    from resources.settings import settings_from_env
 
-    table = open_dataset(DeltaTable(rows["table"]))
+    # What lets one into the store is read here, so that no question holds it.
+    options = storage_options(settings_from_env())
+    table = open_dataset(DeltaTable(rows["table"], storage_options=options))
     within = ds.field("event_date") == date.fromisoformat(rows["day"])
     return table.to_table(columns=rows["columns"] or None, filter=within).to_pandas()
 

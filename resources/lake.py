@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from millrace.calendar import FIRST_DAY, FIRST_NUMBER, LAST_DAY, LAST_NUMBER
 from millrace.durations import HOUR_MS
+from resources.lake_options import storage_options
 from resources.reports import HOURS_A_DAY
 from resources.settings import Settings
 
@@ -48,8 +49,10 @@ def open_table(settings: Settings, table: str) -> "DeltaTable | None":
     """Open the newest version of a table; None if nothing was ever committed to it."""
     from deltalake import DeltaTable
 
-    path = rs_path(settings, table)
-    return DeltaTable(path) if DeltaTable.is_deltatable(path) else None
+    path, options = rs_path(settings, table), storage_options(settings)
+    if not DeltaTable.is_deltatable(path, storage_options=options):
+        return None
+    return DeltaTable(path, storage_options=options)
 
 
 def table_version(settings: Settings, table: str) -> int:

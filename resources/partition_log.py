@@ -17,6 +17,7 @@ from typing import Any
 from millrace.calendar import day_ms, newest_day_over
 from millrace.durations import HOUR_MS
 from resources.lake import open_table, rs_path
+from resources.lake_options import storage_options
 from resources.reports import ALL_HOURS, BuildReport, Hours, PartitionOutcome
 from resources.settings import Settings
 
@@ -175,6 +176,7 @@ def append_partition_log(
                 "to_hour": pa.array([_edge(o, o.hours.stop) for o in report.outcomes], pa.int8()),
             }
         ),
+        storage_options=storage_options(settings),
         mode="append",
         partition_by=["table"],
         # A log from before there were checks, or hours, has no columns for them.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from millrace.quality.profile import ROW_TYPES, DayProfile
 from resources.lake import DAY_COLUMN, file_actions, open_table, rs_path
+from resources.lake_options import storage_options
 from resources.settings import Settings
 from resources.writing import day_predicate
 
@@ -70,6 +71,7 @@ def write_profiles(settings: Settings, table: str, days: Sequence[StoredDay]) ->
         rs_path(settings, profiles_table(table)),
         _arrow([row for day in days for row in _rows(day)]),
         mode="overwrite",
+        storage_options=storage_options(settings),
         predicate=day_predicate([day.profile.day for day in days]),
     )
 

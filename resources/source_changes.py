@@ -18,6 +18,7 @@ from millrace.plan import Column, SourcePlan
 from millrace.types import DataType, parse_type
 from resources.archived_days import archived_rows, events_table
 from resources.lake import DAY_COLUMN, file_actions, open_table, rs_path
+from resources.lake_options import storage_options
 from resources.settings import Settings
 
 if TYPE_CHECKING:
@@ -209,7 +210,12 @@ def record_definition(settings: Settings, source: SourcePlan) -> None:
         "definition": [json.dumps(definition)],
         "recorded_us": [int(datetime.now(tz=UTC).timestamp() * 1_000_000)],
     }
-    write_deltalake(rs_path(settings, TABLE), pa.table(row), mode="append")
+    write_deltalake(
+        rs_path(settings, TABLE),
+        pa.table(row),
+        mode="append",
+        storage_options=storage_options(settings),
+    )
 
 
 def _means_the_same(stands: Definition, source: SourcePlan) -> bool:

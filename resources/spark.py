@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 from millrace.errors import EngineError, EngineRejected, EngineUnavailable
 from resources.endpoints import spark_remote
+from resources.lake_options import hadoop_options
+from resources.secret import Options
 from resources.settings import Settings
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ def kernel_partitions(rows: int) -> int:
 
 
 @lru_cache(maxsize=4)
-def _session(remote: str, *, is_ours: bool) -> "SparkSession":
+def _session(remote: str, lake: Options, *, is_ours: bool) -> "SparkSession":
     # Nothing here goes through pandas, so which one is installed is no news to a user.
     warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas")
     from pyspark.errors import PySparkException
@@ -63,7 +65,8 @@ def _session(remote: str, *, is_ours: bool) -> "SparkSession":
 
     try:
         session = SparkSession.builder.remote(remote).getOrCreate()
-        for key, value in _SESSION_CONF.items():
+        # A session's settings reach Hadoop's, also on a cluster that somebody else started.
+        for key, value in (_SESSION_CONF | hadoop_options(lake.reveal())).items():
             session.conf.set(key, value)
         # The default waits ten minutes for a server that died; a supervisor needs seconds.
         session.client.set_retry_policies([DefaultPolicy(max_retries=6, max_backoff=10_000)])
@@ -75,7 +78,7 @@ def _session(remote: str, *, is_ours: bool) -> "SparkSession":
             raise EngineRejected(
                 f"Spark refuses to be spoken to: {telling_part(error)}",
                 where=where,
-                fix="MILLRACE_SPARK_REMOTE names its token: sc://host:port/;token=…",
+                fix="give its token: spark.token",
             ) from error
         raise EngineUnavailable(
             f"Spark does not answer: {telling_part(error)}",
@@ -95,10 +98,10 @@ def connect(settings: Settings) -> "SparkSession":
         EngineUnavailable: no server is known, or it does not answer.
     """
     remote, is_ours = spark_remote(settings), settings.spark_remote is None
-    session = _session(remote, is_ours=is_ours)
+    session = _session(remote, settings.lake_options, is_ours=is_ours)
     if session.is_stopped:
         _session.cache_clear()
-        session = _session(remote, is_ours=is_ours)
+        session = _session(remote, settings.lake_options, is_ours=is_ours)
     return session
 
 

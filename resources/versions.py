@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from millrace.plan import ViewPlan
 from resources.lake import open_table, rs_path
+from resources.lake_options import storage_options
 from resources.settings import Settings
 
 TABLE = "view_versions"
@@ -34,7 +35,12 @@ def claim_version(settings: Settings, view: ViewPlan) -> str:
     while (found := deployed_version(settings, view)) is None:
         now_us = int(datetime.now(tz=UTC).timestamp() * 1_000_000)
         row = {"view": [view.name], "fingerprint": [view.fingerprint], "first_built_us": [now_us]}
-        write_deltalake(rs_path(settings, TABLE), pa.table(row), mode="append")
+        write_deltalake(
+            rs_path(settings, TABLE),
+            pa.table(row),
+            mode="append",
+            storage_options=storage_options(settings),
+        )
     return found
 
 

@@ -17,6 +17,7 @@ from millrace.plan import SourcePlan
 from millrace.values.arrow import arrow_type
 from resources.archived_days import dead_letters_table, duplicates_table, events_table
 from resources.lake import open_table, rs_path
+from resources.lake_options import storage_options
 from resources.settings import Settings
 from resources.stream_books import stored, transactions
 from resources.table_lock import locked
@@ -94,6 +95,7 @@ class LakeTable:
                 self._make_schema(),
                 partition_by=["event_date"],
                 configuration=_CONFIGURATION,
+                storage_options=storage_options(self._settings),
             )
 
     def append(

@@ -1,5 +1,6 @@
 """``millrace.toml``: found, laid under the environment, checked, and never showing a secret."""
 
+import json
 import os
 import pickle
 from dataclasses import replace
@@ -9,6 +10,7 @@ import pytest
 
 from millrace.errors import SetupError
 from resources.endpoints import kafka_bootstrap, spark_remote, store_url
+from resources.lake_options import hadoop_options, storage_options
 from resources.secret import MASK, Secret
 from resources.settings import Settings, profiles_with_faults, settings_from_env, settings_shown
 from resources.settings_model import settings_there_are
@@ -291,3 +293,31 @@ def _restarted(before: Settings, after: Settings) -> set[str]:
 def test_a_mask_is_no_reference() -> None:
     assert Secret("plain").shown == MASK
     assert repr(Secret("vault:a/b#c")) == "Secret('vault:a/b#c')"
+
+
+# -- the lake's object store ----------------------------------------------------------------------
+
+
+def test_the_options_of_the_lake_reach_both_readers_by_their_names() -> None:
+    options = {
+        "aws_access_key_id": "AKIA",
+        "aws_secret_access_key": "hidden",
+        "AWS_ENDPOINT_URL": "http://s3:9000",
+        "aws_allow_http": "true",
+        "aws_virtual_hosted_style_request": "false",
+        "aws_conditional_put": "etag",
+        "fs.s3a.fast.upload": "true",
+    }
+    env = {"MILLRACE_CONFIG": "", "MILLRACE_LAKE_OPTIONS": json.dumps(options)}
+    settings = settings_from_env(env)
+    own = {n: v for n, v in options.items() if n != "fs.s3a.fast.upload"}
+    assert storage_options(settings) == own
+    assert hadoop_options(settings.lake_options.reveal()) == {
+        "fs.s3a.access.key": "AKIA",
+        "fs.s3a.secret.key": "hidden",
+        "fs.s3a.endpoint": "http://s3:9000",
+        "fs.s3a.connection.ssl.enabled": "false",
+        "fs.s3a.path.style.access": "true",
+        "fs.s3a.fast.upload": "true",
+    }
+    assert storage_options(settings_from_env({"MILLRACE_CONFIG": ""})) is None
