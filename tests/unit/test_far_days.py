@@ -10,10 +10,13 @@ import pytest
 from feature_assets.specs import source_partitions
 from jobs.definitions import build_definitions
 from jobs.range_runs import range_runs
-from millrace.calendar import FIRST_DAY, FIRST_MS, LAST_DAY, LAST_MS, day_of, days_between
+from millrace.calendar import FIRST_DAY, FIRST_MS, LAST_DAY, LAST_MS, day_ms, day_of, days_between
 from millrace.compile.checks import check_rules, source_rules
 from millrace.errors import PlatformError
 from millrace.plan import Plan
+from millrace.quality.baseline import baseline_of
+from millrace.quality.judge import judge_day
+from millrace.quality.profile import DayProfile
 from resources.declarations import plan_of
 from resources.events_table import history_start
 from resources.lineage.facets import nominal_days
@@ -21,6 +24,8 @@ from resources.partition_keys import key_range, partition_keys
 from resources.reports import Days
 from resources.settings import settings_from_env
 from resources.writing import Slices, day_ranges
+from streaming.archive.tables import days_of
+from streaming.produce import _stamped
 from tests.fake_offline import DECLARATIONS, FakeOffline
 
 STARTS = ("0001-01-01", "1582-10-05", "1969-12-31", "9999-12-30", "9999-12-31")
@@ -157,3 +162,26 @@ def test_partitions_begin_with_the_year_1000(tmp_path: Path, instance: dg.Dagste
     logged = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
     told = [e.asset_materialization for e in logged if e.asset_materialization]
     assert sorted(one.partition or "" for one in told) == ["1000-01-01", "1000-01-02"]
+
+
+def test_the_archive_knows_the_days_of_both_ends_and_none_beyond() -> None:
+    found = days_of([FIRST_MS, LAST_MS, FIRST_MS - 1, LAST_MS + 1, None])
+    assert found.to_pylist() == [FIRST_DAY, LAST_DAY, None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("value", "moved"),
+    [
+        ("2024-03-01T00:00:01.000Z", "2026-03-01T00:00:01.000Z"),
+        ("9999-12-31T00:00:00.000Z", "9999-12-31T23:59:59.999Z"),
+    ],
+)
+def test_what_is_shifted_to_now_stays_within_the_calendar(value: str, moved: str) -> None:
+    then, now = day_ms(date(2024, 3, 1)), day_ms(date(2026, 3, 1))
+    assert _stamped(value, "timestamp", then, now) == moved
+
+
+def test_a_baseline_of_the_first_days_is_what_there_is() -> None:
+    profile = DayProfile("events/payments", FIRST_DAY, 1)
+    assert baseline_of(FIRST_DAY, [profile], {}).days == ()
+    assert judge_day(profile, [profile], ()) == ()
