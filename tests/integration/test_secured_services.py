@@ -1,9 +1,13 @@
-"""A Kafka with SASL_SSL and a store with TLS and a password: who is let in, and who is told what."""
+"""Everything over a Kafka with SASL_SSL and a store with TLS and a password, by ``millrace.toml``."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+from deltalake import DeltaTable
 
 from millrace.errors import EngineUnavailable, PlatformError
 from resources import kafka
@@ -12,9 +16,11 @@ from resources.kafka import Topic
 from resources.secret import Options
 from resources.settings import Settings
 from resources.store import StoreUnavailable, open_store, store_errors
+from tests.live.running_stack import RunningStack, until
 from tests.secured_services import (
     CERTIFICATE,
     PASSWORD,
+    USER,
     kafka_properties,
     secured_kafka,
     tls_front,
@@ -24,6 +30,42 @@ from tests.store_server import StoreServer
 pytestmark = pytest.mark.services
 
 _STORE_PASSWORD = "store-secret-of-the-tests"  # noqa: S105
+_VIEWS = """\
+version: millrace/v1
+sources:
+  - name: payments
+    columns: {paid_at: timestamp, customer_id: int64, amount: int64}
+    event_time: paid_at
+    stream: {topic: secured_payments, format: json}
+entities:
+  - {name: customer, join_key: customer_id, type: int64}
+feature_views:
+  - name: spend
+    entity: customer
+    source: payments
+    start: 2024-01-01
+    features:
+      - {name: payments, aggregate: count, window: lifetime}
+      - {name: paid, aggregate: sum, column: amount, window: lifetime}
+"""
+_CONFIG = """\
+home = "home"
+views = ["views"]
+[flink]
+url = "{flink}"
+[profile.secured.kafka]
+servers = "{kafka}"
+[profile.secured.kafka.properties]
+"security.protocol" = "SASL_SSL"
+"sasl.mechanism" = "SCRAM-SHA-512"
+"sasl.username" = "{user}"
+"sasl.password" = "file:secrets/kafka"
+"ssl.ca.location" = "ca.pem"
+[profile.secured.store]
+url = "rediss://127.0.0.1:{store}/0"
+password = "env:MILLRACE_TEST_STORE_PASSWORD"
+ca_file = "ca.pem"
+"""
 
 
 @dataclass(frozen=True)
@@ -96,3 +138,66 @@ def test_the_store_lets_nobody_else_in(secured: Secured, user: str, options: str
         open_store(url).ping()
     assert _STORE_PASSWORD not in str(caught.value)
     assert isinstance(caught.value, StoreUnavailable)
+
+
+def test_events_come_through_all_of_it_and_no_file_holds_a_secret(
+    secured: Secured, live_stack: Settings, tmp_path: Path
+) -> None:
+    stack = _stack(secured, live_stack, tmp_path)
+    events = tmp_path / "events.csv"
+    now = datetime.now(tz=UTC)
+    times = [(now - timedelta(seconds=n)).isoformat(timespec="milliseconds") for n in range(300)]
+    rows = [f"{at},{n % 3},{n}" for n, at in enumerate(times)]
+    events.write_text("\n".join(["paid_at,customer_id,amount", *rows]) + "\n")
+    stack.run("produce", "payments", "--file", str(events))
+    stack.run("stream", "deploy", "spend")
+    try:
+        stack.up(("writer", "archive", "server"))
+        parts = stack.status()
+        told = stack.run("doctor", "--json")
+        want = {key: [100, sum(n for n in range(300) if n % 3 == key)] for key in range(3)}
+        until(lambda: _served(stack) == want, "the values are served", 90)
+        events_table = str(tmp_path / "home" / "lake" / "events" / "payments")
+        until(lambda: _rows(events_table) == 300, "the archive has all events", 60)
+    finally:
+        stack.run("stream", "stop", "spend")
+        stack.down()
+    assert parts["kafka"]["state"] == parts["store"]["state"] == "external"
+    files = [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
+    assert any(path.name == "desired.json" for path in files)
+    for secret in (PASSWORD, _STORE_PASSWORD):
+        assert secret not in told + json.dumps(parts)
+        assert not [path for path in files if secret.encode() in path.read_bytes()]
+
+
+def _stack(secured: Secured, live_stack: Settings, root: Path) -> RunningStack:
+    stack = RunningStack.declared(root, {"secured": _VIEWS})
+    (root / "secrets").mkdir()
+    (root / "secrets" / "kafka").write_text(f"{PASSWORD}\n")
+    (root / "ca.pem").write_text(CERTIFICATE.read_text().partition("-----BEGIN PRIVATE")[0])
+    config = root / "millrace.toml"
+    flink = json.loads((live_stack.home / "endpoints.json").read_text())["flink"]["url"]
+    config.write_text(
+        _CONFIG.format(flink=flink, kafka=secured.kafka, user=USER, store=secured.store)
+    )
+    own = {"MILLRACE_CONFIG": str(config), "MILLRACE_PROFILE": "secured"}
+    own["MILLRACE_TEST_STORE_PASSWORD"] = _STORE_PASSWORD
+    named = ("MILLRACE_HOME", "MILLRACE_VIEWS")
+    stack.env = {k: v for k, v in stack.env.items() if k not in named} | own
+    return stack
+
+
+def _served(stack: RunningStack) -> dict[int, list[int]] | None:
+    answer = stack.try_lookup("customer", [0, 1, 2], ["payments", "paid"])
+    if answer is None:
+        return None
+    return {
+        one["key"]: [one["features"][name]["value"] for name in ("payments", "paid")]
+        for one in answer["results"]
+    }
+
+
+def _rows(table: str) -> int:
+    if not DeltaTable.is_deltatable(table):
+        return 0
+    return int(DeltaTable(table).to_pyarrow_table().num_rows)
