@@ -78,7 +78,7 @@ def _session(remote: str, lake: Options, *, is_ours: bool) -> "SparkSession":
             raise EngineRejected(
                 f"Spark refuses to be spoken to: {telling_part(error)}",
                 where=where,
-                fix="give its token: spark.token",
+                fix="give its token: spark.token, or MILLRACE_SPARK_TOKEN",
             ) from error
         raise EngineUnavailable(
             f"Spark does not answer: {telling_part(error)}",

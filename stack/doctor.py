@@ -41,6 +41,11 @@ _PACKAGES = (
     "fastapi",
     "uvicorn",
 )
+_ADDRESSES = {
+    "kafka": ("kafka.servers or kafka.properties", "MILLRACE_KAFKA"),
+    "flink": ("flink.url", "MILLRACE_FLINK_URL"),
+    "store": ("the settings of [store]", "MILLRACE_STORE_URL"),
+}
 _SHOWN_FAULTS = 5
 _LOOK_TIMEOUT_S = 5
 
@@ -189,8 +194,8 @@ def _external(settings: Settings, status: PartStatus) -> Finding:
         return Finding(status.name, "ok", f"{detail}: {looks[status.name](settings)}")
     except (PlatformError, OSError, ValueError, KeyError) as error:
         told = error.what if isinstance(error, PlatformError) else str(error)
-        key = {"kafka": "kafka.servers", "flink": "flink.url"}.get(status.name, "store.url")
-        fix = f"start it, or mend how it is reached (see the settings), or unset {key}"
+        key, variable = _ADDRESSES[status.name]
+        fix = f"start it, or mend {key}; unset {variable} to use the local one"
         return Finding(status.name, "fail", f"{detail} does not answer: {told}", fix)
 
 

@@ -136,7 +136,7 @@ def test_spark_refuses_a_client_without_its_token_and_the_client_says_so(stack: 
     )
     assert done.returncode == 7, done.stderr
     assert "No authentication token provided" in done.stdout
-    assert "fix: MILLRACE_SPARK_REMOTE names its token" in done.stdout
+    assert "fix: give its token: spark.token" in done.stdout
 
 
 def test_dagster_serves_the_code_location(stack: Stack) -> None:
