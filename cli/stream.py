@@ -49,7 +49,7 @@ def deploy(views: _Views = None, *, no_start: NoStartFlag = False) -> None:
     names = views or stream_views(plan)
     if not names:
         console.print("no declared view has a stream")
-    if any(name in plan.views for name in names):
+    if any(name in stream_views(plan) for name in names):
         start_needed(settings, *_PARTS, no_start=no_start)
     _each("deploy", names, lambda view, say: deploy_one(settings, plan, view, say))
 

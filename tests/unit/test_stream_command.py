@@ -112,6 +112,19 @@ def test_unknown_views_are_refused_with_the_nearest_name(engines: FakeEngines, r
     assert "has no stream that was deployed" in done.err
 
 
+def test_a_view_without_a_stream_is_told_to_be_uploaded_and_nothing_is_started(
+    engines: FakeEngines, run: Run, tmp_path: Path
+) -> None:
+    del engines
+    path = next((tmp_path / "views").glob("*.yaml"))
+    kept = [line for line in path.read_text().splitlines() if "stream:" not in line]
+    path.write_text("\n".join(kept))
+    done = run("deploy", "spend")
+    assert done.code == 1
+    assert "millrace upload spend" in done.err
+    assert not (tmp_path / "desired.json").exists()
+
+
 def test_a_deploy_that_may_start_nothing_says_which_parts_are_missing(
     engines: FakeEngines, run: Run, tmp_path: Path
 ) -> None:
