@@ -186,17 +186,18 @@ def _raw(settings: "Settings", run: "RangeRun") -> dict[str, Any]:
     if batch is None:
         return {"path": None}
     try:
-        files = find_raw_files(run.source, settings)
+        found = find_raw_files(run.source, settings)
     except PlatformError as error:
         return {"path": batch.path, "error": str(error)}
-    if not all(file.was_looked_at for file in files):
+    if not all(file.was_looked_at for file in found.files):
         return {"path": batch.path}
-    read = [file for file in files if file.may_hold(run.days.start, run.days.last)]
+    read = [file for file in found.files if file.may_hold(run.days.start, run.days.last)]
     return {
         "path": batch.path,
         "files": len(read),
         "bytes": sum(file.size_bytes for file in read),
         "broken": {file.path: file.error for file in read if file.error},
+        "passed_over": list(found.passed_over),
     }
 
 
@@ -206,6 +207,7 @@ def _raw_text(raw: dict[str, Any]) -> str:
     if "files" not in raw:
         return f"raw files: {raw['path']} (not looked at)"
     broken = "".join(f"\n  broken: {path}: {why}" for path, why in raw["broken"].items())
+    broken += "".join(f"\n  passed over: {told}" for told in raw["passed_over"])
     return f"raw files: {raw['files']}, {raw['bytes'] / 1e6:.1f} MB in {raw['path']}{broken}"
 
 

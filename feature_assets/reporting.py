@@ -209,4 +209,6 @@ def _build_metadata(report: BuildReport) -> dict[str, Any]:
         metadata[UNDATED] = report.undated
     if report.version is not None:
         metadata["feature_version"] = report.version
+    if report.files is not None:
+        metadata["files"] = dg.MetadataValue.json(report.files.as_json())
     return metadata

@@ -167,7 +167,7 @@ def _events_stand(settings: Settings, run: RangeRun) -> bool:
             if built_days(tiles, view.fingerprint) & set(run.days):
                 return False
     try:
-        files = find_raw_files(run.source, settings)
+        files = find_raw_files(run.source, settings).files
     except PlatformError:
         return False
     return not changed_since(files, min(log[day].began_ms for day in run.days))

@@ -23,7 +23,12 @@ from resources.archived_days import (
     letters_of_files,
     replaced_by_files,
 )
-from resources.file_letters import letters_by_day, replace_letters
+from resources.file_letters import (
+    letters_by_day,
+    replace_letters,
+    replace_unreadable,
+    unreadable_files,
+)
 from resources.file_verdicts import VERDICT, judge_beside_archived, judge_rows, pad_ms
 from resources.lake import partition_stats, rows_by_hour, table_version
 from resources.partition_log import (
@@ -34,9 +39,10 @@ from resources.partition_log import (
     whole_days,
 )
 from resources.partition_log import read_partition_log as read_log
-from resources.raw_files import RawFile, blamed_days, diagnose, find_raw_files
+from resources.raw_days import condemn_strays
+from resources.raw_files import RawFile, RawFiles, blamed_days, diagnose, find_raw_files
 from resources.raw_rows import read_rows
-from resources.reports import ALL_HOURS, BuildReport, Days, Hours, PartitionOutcome
+from resources.reports import ALL_HOURS, BuildReport, Days, FilesRead, Hours, PartitionOutcome
 from resources.settings import Settings
 from resources.source_tables import follow_declaration, replace_events
 from resources.spark import connect, engine_errors
@@ -56,15 +62,21 @@ class _Attempt:
     Of the days in ``parts`` some hours are wanted only.
     """
 
-    files: tuple[RawFile, ...]
+    found: RawFiles
     wanted: tuple[date, ...]
     parts: dict[date, Hours] = field(default_factory=dict)
     failed: dict[date, str] = field(default_factory=dict)
     undated: int = 0
+    unreadable: dict[str, RawFile] = field(default_factory=dict)
+    read: tuple[RawFile, ...] = ()
 
-    def blame(self, broken: Sequence[RawFile], source: SourcePlan) -> None:
-        paths = {file.path for file in broken}
-        self.files = tuple(f for f in self.files if f.path not in paths)
+    @property
+    def files(self) -> tuple[RawFile, ...]:
+        """The files that are not known to be broken."""
+        return tuple(f for f in self.found.files if f.path not in self.unreadable)
+
+    def blame(self, broken: Sequence[RawFile]) -> None:
+        self.unreadable |= {file.path: file for file in broken}
         for file in broken:
             for day in blamed_days(file, self.files, self.wanted):
                 self.failed.setdefault(day, f"{file.path}: {file.error}")
@@ -107,11 +119,42 @@ def build_events(
     began = time.monotonic()
     table = events_table(source.name)
     log = read_log(settings, table)
-    files = find_raw_files(source, settings)
-    attempt = _Attempt(files, *_wanted(source, views, days, log))
-    attempt.blame([f for f in attempt.files if f.error], source)
-    counts = _write_good_days(spark, settings, source, attempt, progress)
+    attempt = _Attempt(RawFiles(()), *_wanted(source, views, days, log))
+    try:
+        attempt.found = find_raw_files(source, settings)
+        attempt.blame([f for f in attempt.files if f.error])
+        for note in _files_read(attempt).notes():
+            progress(f"events/{source.name}: {note}")
+        counts = _write_good_days(spark, settings, source, attempt, progress)
+    except (DataError, EngineError) as error:
+        if not error.retryable:
+            _record_failure(settings, source, attempt, days, str(error))
+        raise
+    finally:
+        if attempt.found.files:
+            replace_unreadable(settings, source.name, attempt.unreadable.values(), attempt.read)
     return _reported(settings, source, attempt, counts, days, began, gated=gated)
+
+
+def _files_read(attempt: _Attempt) -> FilesRead:
+    found, read = attempt.found, {file.path for file in attempt.read}
+    return FilesRead(
+        read=len(attempt.read),
+        of_other_days=sum(f.holds_rows and f.path not in read for f in attempt.files),
+        unreadable={path: str(file.error) for path, file in sorted(attempt.unreadable.items())},
+        passed_over=found.passed_over,
+        absent_columns=found.absent,
+    )
+
+
+def _record_failure(
+    settings: Settings, source: SourcePlan, attempt: _Attempt, days: Days, error: str
+) -> None:
+    """Log the days of a build that came to nothing; what stood of them stands."""
+    failed = [PartitionOutcome(day, attempt.hours(day), error=error) for day in days]
+    table = events_table(source.name)
+    report = BuildReport(table, None, table_version(settings, table), tuple(failed))
+    append_partition_log(settings, report, source.fingerprint)
 
 
 def count_archived_events(
@@ -131,7 +174,7 @@ def count_archived_events(
     began = time.monotonic()
     follow_declaration(settings, source, lambda: connect(settings))
     log = read_log(settings, events_table(source.name))
-    attempt = _Attempt((), *_wanted(source, views, days, log))
+    attempt = _Attempt(RawFiles(()), *_wanted(source, views, days, log))
     return _reported(settings, source, attempt, {}, days, began, gated=gated)
 
 
@@ -156,6 +199,7 @@ def _reported(
         seconds=time.monotonic() - began,
         began_ms=int((time.time() - (time.monotonic() - began)) * 1000),
         undated=attempt.undated,
+        files=_files_read(attempt) if attempt.found.looked_at else None,
     )
     held = {o.day: AWAITS_CHECKS for o in report.built} if gated else None
     append_partition_log(settings, report, source.fingerprint, held=held)
@@ -222,15 +266,24 @@ def _write_good_days(
     progress: Progress,
 ) -> dict[date, PartitionOutcome]:
     while attempt.good_days:
+        if not attempt.files:
+            reason = _no_file(source, attempt)
+            attempt.failed |= dict.fromkeys(attempt.good_days, reason)
+            break
         try:
             return _write(spark, settings, source, attempt, progress)
         except EngineError:
-            broken = diagnose(attempt.files, source)
+            broken = diagnose(attempt.read, source)
             if not broken:
                 raise
             progress(f"{len(broken)} broken file(s), first {broken[0].path}: {broken[0].error}")
-            attempt.blame(broken, source)
+            attempt.blame(broken)
     return {}
+
+
+def _no_file(source: SourcePlan, attempt: _Attempt) -> str:
+    told = [f"{file.path}: {file.error}" for file in attempt.unreadable.values()]
+    return f"no file of {source.name} can be read: {'; '.join(told[:3])}"
 
 
 def _write(
@@ -251,13 +304,8 @@ def _write(
         follow_declaration(settings, source, lambda: spark)
         return {}
     # Where no file holds these days they are empty; any file tells Spark the columns.
-    files = files or list(attempt.files[:1])
-    if not files:
-        raise DataError(
-            f"no file of {source.name} can be read",
-            where=f"source {source.name}",
-            fix="; ".join(sorted(set(attempt.failed.values()))[:3]),
-        )
+    files = files or [replace(attempt.files[0], group_bytes=(), size_bytes=0)]
+    attempt.read = tuple(files)
     megabytes = sum(f.size_bytes for f in files) / 1e6
     what = f"{len(files)} file(s), {megabytes:.1f} MB"
     progress(
@@ -265,7 +313,7 @@ def _write(
         f"for {len(good)} day(s) from {span.start} to {span.last}"
     )
     with engine_errors(f"events/{source.name}"):
-        rows = read_rows(spark, source, files)
+        rows = condemn_strays(spark, read_rows(spark, source, files), source, files)
         # The archive may not commit between the look at its rows and the write beside them.
         with locked(settings, events_table(source.name)):
             archived = archived_rows(settings, source.name) if source.stream else {}
@@ -273,7 +321,8 @@ def _write(
             if archived and source.event_id is not None:
                 judged = judge_beside_archived(spark, settings, judged, source, read)
             found = _replace(spark, judged, settings, source, attempt.slices, archived)
-        had_letters = letters_of_files(settings, source.name) > 0
+        of_whole_files = len(unreadable_files(settings, source.name))
+        had_letters = letters_of_files(settings, source.name) > of_whole_files
         if not found["dead"] and not found["duplicate"] and not had_letters:
             return {}
         attempt.undated = found["undated"]

@@ -4,21 +4,26 @@ A row without an event time belongs to no day. It is known by its file alone, so
 that file is read again.
 """
 
+import os
 from collections.abc import Iterable
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from resources.archived_days import dead_letters_table, has_column
 from resources.file_verdicts import VERDICT
-from resources.lake import open_dataset, open_table, table_path
+from resources.lake import open_dataset, open_table, rs_path, table_path
 from resources.raw_columns import DETAIL, FILE, PAYLOAD
 from resources.raw_files import RawFile
 from resources.settings import Settings
+from resources.table_lock import locked
 from resources.writing import Slices
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
+
+UNREADABLE = "unreadable"
+"""Reason of the dead letter of a file none of whose rows can be read."""
 
 _MAGIC = "*?[{"
 
@@ -73,6 +78,66 @@ def replace_letters(
     letters.coalesce(1).write.format("delta").mode("overwrite").partitionBy("event_date").option(
         "replaceWhere", replaced
     ).option("mergeSchema", "true").save(table_path(settings, table))
+
+
+def replace_unreadable(
+    settings: Settings, source: str, unreadable: Iterable[RawFile], read: Iterable[RawFile]
+) -> None:
+    """Have one dead letter ``unreadable`` of each file that cannot be read, and of no other.
+
+    Its origin is the file, its detail what is wrong, its payload empty; it belongs to no day. That
+    of a file which was read now, or is gone, is taken away; nothing is written if nothing changed.
+    """
+    import pyarrow as pa
+    from deltalake import write_deltalake
+
+    name = dead_letters_table(source)
+    now = {file.path: str(file.error) for file in unreadable}
+    with locked(settings, name):
+        standing = unreadable_files(settings, source)
+        healed = {file.path for file in read}
+        gone = {p for p in standing if p not in now and (p in healed or not os.path.lexists(p))}
+        changed = {path: why for path, why in now.items() if standing.get(path) != why}
+        outdated = gone | (changed.keys() & standing.keys())
+        table = open_table(settings, name)
+        if table is not None and outdated:
+            named = ", ".join("'" + path.replace("'", "''") + "'" for path in sorted(outdated))
+            table.delete(f"reason = '{UNREADABLE}' AND origin IN ({named})")
+        if not changed:
+            return
+        count, today = len(changed), datetime.now(tz=UTC)
+        columns = {
+            "reason": pa.array([UNREADABLE] * count, pa.string()),
+            "payload": pa.array([b""] * count, pa.binary()),
+            "origin": pa.array(list(changed), pa.string()),
+            "event_day": pa.nulls(count, pa.date32()),
+            "event_ms": pa.nulls(count, pa.int64()),
+            "arrived_ms": pa.array([int(today.timestamp() * 1000)] * count, pa.int64()),
+            "partition": pa.nulls(count, pa.int32()),
+            "offset": pa.nulls(count, pa.int64()),
+            "detail": pa.array(list(changed.values()), pa.string()),
+            "event_date": pa.array([today.date()] * count, pa.date32()),
+        }
+        write_deltalake(
+            rs_path(settings, name),
+            pa.table(columns),
+            mode="append",
+            partition_by=["event_date"],
+            schema_mode="merge",
+        )
+
+
+def unreadable_files(settings: Settings, source: str) -> dict[str, str]:
+    """Return the files of which there is a dead letter ``unreadable``, with what was wrong."""
+    import pyarrow.compute as pc
+
+    opened = open_table(settings, dead_letters_table(source))
+    if opened is None:
+        return {}
+    rows = open_dataset(opened).to_table(
+        columns=["origin", "detail"], filter=pc.field("reason") == UNREADABLE
+    )
+    return dict(zip(rows["origin"].to_pylist(), rows["detail"].to_pylist(), strict=True))
 
 
 def _add_event_ms(settings: Settings, table: str) -> None:

@@ -33,8 +33,8 @@ def judge_rows(rows: "DataFrame", source: SourcePlan, read: Days) -> "DataFrame"
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    stamped = _epoch_ms(source, source.event_time)
-    ingest = _epoch_ms(source, source.ingest_time) if source.ingest_time else stamped
+    stamped = epoch_ms(source, source.event_time)
+    ingest = epoch_ms(source, source.ingest_time) if source.ingest_time else stamped
     near = (stamped >= read.start_ms) & (stamped < read.end_ms)
     told = rows.filter(near | stamped.isNull() | F.col(FAULT).isNotNull()).select(
         "*", stamped.alias("_stamped_ms"), F.coalesce(ingest, stamped).alias("_ingest_ms")
@@ -111,7 +111,7 @@ def judge_beside_archived(
     return marked.withColumn(VERDICT, verdict)
 
 
-def _epoch_ms(source: SourcePlan, name: str) -> "Column":
+def epoch_ms(source: SourcePlan, name: str) -> "Column":
     from pyspark.sql import functions as F
 
     column, kind = F.col(f"`{name}`"), source.column(name).type.kind

@@ -1,33 +1,30 @@
 """Raw files of a batch source: which there are, which days they hold, which are broken.
 
-Looking costs a footer (Parquet) or a header line (CSV) per file; the rows are read once, by
-Spark. Knowing the days of each file lets a backfill skip files outside its range and, where a
-file is broken, fail exactly the days that it holds.
+Looking costs a footer (Parquet) or the first line (text) per file; the rows are read once, by
+Spark. A file is left out of a build only if it says itself, or the declaration says of its name,
+that it holds no event of the days. A broken file costs itself, and the days that it alone holds.
 
 A Delta table and what lies behind a URL are Spark's alone, who has the credentials: the whole of
 it is read, and what is broken there fails the run.
 """
 
-import glob
-import re
+import csv
+import lzma
+import os
+import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import date
-from pathlib import Path
 
-from millrace.calendar import to_date
+from millrace.calendar import day_number
+from millrace.durations import DAY_MS
 from millrace.errors import DataError, nearest
 from millrace.plan import SourcePlan
-from resources.raw_parquet import read_footer
+from resources.raw_lines import first_line, lines_of, whole
+from resources.raw_listing import DATE, list_files, named_day
+from resources.raw_parquet import read_footer, read_to_end
 from resources.settings import Settings
-
-_DAY_IN_NAME = re.compile(r"(?<!\d)(\d{4})-?(\d{2})-?(\d{2})(?!\d)")
-_SUFFIXES = {
-    "parquet": (".parquet", ".parq", ".pq"),
-    "csv": (".csv", ".csv.gz", ".txt"),
-    "json": (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz"),
-}
 
 
 @dataclass(frozen=True)
@@ -35,9 +32,11 @@ class RawFile:
     """One file of a source.
 
     Attributes:
-        days: the first and the last day it holds, UTC, or None if only reading all of it would
-            tell.
+        days: the first and the last day its events may be of, as numbers of days since 1970, UTC;
+            None if only reading all of it would tell. The last is before the first if it is empty.
+        day: the day that its name tells by declaration (``{date}``): rows of others are not its own.
         columns: column name to physical type as text; empty where the format does not say.
+        header: names of the cells of a line of CSV, in order.
         error: why it cannot be used; None for a good file.
         group_bytes: unpacked size of each row group; empty where the format has none.
         was_looked_at: False for a table or a URL, of which nothing but the address is known.
@@ -45,86 +44,231 @@ class RawFile:
 
     path: str
     size_bytes: int
-    days: tuple[date, date] | None = None
+    days: tuple[int, int] | None = None
+    day: int | None = None
     columns: Mapping[str, str] | None = None
+    header: tuple[str, ...] = ()
     error: str | None = None
     group_bytes: tuple[int, ...] = ()
     was_looked_at: bool = True
 
+    @property
+    def holds_rows(self) -> bool:
+        """False if the file is known to be empty."""
+        return self.days is None or self.days[0] <= self.days[1]
+
     def may_hold(self, first: date, last: date) -> bool:
         """True unless the file is known to hold no event of these days, both ends within."""
-        return self.days is None or (self.days[0] <= last and first <= self.days[1])
+        return self.days is None or (
+            self.holds_rows
+            and self.days[0] <= day_number(last)
+            and day_number(first) <= self.days[1]
+        )
 
 
-def find_raw_files(source: SourcePlan, settings: Settings) -> tuple[RawFile, ...]:
-    """List and look at the files of a batch source, ordered by path.
+@dataclass(frozen=True)
+class RawFiles:
+    """What a look at the files of a source found.
 
-    The path is a file, a folder, searched with those below it, or a pattern with ``*``, ``?``,
-    ``[…]`` or ``**`` of either. In folders, names of other formats or beginning with ``.`` or
-    ``_`` are passed over. Of a Delta table or a URL the address alone is returned.
+    Attributes:
+        files: by path, broken ones among them, each with its error.
+        passed_over: what lies beside them and is not read, each with the reason.
+        absent: declared columns that none of the readable files has: they are null.
+    """
+
+    files: tuple[RawFile, ...]
+    passed_over: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
+
+    @property
+    def looked_at(self) -> bool:
+        """True if there are files, and not a table or a URL that Spark alone sees."""
+        return bool(self.files) and all(file.was_looked_at for file in self.files)
+
+
+def find_raw_files(source: SourcePlan, settings: Settings) -> RawFiles:
+    """List and look at the files of a batch source; see ``raw_listing`` for which they are.
+
+    Of a Delta table or a URL the address alone is returned.
 
     Raises:
-        DataError: the path does not exist or holds no file of the format. Broken files do not
-            raise: they carry their error.
+        DataError: the path does not exist or holds no file of the format; or a declared column is
+            in none of the files, and one that is not declared has almost its name. Broken files do
+            not raise: they carry their error.
     """
     batch, where = source.files, f"source {source.name}"
     place = settings.expand(batch.path, where=where)
     if batch.format == "delta" or "://" in place:
-        return (RawFile(place, 0, was_looked_at=False),)
-    root = Path(place)
-    is_pattern = glob.has_magic(place) and not root.exists()
-    found = map(Path, glob.glob(place, recursive=True)) if is_pattern else [root]
-    roots = [one for one in found if not is_pattern or one.name[0] not in "._"]
-    paths = sorted({path for one in roots for path in _data_files(one, batch.format)})
-    if not paths:
-        problem = f"holds no {batch.format} file" if root.is_dir() else "does not exist"
-        if is_pattern:
-            problem = f"matches no {batch.format} file"
-        raise DataError(
-            f"{root} {problem}", where=where, fix="set MILLRACE_DATA, or correct the path"
-        )
-    look = _LOOKS[batch.format]
+        if DATE in batch.path:
+            raise DataError(
+                f"{DATE} in the path {batch.path!r}: names of files on disk alone are looked at",
+                where=where,
+                fix=f"leave {DATE} out",
+            )
+        return RawFiles((RawFile(place, 0, was_looked_at=False),))
+    listing = list_files(source, settings)
+
+    def look(path: str) -> RawFile:
+        if path in listing.faults:
+            return RawFile(path, _size(path), error=listing.faults[path])
+        return _named(_looked_at(path, source), listing.days.get(path), source)
+
     with ThreadPoolExecutor(8) as pool:
-        return tuple(pool.map(lambda path: _checked(look, path, source), paths))
+        files = tuple(pool.map(look, listing.paths))
+    return RawFiles(files, tuple(listing.passed_over), _absent(files, source))
 
 
-def _data_files(root: Path, file_format: str) -> Iterable[Path]:
-    if root.is_file():
-        yield root
-    for path in root.rglob("*"):
-        hidden = any(part[0] in "._" for part in path.relative_to(root).parts)
-        if not hidden and path.is_file() and path.name.lower().endswith(_SUFFIXES[file_format]):
-            yield path
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
 
 
-def _checked(
-    look: Callable[[Path, SourcePlan], RawFile], path: Path, source: SourcePlan
-) -> RawFile:
-    found = look(path, source)
-    if found.error is None and found.columns is not None:
-        found = replace(found, error=_column_fault(found.columns, source))
-    if found.days is None:
-        return replace(found, days=_day_of_name(path))
+def _named(file: RawFile, day: int | None, source: SourcePlan) -> RawFile:
+    """Take the day that a name tells by declaration; events of a neighbouring one may be there."""
+    if day is None:
+        return file
+    first, last = days_of_name(day, source)
+    if file.days is not None:
+        first, last = max(first, file.days[0]), min(last, file.days[1])
+    return replace(file, day=day, days=(first, last))
+
+
+_NONE = (0, -1)
+
+
+def days_of_name(day: int, source: SourcePlan) -> tuple[int, int]:
+    """Return the first and last day that a file named for one may hold: a day off, and the late."""
+    late = -(-source.allowed_lateness_ms // DAY_MS)
+    return day - 1 - late, day + 1 + late
+
+
+def _damages() -> tuple[type[Exception], ...]:
+    """What readers raise of files that are not what they say, or are gone."""
+    import pyarrow as pa
+
+    return (
+        OSError,
+        EOFError,
+        ValueError,
+        ArithmeticError,
+        KeyError,
+        MemoryError,
+        RuntimeError,
+        zlib.error,
+        lzma.LZMAError,
+        pa.ArrowException,
+    )
+
+
+def _looked_at(path: str, source: SourcePlan) -> RawFile:
+    file = RawFile(path, _size(path))
+    try:
+        found = _LOOKS[source.files.format](file, source)
+    except _damages() as error:
+        return replace(file, error=f"not readable as {source.files.format}: {_short(error)}")
     return found
 
 
+def _look_at_parquet(file: RawFile, source: SourcePlan) -> RawFile:
+    footer = read_footer(file.path, source.column(source.event_time).origin)
+    fault = _column_fault(footer.columns, footer.twice, source)
+    return replace(
+        file,
+        days=footer.days,
+        columns=footer.columns,
+        group_bytes=footer.group_bytes,
+        error=fault,
+    )
+
+
+def _look_at_csv(file: RawFile, source: SourcePlan) -> RawFile:
+    line = first_line(file.path) if file.size_bytes else b""
+    if not line:
+        # Engines write such files for tasks that had no rows.
+        return replace(file, days=_NONE, columns={})
+    header = tuple(next(csv.reader([line.decode()])))
+    columns = dict.fromkeys(header, "null")
+    twice = frozenset(name for name in columns if header.count(name) > 1)
+    fault = _column_fault(columns, twice, source)
+    return replace(file, columns=columns, header=header, error=fault)
+
+
+def _look_at_json(file: RawFile, source: SourcePlan) -> RawFile:
+    has_lines = file.size_bytes > 0 and first_line(file.path)
+    return replace(file, days=None if has_lines else _NONE)
+
+
+_LOOKS: Mapping[str, Callable[[RawFile, SourcePlan], RawFile]] = {
+    "parquet": _look_at_parquet,
+    "csv": _look_at_csv,
+    "json": _look_at_json,
+}
+
+
 def missing_column(columns: Collection[str], source: SourcePlan) -> str | None:
-    """Say which declared column is not among those found, if any, and what comes closest."""
-    missing = [c.name for c in source.columns if c.name not in columns]
-    if not missing:
-        return None
-    return f"column {missing[0]!r} is missing ({nearest(missing[0], list(columns))})"
+    """Say which needed column is not among those found, if any, and what comes closest.
+
+    Without the event time rows belong to no day, and without the event id they are counted as often
+    as they are sent. Any other column may be younger than a file, and is null there.
+    """
+    for name in (source.event_time, source.event_id):
+        origin = source.column(name).origin if name is not None else None
+        if origin is not None and origin not in columns:
+            return f"column {origin!r} is missing ({nearest(origin, list(columns))})"
+    return None
 
 
-def _column_fault(columns: Mapping[str, str], source: SourcePlan) -> str | None:
+def _column_fault(
+    columns: Mapping[str, str], twice: Collection[str], source: SourcePlan
+) -> str | None:
     if missing := missing_column(columns, source):
         return missing
     for column in source.columns:
-        found = columns[column.name]
+        if column.origin in twice:
+            return f"column {column.origin!r} is there twice"
+        found = columns.get(column.origin, "null")
         if not can_convert(found, column.type.kind):
-            return f"column {column.name!r} is {found}, declared {column.type}"
+            return f"column {column.origin!r} is {found}, declared {column.type}"
     return None
 
+
+def _absent(files: Iterable[RawFile], source: SourcePlan) -> tuple[str, ...]:
+    looked = [f.columns for f in files if f.error is None and f.columns]
+    return (
+        absent_columns({name for columns in looked for name in columns}, source) if looked else ()
+    )
+
+
+def absent_columns(known: Collection[str], source: SourcePlan) -> tuple[str, ...]:
+    """Return the declared columns that are not among those that the files of a source have.
+
+    Raises:
+        DataError: one that is not declared has almost the name: then it is meant.
+    """
+    absent = [c.origin for c in source.columns if c.origin not in known]
+    strangers = sorted(set(known) - {c.origin for c in source.columns})
+    for name in absent:
+        if resembling := _resembling(name, strangers):
+            raise DataError(
+                f"column {name!r} is missing from every file, and {resembling!r} is not declared",
+                where=f"source {source.name}",
+                fix=f"write `from: {resembling}`, or correct the name; {nearest(name, strangers)}",
+            )
+    return tuple(absent)
+
+
+def _resembling(name: str, strangers: Sequence[str]) -> str | None:
+    from difflib import get_close_matches
+
+    plain = {"".join(c for c in one.lower() if c.isalnum()): one for one in strangers}
+    wanted = "".join(c for c in name.lower() if c.isalnum())
+    close = get_close_matches(wanted, list(plain), n=1, cutoff=_RESEMBLES)
+    return plain[close[0]] if close else None
+
+
+_RESEMBLES = 0.85
 
 _NUMBERS = ("int", "uint", "float", "double", "halffloat", "decimal")
 _ACCEPTED: Mapping[str, tuple[str, ...]] = {
@@ -133,7 +277,7 @@ _ACCEPTED: Mapping[str, tuple[str, ...]] = {
     "float64": _NUMBERS,
     "decimal": _NUMBERS,
     "bool": ("bool", "int", "uint"),
-    "string": ("string", "large_string", "dictionary", "int", "uint"),
+    "string": ("string", "large_string", "int", "uint"),
     "timestamp": ("timestamp", "date", "int64"),
     "date": ("date", "timestamp"),
     "bytes": ("binary", "large_binary", "fixed_size_binary"),
@@ -149,108 +293,29 @@ def can_convert(found: str, declared_kind: str) -> bool:
     return found == "null" or found.startswith(_ACCEPTED[declared_kind])
 
 
-def _look_at_parquet(path: Path, source: SourcePlan) -> RawFile:
-    import pyarrow as pa
-
-    size = path.stat().st_size
-    try:
-        footer = read_footer(str(path), source.event_time)
-    except (OSError, pa.ArrowException) as error:
-        return RawFile(str(path), size, error=f"not readable as parquet: {_short(error)}")
-    days = None
-    if footer.days is not None:
-        first, last = map(to_date, footer.days)
-        days = None if first is None or last is None else (first, last)
-    return RawFile(
-        str(path), size, days=days, columns=footer.columns, group_bytes=footer.group_bytes
-    )
-
-
-def _look_at_csv(path: Path, source: SourcePlan) -> RawFile:
-    import pyarrow as pa
-    from pyarrow import csv
-
-    size = path.stat().st_size
-    if size == 0:
-        # Engines write such files for tasks that had no rows.
-        return RawFile(str(path), size, columns={c.name: "null" for c in source.columns})
-    try:
-        with csv.open_csv(path, read_options=csv.ReadOptions(block_size=1 << 16)) as reader:
-            columns = dict.fromkeys(reader.schema.names, "null")
-    except (OSError, pa.ArrowException) as error:
-        return RawFile(str(path), size, error=f"not readable as csv: {_short(error)}")
-    return RawFile(str(path), size, columns=columns)
-
-
-def _look_at_json(path: Path, source: SourcePlan) -> RawFile:
-    return RawFile(str(path), path.stat().st_size)
-
-
-_LOOKS: Mapping[str, Callable[[Path, SourcePlan], RawFile]] = {
-    "parquet": _look_at_parquet,
-    "csv": _look_at_csv,
-    "json": _look_at_json,
-}
-
-
-def _day_of_name(path: Path) -> tuple[date, date] | None:
-    """Read a day out of ``…/2018-05-03.parquet`` or ``…/day=20180503/part-0.parquet``."""
-    for part in (path.stem, path.parent.name):
-        for year, month, day in _DAY_IN_NAME.findall(part):
-            try:
-                found = date(int(year), int(month), int(day))
-            except ValueError:
-                continue
-            return found, found
-    return None
-
-
 def diagnose(files: Sequence[RawFile], source: SourcePlan) -> tuple[RawFile, ...]:
     """Read every file to its end and return those that break, each with its error.
 
     Used only after an engine failed on them: pages may be broken behind a healthy footer.
     """
-    broken = []
-    for file in files:
-        if not file.was_looked_at:
-            continue
-        error = _READERS[source.files.format](Path(file.path), [c.name for c in source.columns])
-        if error is not None:
-            broken.append(replace(file, error=error))
-    return tuple(broken)
+    with ThreadPoolExecutor(4) as pool:
+        told = pool.map(lambda file: _read_to_end(file, source), files)
+        return tuple(file for file in told if file.error is not None)
 
 
-def _read_parquet(path: Path, columns: Sequence[str]) -> str | None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+def _read_to_end(file: RawFile, source: SourcePlan) -> RawFile:
+    if not file.was_looked_at or not file.size_bytes:
+        return file
     try:
-        with pq.ParquetFile(path) as file:
-            for _ in file.iter_batches(columns=list(columns)):
+        if source.files.format == "parquet":
+            read_to_end(file.path, source, file.columns or {})
+        else:
+            for _ in lines_of(whole(file.path)):
                 pass
-    except (OSError, pa.ArrowException) as error:
-        return f"not readable as parquet: {_short(error)}"
-    return None
-
-
-def _read_text(path: Path, columns: Sequence[str]) -> str | None:
-    import gzip
-
-    opener = gzip.open if path.name.endswith(".gz") else Path.open
-    try:
-        with opener(path, "rb") as stream:
-            while stream.read(1 << 20):
-                pass
-    except (OSError, EOFError) as error:
-        return f"not readable: {_short(error)}"
-    return None
-
-
-_READERS: Mapping[str, Callable[[Path, Sequence[str]], str | None]] = {
-    "parquet": _read_parquet,
-    "csv": _read_text,
-    "json": _read_text,
-}
+    except _damages() as error:
+        fault = f"not readable as {source.files.format}: {_short(error)}"
+        return replace(file, error=fault)
+    return file
 
 
 def _short(error: Exception) -> str:
@@ -260,11 +325,14 @@ def _short(error: Exception) -> str:
 def blamed_days(broken: RawFile, good: Sequence[RawFile], days: Sequence[date]) -> tuple[date, ...]:
     """Which of the wanted days a broken file spoils.
 
-    The days its footer or name tells; else the wanted days that no readable file holds; else all
-    of them, for then any may be incomplete.
+    The days that its footer or its name tell; else the wanted days that no readable file may hold.
+    Days that others may hold are built: what is not there of them is named beside.
     """
-    if broken.days is not None:
-        return tuple(d for d in days if broken.days[0] <= d <= broken.days[1])
-    covered = [f.days for f in good if f.days is not None]
-    orphans = tuple(d for d in days if not any(a <= d <= b for a, b in covered))
-    return orphans or tuple(days)
+    told = _of_day(broken.day) or broken.days or _of_day(named_day(broken.path))
+    if told is not None:
+        return tuple(d for d in days if told[0] <= day_number(d) <= told[1])
+    return tuple(d for d in days if not any(file.may_hold(d, d) for file in good))
+
+
+def _of_day(day: int | None) -> tuple[int, int] | None:
+    return None if day is None else (day, day)

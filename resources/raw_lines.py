@@ -6,8 +6,7 @@ A line ends with LF, CR LF or CR. Blank lines are no lines, nor is a byte order 
 import bz2
 import gzip
 import lzma
-import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ LINE, PATH, POSITION = "_line", "_path", "_position"
 
 _BOM = b"\xef\xbb\xbf"
 _BLOCK_BYTES = 4 << 20
+_HEAD_BYTES = 1 << 16
 _LONGEST_LINE_BYTES = 64 << 20
 
 
@@ -55,16 +55,39 @@ def open_text(path: str) -> AbstractContextManager[IO[bytes]]:
     return found
 
 
-def split_text(paths: Iterable[str]) -> list[Split]:
-    """Return the parts that files are read in; a compressed file is one."""
+def split_text(sizes: Mapping[str, int]) -> list[Split]:
+    """Return the parts that files are read in, path to bytes; a compressed file is one."""
     splits = []
-    for path in paths:
-        size = os.stat(path).st_size
-        if Path(path).suffix.lower() in _OPENERS:
+    for path, size in sizes.items():
+        if Path(path).suffix.lower() in _OPENERS and size:
             splits.append(Split(path, 0, -1, size))
         else:
             splits += [Split(path, start, stop, stop - start) for start, stop in parts(size)]
     return splits
+
+
+def whole(path: str) -> Split:
+    """Return a file as one part."""
+    return Split(path, 0, -1, 0)
+
+
+def first_line(path: str) -> bytes:
+    """Return the first line of a file that is not blank; empty if there is none.
+
+    Raises:
+        UnicodeError: it is text of another kind than UTF-8.
+        OSError, EOFError, lzma.LZMAError, zlib.error: the file is not what it says, or gone.
+    """
+    with open_text(path) as stream:
+        text = b""
+        while block := stream.read(_HEAD_BYTES):
+            text += block
+            if text.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in block:
+                raise UnicodeError("it is UTF-16, or no text; UTF-8 is read")
+            lines = [one for one in text.removeprefix(_BOM).splitlines() if one.strip()]
+            if len(lines) > 1 or len(text) > _LONGEST_LINE_BYTES:
+                return lines[0] if lines else b""
+        return next((one for one in text.removeprefix(_BOM).splitlines() if one.strip()), b"")
 
 
 def lines_schema() -> "pa.Schema":

@@ -4,10 +4,13 @@ One reader looks, reads in Spark's workers and searches for damage, so that all 
 that is not declared is never decoded, whatever its type, name or compression.
 """
 
+import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import count
+from typing import TYPE_CHECKING, NamedTuple
 
 from millrace.calendar import FIRST_NUMBER, LAST_NUMBER
 from millrace.durations import DAY_MS
@@ -19,6 +22,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    Wanted = Sequence[tuple[str, str, pa.DataType]]
+
+Columns = Mapping[str, str]
+"""Physical type by name, or path within structs with dots."""
+
 _BATCH_ROWS = 1 << 16
 
 
@@ -27,34 +35,50 @@ class Footer:
     """What the footer of a file tells.
 
     Attributes:
-        columns: name to physical type of its columns; a dictionary's is that of its values.
+        columns: name, or path within structs with dots, to physical type; of a dictionary it is
+            that of its values. What lies within lists is left out.
         twice: names that more than one column has.
         days: first and last day that its rows may lie in, as numbers of days since 1970; None if
             it does not tell. The last lies before the first if there are no rows.
         group_bytes: size of each row group, unpacked.
     """
 
-    columns: Mapping[str, str]
+    columns: Columns
     twice: frozenset[str]
     days: tuple[int, int] | None
     group_bytes: tuple[int, ...]
 
 
+class _Leaf(NamedTuple):
+    """A column as Parquet numbers them: its place, the names that lead to it, and its type."""
+
+    number: int
+    steps: tuple[str, ...]
+    type: "pa.DataType"
+
+    @property
+    def name(self) -> str:
+        return ".".join(self.steps)
+
+
 def read_footer(path: str, event_time: str) -> Footer:
-    """Read the footer of a local file.
+    """Read the footer of a local file; ``event_time`` is a name or path within it.
 
     Raises:
         OSError, pa.ArrowException: it is no Parquet, or cut off.
     """
     with _open(path) as file:
-        names = file.schema_arrow.names
+        metadata, leaves = file.metadata, _leaves(file)
+        known = _by_name(leaves)
+        flat = Counter(file.schema_arrow.names)
         return Footer(
-            columns={field.name: _physical(field.type) for field in file.schema_arrow},
-            twice=frozenset(name for name in names if names.count(name) > 1),
-            days=_days(file, event_time),
+            # A column that is no leaf, a list, has a type all the same.
+            columns={field.name: _physical(field.type) for field in file.schema_arrow}
+            | {name: _physical(leaf.type) for name, leaf in known.items()},
+            twice=frozenset(name for name, count in flat.items() if count > 1),
+            days=_days(file, known.get(event_time)),
             group_bytes=tuple(
-                file.metadata.row_group(i).total_byte_size
-                for i in range(file.metadata.num_row_groups)
+                metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)
             ),
         )
 
@@ -72,7 +96,35 @@ def _physical(found: "pa.DataType") -> str:
     return str(found.value_type if pa.types.is_dictionary(found) else found)
 
 
-def _days(file: "pq.ParquetFile", event_time: str) -> tuple[int, int] | None:
+def _leaves(file: "pq.ParquetFile") -> list[_Leaf]:
+    """Return the columns that are no part of a list, numbered as in the file: depth first."""
+    import pyarrow as pa
+
+    numbers = count()
+    found: list[_Leaf] = []
+
+    def walk(kind: "pa.DataType", steps: tuple[str, ...], *, is_single: bool) -> None:
+        if pa.types.is_nested(kind):
+            is_struct = pa.types.is_struct(kind)
+            for i in range(kind.num_fields):
+                field = kind.field(i)
+                walk(field.type, (*steps, field.name), is_single=is_single and is_struct)
+            return
+        leaf = _Leaf(next(numbers), steps, kind)
+        if is_single:
+            found.append(leaf)
+
+    for field in file.schema_arrow:
+        walk(field.type, (field.name,), is_single=True)
+    return found
+
+
+def _by_name(leaves: Iterable[_Leaf]) -> dict[str, _Leaf]:
+    """Return the columns by name or path; a column of exactly that name before a path of it."""
+    return {leaf.name: leaf for leaf in sorted(leaves, key=lambda leaf: -len(leaf.steps))}
+
+
+def _days(file: "pq.ParquetFile", event_time: _Leaf | None) -> tuple[int, int] | None:
     """Return the days that the statistics of every row group leave, in integers throughout.
 
     Python's calendar is narrower than the data. Statistics of instants beyond the years of a date
@@ -81,13 +133,14 @@ def _days(file: "pq.ParquetFile", event_time: str) -> tuple[int, int] | None:
     metadata = file.metadata
     if metadata.num_rows == 0:
         return 0, -1
-    index = {metadata.schema.column(i).path: i for i in range(metadata.num_columns)}.get(event_time)
-    units = _units_a_day(file, event_time)
-    if index is None or units is None:
+    if event_time is None:
+        return None
+    units = _units_a_day(metadata.schema.column(event_time.number))
+    if units is None:
         return None
     edges = []
     for group in range(metadata.num_row_groups):
-        statistics = metadata.row_group(group).column(index).statistics
+        statistics = metadata.row_group(group).column(event_time.number).statistics
         if statistics is None or not statistics.has_min_max:
             return None
         edges += [statistics.min_raw // units, statistics.max_raw // units]
@@ -96,33 +149,22 @@ def _days(file: "pq.ParquetFile", event_time: str) -> tuple[int, int] | None:
     return min(edges), max(edges)
 
 
-def _units_a_day(file: "pq.ParquetFile", name: str) -> int | None:
+def _units_a_day(column: "pq.ColumnSchema") -> int | None:
     """Return how many of the stored integers make a day; None if they are no instants."""
-    import pyarrow as pa
-
-    index = file.schema_arrow.get_field_index(name)
-    if index < 0:
-        return None
-    found = file.schema_arrow.field(index).type
-    stored = _physical_column(file, name)
-    if stored == "INT32":
-        return 1 if pa.types.is_date32(found) else None
-    if stored != "INT64":
-        return None
-    if pa.types.is_timestamp(found):
-        # What was seconds when it was written is stored as milliseconds.
-        return DAY_MS * {"s": 1, "ms": 1, "us": 1_000, "ns": 1_000_000}[found.unit]
-    return DAY_MS if pa.types.is_int64(found) else None
+    logical = json.loads(column.logical_type.to_json())
+    if logical["Type"] == "Timestamp":
+        return DAY_MS * _PER_MS[logical["timeUnit"]]
+    if logical["Type"] == "Date":
+        return 1
+    is_epoch_ms = column.physical_type == "INT64" and logical["Type"] in {"None", "Int"}
+    return DAY_MS if is_epoch_ms else None
 
 
-def _physical_column(file: "pq.ParquetFile", name: str) -> str | None:
-    schema = file.metadata.schema
-    found = [schema.column(i) for i in range(len(schema)) if schema.column(i).path == name]
-    return found[0].physical_type if len(found) == 1 else None
+_PER_MS = {"milliseconds": 1, "microseconds": 1_000, "nanoseconds": 1_000_000}
 
 
-def portable_types(source: SourcePlan, columns: Mapping[str, str]) -> "dict[str, pa.DataType]":
-    """Return the types that cells of the declared columns are handed on in.
+def portable_types(source: SourcePlan, columns: Columns) -> "Wanted":
+    """Return the declared columns that are there, and the types that their cells are handed on in.
 
     Integers of 64 bits (unsigned ones as decimal), doubles, instants in UTC and floored to
     microseconds, days, or instants where one is declared; texts, bytes, bools and decimals as they
@@ -130,10 +172,13 @@ def portable_types(source: SourcePlan, columns: Mapping[str, str]) -> "dict[str,
 
     Args:
         source: whose files they are.
-        columns: physical types by name, as the footer has them.
+        columns: physical types by name or path, as the footer has them.
     """
-    declared = {c.name: c.type.kind for c in source.columns if c.name in columns}
-    return {name: _portable_type(columns[name], kind) for name, kind in declared.items()}
+    return tuple(
+        (c.name, c.origin, _portable_type(columns[c.origin], c.type.kind))
+        for c in source.columns
+        if c.origin in columns
+    )
 
 
 def parquet_splits(files: Mapping[str, Sequence[int]]) -> list[Split]:
@@ -145,8 +190,24 @@ def parquet_splits(files: Mapping[str, Sequence[int]]) -> list[Split]:
     ]
 
 
-def rows_of(types: "Mapping[str, pa.DataType]", split: Split) -> "Iterator[pa.RecordBatch]":
-    """Yield the rows of some row groups: ``PATH``, ``POSITION`` and columns of these types.
+def read_to_end(path: str, source: SourcePlan, columns: Columns) -> None:
+    """Read what a build would of a file.
+
+    Raises:
+        OSError, pa.ArrowException: the file is damaged, or gone.
+    """
+    with _open(path) as file:
+        groups = file.metadata.num_row_groups
+    for _ in rows_of(portable_types(source, columns), Split(path, 0, groups, 0)):
+        pass
+
+
+def rows_of(wanted: "Wanted", split: Split) -> "Iterator[pa.RecordBatch]":
+    """Yield the rows of some row groups: ``PATH``, ``POSITION`` and the wanted columns.
+
+    Args:
+        wanted: name, name or path in the file, and type of each column.
+        split: the row groups.
 
     Raises:
         OSError, pa.ArrowException: the file is damaged, or gone.
@@ -154,26 +215,29 @@ def rows_of(types: "Mapping[str, pa.DataType]", split: Split) -> "Iterator[pa.Re
     import pyarrow as pa
 
     with _open(split.path) as file:
-        groups = range(split.start, split.stop)
-        place = sum(file.metadata.row_group(i).num_rows for i in range(split.start))
-        leaves = _leaves(file, types)
-        for batch in file.reader.iter_batches(_BATCH_ROWS, list(groups), leaves, use_threads=False):
-            count = batch.num_rows
-            columns: dict[str, Any] = {
-                PATH: pa.array([split.path] * count, pa.string()),
-                POSITION: pa.array(range(place, place + count), pa.int64()),
+        known, metadata = _by_name(_leaves(file)), file.metadata
+        leaves = {origin: known[origin] for _, origin, _ in wanted}
+        place = sum(metadata.row_group(i).num_rows for i in range(split.start))
+        numbers = sorted({leaf.number for leaf in leaves.values()})
+        groups = list(range(split.start, split.stop))
+        for batch in file.reader.iter_batches(_BATCH_ROWS, groups, numbers, use_threads=False):
+            end = place + batch.num_rows
+            columns: dict[str, pa.Array] = {
+                PATH: pa.array([split.path] * batch.num_rows, pa.string()),
+                POSITION: pa.array(range(place, end), pa.int64()),
             }
-            for name, wanted in types.items():
-                columns[name] = _portable(batch.column(name), wanted)
-            place += count
+            for name, origin, kind in wanted:
+                columns[name] = _portable(_cells(batch, leaves[origin]), kind)
+            place = end
             yield pa.record_batch(columns)
 
 
-def _leaves(file: "pq.ParquetFile", names: Iterable[str]) -> list[int]:
-    """Return the columns of these names: by number, for a name may hold a dot or be there twice."""
-    schema = file.metadata.schema
-    index = {schema.column(i).path: i for i in range(len(schema))}
-    return [index[name] for name in names]
+def _cells(batch: "pa.RecordBatch", leaf: _Leaf) -> "pa.Array":
+    import pyarrow.compute as pc
+
+    first, *inner = leaf.steps
+    cells = batch.column(first)
+    return pc.struct_field(cells, inner) if inner else cells
 
 
 def _portable_type(found: str, kind: str) -> "pa.DataType":

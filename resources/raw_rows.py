@@ -3,13 +3,12 @@
 A cell that does not convert condemns its row (dead letter ``schema``), never the job.
 """
 
-from collections.abc import Sequence
-from itertools import groupby
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
 from millrace.errors import DataError
 from millrace.plan import SourcePlan
-from resources.raw_files import RawFile, missing_column
+from resources.raw_files import RawFile, absent_columns, missing_column
 from resources.raw_text import read_text_rows, read_text_rows_of_url
 from resources.raw_typed import read_parquet_rows, read_table_rows
 
@@ -32,17 +31,20 @@ def read_rows(spark: "SparkSession", source: SourcePlan, files: Sequence[RawFile
     if not files[0].was_looked_at:
         return _read_by_spark(spark, source, files[0].path)
     if source.files.format != "parquet":
-        return read_text_rows(spark, source, [file.path for file in files])
-    groups = groupby(sorted(files, key=_signature), key=_signature)
-    frames = [read_parquet_rows(spark, source, list(group)) for _, group in groups]
+        return read_text_rows(spark, source, {file.path: file.size_bytes for file in files})
+    alike: dict[Hashable, list[RawFile]] = {}
+    for file in files:
+        alike.setdefault(_signature(file, source), []).append(file)
+    frames = [read_parquet_rows(spark, source, group) for group in alike.values()]
     union = frames[0]
     for frame in frames[1:]:
         union = union.unionByName(frame)
     return union
 
 
-def _signature(file: RawFile) -> tuple[tuple[str, str], ...]:
-    return tuple((file.columns or {}).items())
+def _signature(file: RawFile, source: SourcePlan) -> Hashable:
+    columns = file.columns or {}
+    return tuple(columns.get(column.origin) for column in source.columns)
 
 
 def _read_by_spark(spark: "SparkSession", source: SourcePlan, path: str) -> "DataFrame":
@@ -55,4 +57,5 @@ def _read_by_spark(spark: "SparkSession", source: SourcePlan, path: str) -> "Dat
     names = spark.read.options(**_HEADER).csv(path).columns
     if missing := missing_column(names, source):
         raise DataError(missing, where=f"source {source.name}", fix="correct it, or `columns`")
+    absent_columns(names, source)
     return read_text_rows_of_url(spark, source, path, names)

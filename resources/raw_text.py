@@ -3,7 +3,7 @@
 A line's bytes come as they stand there, and nothing but ``millrace.values`` reads them.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -26,16 +26,23 @@ _HEAD_BYTES = 1 << 16
 """Blank lines in front of a header end before here."""
 
 
-def read_text_rows(spark: "SparkSession", source: SourcePlan, paths: Sequence[str]) -> "DataFrame":
+def read_text_rows(
+    spark: "SparkSession", source: SourcePlan, sizes: Mapping[str, int]
+) -> "DataFrame":
     """Return every row of local text files: rows as ``raw_columns`` says.
 
     Blank lines and a byte order mark at the beginning of a file are no rows. Each CSV file has a
     header of its own.
+
+    Args:
+        spark: the session.
+        source: whose files they are.
+        sizes: path to bytes, of files.
     """
     from pyspark.sql import functions as F
 
     read = partial(_rows_of_split, source)
-    rows = read_splits(spark, split_text(paths), read, raw_schema(source))
+    rows = read_splits(spark, split_text(sizes), read, raw_schema(source))
     return rows.withColumn(ARRIVAL, F.struct(FILE, POSITION)).drop(POSITION)
 
 

@@ -1,7 +1,7 @@
 """Rows of raw files that have types of their own, Parquet and Delta, as rows of a source."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ from millrace.errors import DataError
 from millrace.plan import SourcePlan
 from millrace.values.json_rows import clock_columns
 from resources.raw_columns import ARRIVAL, FILE, PAYLOAD, raw_batch, raw_schema
-from resources.raw_files import RawFile, can_convert, missing_column
+from resources.raw_files import RawFile, absent_columns, can_convert, missing_column
 from resources.raw_lines import PATH, POSITION
 from resources.raw_parquet import parquet_splits, portable_types, rows_of
 from resources.raw_splits import Split, read_splits, without_collations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from millrace.values.lines import Rows
+    from resources.raw_parquet import Wanted
 
 
 def read_parquet_rows(
@@ -29,9 +30,9 @@ def read_parquet_rows(
     """Return every row of local Parquet files of one schema, as ``raw_columns`` says."""
     from pyspark.sql import functions as F
 
-    types = portable_types(source, files[0].columns or {})
+    wanted = portable_types(source, files[0].columns or {})
     splits = parquet_splits({file.path: file.group_bytes for file in files})
-    rows = read_splits(spark, splits, partial(_rows_of_split, source, types), raw_schema(source))
+    rows = read_splits(spark, splits, partial(_rows_of_split, source, wanted), raw_schema(source))
     return _with_payload(rows, source).withColumn(ARRIVAL, F.struct(FILE, POSITION)).drop(POSITION)
 
 
@@ -44,24 +45,53 @@ def read_table_rows(source: SourcePlan, raw: "DataFrame") -> "DataFrame":
     from pyspark.sql import functions as F
     from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 
-    found = {field.name: str(field.type) for field in to_arrow_schema(raw.schema, timezone="UTC")}
+    cells = _cells(to_arrow_schema(raw.schema, timezone="UTC"))
     where = f"source {source.name}"
-    if missing := missing_column(list(found), source):
+    if missing := missing_column(list(cells), source):
         raise DataError(missing, where=where, fix="correct it, or `columns`")
-    for c in source.columns:
-        if not can_convert(found[c.name], c.type.kind):
-            told = f"column {c.name!r} is {found[c.name]}, declared {c.type}"
+    absent_columns(list(cells), source)
+    there = [c for c in source.columns if c.origin in cells]
+    for c in there:
+        found = str(cells[c.origin][1])
+        if not can_convert(found, c.type.kind):
+            told = f"column {c.origin!r} is {found}, declared {c.type}"
             raise DataError(told, where=where, fix="declare it as what it is")
-    cells = raw.select(
+    chosen = raw.select(
         F.col("_metadata.file_path").alias(PATH),
         F.col("_metadata.file_block_start").alias(POSITION),
-        *(F.col(f"`{c.name}`") for c in source.columns),
+        *(F.col(cells[c.origin][0]).alias(c.name) for c in there),
     )
     schema = raw_schema(source)
-    rows = cells.mapInArrow(partial(_rows_of_batches, source), from_arrow_schema(schema))
+    rows = chosen.mapInArrow(partial(_rows_of_batches, source), from_arrow_schema(schema))
     place = F.struct(FILE, POSITION, F.monotonically_increasing_id())
     numbered = without_collations(rows, schema).withColumn(ARRIVAL, place)
     return _with_payload(numbered, source).drop(POSITION)
+
+
+def _cells(schema: "pa.Schema") -> "dict[str, tuple[str, pa.DataType]]":
+    """Return by name, or path within structs, how Spark calls a column, and its type.
+
+    A column of exactly that name comes before a path.
+    """
+    import pyarrow as pa
+
+    cells: dict[str, tuple[str, pa.DataType]] = {}
+
+    def walk(field: "pa.Field", name: str, quoted: str) -> None:
+        cells.setdefault(name, (quoted, field.type))
+        if pa.types.is_struct(field.type):
+            for i in range(field.type.num_fields):
+                inner = field.type.field(i)
+                walk(inner, f"{name}.{inner.name}", f"{quoted}.{_quoted(inner.name)}")
+
+    cells |= {field.name: (_quoted(field.name), field.type) for field in schema}
+    for field in schema:
+        walk(field, field.name, _quoted(field.name))
+    return cells
+
+
+def _quoted(name: str) -> str:
+    return "`" + name.replace("`", "``") + "`"
 
 
 def _with_payload(rows: "DataFrame", source: SourcePlan) -> "DataFrame":
@@ -73,9 +103,9 @@ def _with_payload(rows: "DataFrame", source: SourcePlan) -> "DataFrame":
 
 
 def _rows_of_split(
-    source: SourcePlan, types: "Mapping[str, pa.DataType]", split: Split
+    source: SourcePlan, wanted: "Wanted", split: Split
 ) -> "Iterator[pa.RecordBatch]":
-    yield from _rows_of_batches(source, rows_of(types, split))
+    yield from _rows_of_batches(source, rows_of(wanted, split))
 
 
 def _rows_of_batches(

@@ -28,6 +28,7 @@ _END_OF_CALENDAR = "10000-01-01"
 """How the end of a range is written that holds 9999-12-31; Python has no such date."""
 
 _DAYS_NAMED = 40
+_FILES_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -268,6 +269,53 @@ class PartitionOutcome:
 
 
 @dataclass(frozen=True)
+class FilesRead:
+    """What a build of events made of the raw files that it found.
+
+    Attributes:
+        read: how many were read.
+        of_other_days: how many were left out, for they hold no event of the days by what they say
+            themselves, or by ``{date}`` in their names.
+        unreadable: path to what is wrong with it; dead letters ``unreadable`` say the same.
+        passed_over: what lies beside them and is no raw file by its name, each with the reason.
+        absent_columns: declared columns that none of them has, which are null.
+    """
+
+    read: int
+    of_other_days: int = 0
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    passed_over: tuple[str, ...] = ()
+    absent_columns: tuple[str, ...] = ()
+
+    def notes(self) -> Iterator[str]:
+        """Yield in words what a reader of the build should know; nothing if all is as it should be."""
+        if self.of_other_days:
+            yield f"{self.of_other_days} file(s) of other days passed over"
+        if self.passed_over:
+            yield f"{len(self.passed_over)} file(s) passed over: {_some(self.passed_over)}"
+        if self.absent_columns:
+            yield f"in no file, so null: {_some(self.absent_columns)}"
+        if self.unreadable:
+            told = [f"{path}: {why}" for path, why in self.unreadable.items()]
+            yield f"{len(told)} unreadable file(s): {_some(told)}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        return {
+            "read": self.read,
+            "of_other_days": self.of_other_days,
+            "unreadable": dict(self.unreadable),
+            "passed_over": list(self.passed_over),
+            "absent_columns": list(self.absent_columns),
+        }
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _FILES_NAMED
+    return ", ".join(names[:_FILES_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+@dataclass(frozen=True)
 class BuildReport:
     """What one build of a range of days did to one Delta table.
 
@@ -281,6 +329,7 @@ class BuildReport:
         began_ms: when it began to read, epoch milliseconds; 0 where nobody asks for it.
         undated: dead letters of no day among the files that were read: rows without a time, or with
             one that cannot be read. Whatever days are built, they are those of the whole files.
+        files: what was made of raw files; None where there are none, or Spark alone sees them.
     """
 
     table: str
@@ -291,6 +340,7 @@ class BuildReport:
     seconds: float = 0.0
     began_ms: int = 0
     undated: int = 0
+    files: FilesRead | None = None
 
     @property
     def built(self) -> tuple[PartitionOutcome, ...]:
@@ -311,5 +361,6 @@ class BuildReport:
             "input_versions": dict(self.input_versions),
             "seconds": round(self.seconds, 3),
             "undated": self.undated,
+            "files": self.files.as_json() if self.files else None,
             "outcomes": [outcome.as_json() for outcome in self.outcomes],
         }

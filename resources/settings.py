@@ -6,7 +6,7 @@ They come from the environment, from a profile of ``millrace.toml``, and from th
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,10 +105,11 @@ class Settings:
     server_host: str = "127.0.0.1"
     server_port: int = 8080
 
-    def expand(self, path: str, *, where: str = "") -> str:
+    def expand(self, path: str, *, where: str = "", quote: Callable[[str], str] = str) -> str:
         """Replace ``${MILLRACE_DATA}``, ``${MILLRACE_HOME}`` and other variables in a raw path.
 
-        Relative paths count from the checkout.
+        Relative paths count from the checkout. What replaces is literal: ``quote`` escapes it where
+        the path is a pattern.
 
         Raises:
             SetupError: a variable is not set.
@@ -123,12 +124,12 @@ class Settings:
                     where=where,
                     fix=f"export {name}=…",
                 )
-            return value
+            return value if "://" in value else quote(value)
 
         expanded = _PLACEHOLDER.sub(replace, path)
         if "://" in expanded:
             return expanded
-        return str(CHECKOUT / expanded)
+        return str(Path(quote(str(CHECKOUT))) / expanded)
 
     def _placeholders(self) -> Mapping[str, str | None]:
         return {

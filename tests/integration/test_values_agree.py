@@ -55,7 +55,7 @@ def by_backfill(
     spark: "SparkSession", settings: Settings, plan: SourcePlan, key: Callable[[Any], bytes]
 ) -> dict[bytes, dict[str, Any]]:
     """Return the rows that a backfill reads, by what they stood as in their file."""
-    rows = read_rows(spark, plan, find_raw_files(plan, settings)).drop("_arrival").toArrow()
+    rows = read_rows(spark, plan, find_raw_files(plan, settings).files).drop("_arrival").toArrow()
     return {key(row): row for row in rows.to_pylist()}
 
 
@@ -229,7 +229,9 @@ def test_typed_columns_become_what_their_text_would(
     pq.write_table(pa.table({"at": times, **table}), path)
     plan = payments("s", columns=columns, event_id=None, batch=BatchPlan("parquet", str(path)))
     read = (
-        read_rows(spark, plan, find_raw_files(plan, settings)).orderBy("_arrival").drop("_arrival")
+        read_rows(spark, plan, find_raw_files(plan, settings).files)
+        .orderBy("_arrival")
+        .drop("_arrival")
     )
     found = read.toArrow().to_pylist()
     for (_, name, value), row, expected in zip(rows, found, wanted, strict=True):
