@@ -59,7 +59,7 @@ feature_views:
       - {name: price_max_2h, aggregate: max, column: price, window: 2h, hop: 1s}
       - {name: weight_avg_1d, aggregate: avg, column: weight, window: 1d}
       - {name: weight_sd_2d, aggregate: stddev, column: weight, window: 2d, offset: 1d, hop: 1d}
-      - {name: dear_2d, aggregate: sum, expr: "CASE WHEN price > 50 THEN 1 ELSE 0 END", window: 2d}
+      - {name: dear_2d, aggregate: sum, expr: "CASE WHEN price > 50 THEN 1 ELSE 0 END", window: 2d, default: 0}
       - {name: last_buyer, aggregate: last, column: who, window: lifetime}
   - name: buyer_orders
     entity: buyer
@@ -67,8 +67,8 @@ feature_views:
     start: 2024-03-02
     features:
       - {name: n_1h, aggregate: count, window: 1h}
-      - {name: first_shop_1d, aggregate: first, column: shop, window: 1d}
-      - {name: last_due, aggregate: last, column: due, window: lifetime}
+      - {name: first_shop_1d, aggregate: first, column: shop, window: 1d, default: none}
+      - {name: last_due, aggregate: last, column: due, window: lifetime, default: 2024-02-29}
       - {name: weighed_3d, aggregate: count, column: weight, window: 3d}
   - name: pair_orders
     entities: [buyer, shop]
@@ -199,6 +199,7 @@ def expected_values(
         feature.window.hop_ms,
         feature.window.offset_ms,
         "int64" if feature.measure is None else str(feature.measure.type),
+        feature.default,
     )
     times = spine.column("event_timestamp").cast(pa.int64()).to_pylist()
     return [

@@ -170,6 +170,7 @@ FAULTS = {
     "median": ("aggregate: sum", "aggregate: median", "median", "'median' is not supported yet", "avg follows outliers"),
     "count of different values": ("aggregate: sum", "aggregate: nunique", "nunique", "there is no aggregate 'nunique'", "distinct, which is not supported yet"),
     "expression for a column": ('expr: "CASE WHEN amount > 100 THEN 1 ELSE 0 END"', 'column: "amount * 2"', "amount * 2", "no column 'amount * 2'", "that is an expression, not a column: expr: amount * 2"),
+    "expression over an unknown column": ('expr: "CASE WHEN amount > 100 THEN 1 ELSE 0 END"', 'column: "amount * price"', "amount * price", "no column 'amount * price'", "expr: amount * price"),
     "aggregate not yet": ("aggregate: sum", "aggregate: percentile, p: 0.5", "percent", "not supported yet", "what works now: count, sum"),
     "column and expr": ("aggregate: sum,", "aggregate: sum, column: amount,", "big_1d", "has column and expr", "keep one"),
     "parameter that is no number": ("aggregate: sum,", "aggregate: sum, k: many,", "many", "k is the text 'many', not a number", "write a plain number"),

@@ -28,6 +28,10 @@ _PARAMETERS: Mapping[str, tuple[str, ...]] = {
 }
 
 
+_OPERATORS = frozenset("+-*/%()<>=!")
+"""Characters of expressions that stand in no name."""
+
+
 @dataclass
 class Measures:
     """The measures of one view, shared by features with equal expressions."""
@@ -185,13 +189,14 @@ def _input(feature: Feature, columns: Columns | None, faults: FaultList) -> Expr
 
 def _as_expression(text: str, columns: Columns) -> str:
     """Say where an expression belongs that stands where a column is named; empty for a mere name."""
-    if text.isidentifier():
+    if not set(text) & _OPERATORS:
         return ""
+    said = f"that is an expression, not a column: expr: {text}; in Python expr={text!r}"
     try:
         parse_expression(text, columns.types)
-    except ExpressionError:
-        return ""
-    return f"that is an expression, not a column: expr: {text}; in Python expr={text!r}"
+    except ExpressionError as error:
+        return f"{said}; in it, {error.what}" + (f": {error.fix}" if error.fix else "")
+    return said
 
 
 def _check_input(
