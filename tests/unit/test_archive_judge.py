@@ -166,3 +166,20 @@ def test_only_the_last_of_a_repeated_name_is_looked_at() -> None:
 def test_a_null_key_and_absent_columns_are_no_faults() -> None:
     found = judge(who="int64", name="string").judge(b'{"at":0,"who":null}', 0)
     assert found.values == (0, None, None)
+
+
+@pytest.mark.parametrize(
+    ("number", "reason", "told"),
+    [
+        (1709287200, "late", "1709287200 looks like epoch seconds, 2024-03-01T10:00:00Z"),
+        (20240301, "late", "20240301 looks like a date without hyphens: write 2024-03-01"),
+        (20240301100000, "future", "write 2024-03-01T10:00:00Z"),
+        (1709287200000000, "schema", "looks like epoch microseconds, 2024-03-01T10:00:00Z"),
+    ],
+)
+def test_an_event_time_of_another_unit_is_told_as_one(number: int, reason: str, told: str) -> None:
+    verdict = judge().judge(f'{{"at":{number}}}'.encode(), NOW_MS)
+    assert verdict.reason == reason
+    assert told in verdict.detail
+    text = judge().judge(b'{"at":"1970-01-20T18:48:07.200Z"}', NOW_MS)
+    assert "looks like" not in text.detail
