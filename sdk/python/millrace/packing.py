@@ -67,7 +67,14 @@ class TilePacker:
         pattern = self._full if None not in values else self._pattern(values)
         try:
             return pattern.pack(values, event_ms + _BIAS)
-        except (struct.error, OverflowError, ValueError, ArithmeticError, TypeError) as error:
+        except (
+            struct.error,
+            OverflowError,
+            ValueError,
+            ArithmeticError,
+            TypeError,
+            AttributeError,
+        ) as error:
             raise DataError(
                 f"a tile holds a value that does not fit its slot: {error}",
                 where=f"tile of {self._head[2:].hex()}",
