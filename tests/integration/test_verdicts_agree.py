@@ -65,6 +65,7 @@ REACHED = [
     b'"Other Name\'s":true',
     b'"Other Name\'s":"true"',
     b'"other_name":1,"deep":"x"',
+    b'"who":92233720326854775807,"who":1,"x":2.5',
 ]
 FAR = [
     b"253402300799999",

@@ -214,7 +214,8 @@ final class JsonRowReader {
         if (!token.isNumeric()) {
             return null;
         }
-        double value = parser.getDoubleValue();
+        // By its text: behind an integer too long for 64 bits the parser gives that one's value.
+        double value = Double.parseDouble(parser.getText());
         return Double.isFinite(value) ? value : null;
     }
 
