@@ -255,7 +255,6 @@ def _portable_type(found: str, kind: str) -> "pa.DataType":
         "double": pa.float64(),
         "timestamp": day if kind == "date" else instant,
         "date": instant if kind == "timestamp" else day,
-        "decimal256": pa.string(),
         "decimal": _decimal(found),
         "bool": pa.bool_(),
         "binary": pa.binary(),
@@ -268,8 +267,11 @@ def _portable_type(found: str, kind: str) -> "pa.DataType":
 def _decimal(found: str) -> "pa.DataType | None":
     import pyarrow as pa
 
-    digits = re.fullmatch(r"decimal(?:32|64|128)\((\d+), (-?\d+)\)", found)
-    return digits and pa.decimal128(int(digits[1]), int(digits[2]))
+    digits = re.fullmatch(r"decimal(?:32|64|128|256)\((\d+), (-?\d+)\)", found)
+    if digits is None:
+        return None
+    kind = pa.decimal256 if found.startswith("decimal256") else pa.decimal128
+    return kind(int(digits[1]), int(digits[2]))
 
 
 def _portable(cells: "pa.Array", wanted: "pa.DataType") -> "pa.Array":
@@ -283,9 +285,6 @@ def _portable(cells: "pa.Array", wanted: "pa.DataType") -> "pa.Array":
         return _from_integers(cells, _MICROSECONDS[_unit(found)], wanted)
     if pa.types.is_date(wanted) and not pa.types.is_date32(found):
         return _from_integers(cells, _DAYS[_unit(found)], wanted)
-    if pa.types.is_decimal256(found):
-        texts = [None if value is None else str(value) for value in cells.to_pylist()]
-        return pa.array(texts, pa.string())
     return cells.cast(wanted)
 
 
