@@ -115,7 +115,9 @@ def find_raw_files(source: SourcePlan, settings: Settings) -> RawFiles:
 
     with ThreadPoolExecutor(8) as pool:
         files = tuple(pool.map(look, listing.paths))
-    return RawFiles(files, tuple(listing.passed_over), _absent(files, source))
+    absent = _absent(files, source)
+    spelled = tuple(_spelled_as_declared(file, source) for file in files)
+    return RawFiles(spelled, tuple(listing.passed_over), absent)
 
 
 def _size(path: str) -> int:
@@ -241,6 +243,18 @@ def _absent(files: Iterable[RawFile], source: SourcePlan) -> tuple[str, ...]:
     )
 
 
+def _spelled_as_declared(file: RawFile, source: SourcePlan) -> RawFile:
+    """Refuse a file that alone spells a column otherwise: it would be null there without a word."""
+    if file.error is not None or not file.columns:
+        return file
+    declared = {c.origin for c in source.columns}
+    strangers = {_plain(name): name for name in file.columns if name not in declared}
+    for name in sorted(declared - set(file.columns)):
+        if found := strangers.get(_plain(name)):
+            return replace(file, error=f"column {name!r} is called {found!r} here")
+    return file
+
+
 def absent_columns(known: Collection[str], source: SourcePlan) -> tuple[str, ...]:
     """Return the declared columns that are not among those that the files of a source have.
 
@@ -262,10 +276,13 @@ def absent_columns(known: Collection[str], source: SourcePlan) -> tuple[str, ...
 def _resembling(name: str, strangers: Sequence[str]) -> str | None:
     from difflib import get_close_matches
 
-    plain = {"".join(c for c in one.lower() if c.isalnum()): one for one in strangers}
-    wanted = "".join(c for c in name.lower() if c.isalnum())
-    close = get_close_matches(wanted, list(plain), n=1, cutoff=_RESEMBLES)
+    plain = {_plain(one): one for one in strangers}
+    close = get_close_matches(_plain(name), list(plain), n=1, cutoff=_RESEMBLES)
     return plain[close[0]] if close else None
+
+
+def _plain(name: str) -> str:
+    return "".join(c for c in name.lower() if c.isalnum())
 
 
 _RESEMBLES = 0.85

@@ -68,8 +68,8 @@ def list_files(source: SourcePlan, settings: Settings) -> Listing:
     pattern = settings.expand(declared.path, where=where, quote=glob.escape)
     written = _PLACEHOLDER.sub("", declared.path)
     is_pattern = (glob.has_magic(written) or DATE in written) and not os.path.lexists(literal)
-    roots = _matches(pattern) if is_pattern else {str(literal): None}
     listing = Listing()
+    roots = _matches(pattern, listing) if is_pattern else {str(literal): None}
     seen: set[tuple[int, int]] = set()
     # Links last: of two names of a file the one that is no link is listed.
     for root in sorted(roots, key=lambda one: (os.path.islink(one), one)):
@@ -102,8 +102,11 @@ def _nothing(
     )
 
 
-def _matches(pattern: str) -> dict[str, int | None]:
-    """Return what a pattern matches on disk, and the day that ``{date}`` stands for in each."""
+def _matches(pattern: str, listing: Listing) -> dict[str, int | None]:
+    """Return what a pattern matches on disk, and the day that ``{date}`` stands for in each.
+
+    What has something else there is noted as passed over.
+    """
     found = glob.glob(pattern.replace(DATE, "*"), recursive=True)
     if DATE not in pattern:
         return dict.fromkeys(found)
@@ -114,6 +117,8 @@ def _matches(pattern: str) -> dict[str, int | None]:
         told = {_day(text) for text in match.groups()} if match else set()
         if len(told) == 1 and None not in told:
             days[path] = told.pop()
+        else:
+            listing.passed_over.append(f"{path} (no day where the path says {DATE})")
     return days
 
 

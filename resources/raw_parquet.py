@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from millrace.calendar import FIRST_NUMBER, LAST_NUMBER
 from millrace.durations import DAY_MS
 from millrace.plan import SourcePlan
+from millrace.values.units import SURE_MS
 from resources.raw_lines import PATH, POSITION
 from resources.raw_splits import Split, parts
 
@@ -93,7 +94,15 @@ def _open(path: str) -> "pq.ParquetFile":
 def _physical(found: "pa.DataType") -> str:
     import pyarrow as pa
 
+    found = _stored(found)
     return str(found.value_type if pa.types.is_dictionary(found) else found)
+
+
+def _stored(found: "pa.DataType") -> "pa.DataType":
+    """Return what lies in the file of an extension of Arrow's: the text of its JSON, say."""
+    import pyarrow as pa
+
+    return found.storage_type if isinstance(found, pa.BaseExtensionType) else found
 
 
 def _leaves(file: "pq.ParquetFile") -> list[_Leaf]:
@@ -104,6 +113,7 @@ def _leaves(file: "pq.ParquetFile") -> list[_Leaf]:
     found: list[_Leaf] = []
 
     def walk(kind: "pa.DataType", steps: tuple[str, ...], *, is_single: bool) -> None:
+        kind = _stored(kind)
         if pa.types.is_nested(kind):
             is_struct = pa.types.is_struct(kind)
             for i in range(kind.num_fields):
@@ -135,18 +145,20 @@ def _days(file: "pq.ParquetFile", event_time: _Leaf | None) -> tuple[int, int] |
         return 0, -1
     if event_time is None:
         return None
-    units = _units_a_day(metadata.schema.column(event_time.number))
+    column = metadata.schema.column(event_time.number)
+    units = _units_a_day(column)
     if units is None:
         return None
-    edges = []
+    extremes = []
     for group in range(metadata.num_row_groups):
         statistics = metadata.row_group(group).column(event_time.number).statistics
         if statistics is None or not statistics.has_min_max:
             return None
-        edges += [statistics.min_raw // units, statistics.max_raw // units]
-    if not edges or min(edges) < FIRST_NUMBER or max(edges) > LAST_NUMBER:
-        return None
-    return min(edges), max(edges)
+        extremes += [statistics.min_raw, statistics.max_raw]
+    # Integers may be of another unit: their rows are to be told, not left out as of 1970.
+    is_told = not _is_plain_integer(column) or all(edge in SURE_MS for edge in extremes)
+    first, last = min(extremes) // units, max(extremes) // units
+    return (first, last) if is_told and first >= FIRST_NUMBER and last <= LAST_NUMBER else None
 
 
 def _units_a_day(column: "pq.ColumnSchema") -> int | None:
@@ -156,8 +168,12 @@ def _units_a_day(column: "pq.ColumnSchema") -> int | None:
         return DAY_MS * _PER_MS[logical["timeUnit"]]
     if logical["Type"] == "Date":
         return 1
-    is_epoch_ms = column.physical_type == "INT64" and logical["Type"] in {"None", "Int"}
-    return DAY_MS if is_epoch_ms else None
+    return DAY_MS if _is_plain_integer(column) else None
+
+
+def _is_plain_integer(column: "pq.ColumnSchema") -> bool:
+    kind = json.loads(column.logical_type.to_json())["Type"]
+    return column.physical_type == "INT64" and kind in {"None", "Int"}
 
 
 _PER_MS = {"milliseconds": 1, "microseconds": 1_000, "nanoseconds": 1_000_000}
@@ -236,8 +252,16 @@ def _cells(batch: "pa.RecordBatch", leaf: _Leaf) -> "pa.Array":
     import pyarrow.compute as pc
 
     first, *inner = leaf.steps
-    cells = batch.column(first)
-    return pc.struct_field(cells, inner) if inner else cells
+    cells = _storage(batch.column(first))
+    for name in inner:
+        cells = _storage(pc.struct_field(cells, name))
+    return cells
+
+
+def _storage(cells: "pa.Array") -> "pa.Array":
+    import pyarrow as pa
+
+    return cells.storage if isinstance(cells, pa.ExtensionArray) else cells
 
 
 def _portable_type(found: str, kind: str) -> "pa.DataType":

@@ -17,6 +17,8 @@ from millrace.plan import BatchPlan, Column, SourcePlan
 from millrace.types import INT64, STRING, TIMESTAMP
 from resources.raw_files import RawFiles, blamed_days, find_raw_files
 from resources.raw_listing import list_files
+from resources.raw_parquet import portable_types, rows_of
+from resources.raw_splits import Split
 from resources.settings import Settings, settings_from_env
 
 HEADER = "at,who,amount\n"
@@ -136,6 +138,9 @@ def test_a_declared_date_tells_the_days_of_a_file(
         folder, "2024-03-01.csv", "20240309.csv", "2024-02-31.csv", "x.csv", "a/day=20240301/y.csv"
     )
     found = look(settings, path)
+    if not path.endswith("day={date}"):
+        told = {Path(one.split(" (")[0]).name for one in found.passed_over}
+        assert told >= {"2024-02-31.csv", "x.csv"}
     days = {Path(f.path).name: (f.day, f.days) for f in found.files}
     first = (DAY, (DAY - 2, DAY + 2))
     later = (DAY + 8, (DAY + 6, DAY + 10))
@@ -175,7 +180,9 @@ def test_columns_count_by_need(settings: Settings, folder: Path) -> None:
     with pytest.raises(DataError, match=r"'amount' is missing from every file, and 'Amount'"):
         look(settings)
     write(folder, "new.csv")
-    assert look(settings).absent == ()
+    found = look(settings)
+    assert found.absent == ()
+    assert errors_of(found) == {"old.csv": "column 'amount' is called 'Amount' here"}
 
 
 def test_a_damaged_file_costs_the_days_that_no_other_may_hold(
@@ -208,12 +215,14 @@ def test_statistics_of_any_unit_tell_the_days(settings: Settings, folder: Path, 
 
 def test_far_statistics_end_nothing_and_prune_nothing(settings: Settings, folder: Path) -> None:
     far = pa.array([2**62, DAY * 86_400_000])
+    pq.write_table(pa.table({"at": pa.array([DAY * 86_400])}), folder / "seconds.parquet")
     pq.write_table(pa.table({"at": far}), folder / "ns.parquet")
     pq.write_table(pa.table({"at": far.cast(pa.timestamp("us"))}), folder / "far.parquet")
     pq.write_table(pa.table({"at": far.slice(0, 0)}), folder / "none.parquet")
     found = look(settings, file_format="parquet")
     assert {Path(f.path).name: f.days for f in found.files} == {
         "ns.parquet": None,
+        "seconds.parquet": None,
         "far.parquet": None,
         "none.parquet": (0, -1),
     }
@@ -236,3 +245,22 @@ def test_a_parquet_is_looked_at_by_the_declared_columns(settings: Settings, fold
     assert (file.columns["in.who"], file.columns["in.n"]) == ("string", "int64")
     pq.write_table(pa.table({"who": ["x"]}), folder / "x.parquet")
     assert "column 'at' is missing" in errors_of(look(settings, file_format="parquet"))["x.parquet"]
+
+
+def test_extensions_of_arrow_are_what_lies_in_the_file(settings: Settings, folder: Path) -> None:
+    """They may hold several columns of Parquet, which the ones behind are numbered after."""
+    pair = pa.array([{"a": 1, "b": 2}])
+    table = {
+        "opaque": pa.ExtensionArray.from_storage(pa.opaque(pair.type, "t", "v"), pair),
+        "who": pa.ExtensionArray.from_storage(pa.json_(pa.string()), pa.array(['{"x":1}'])),
+        "amount": pa.array([7]),
+        "at": pa.array([DAY * 86_400_000]),
+    }
+    pq.write_table(pa.table(table), folder / "x.parquet")
+    plan = source("${MILLRACE_DATA}", "parquet")
+    [file] = find_raw_files(plan, settings).files
+    assert (file.error, file.days) == (None, (DAY, DAY))
+    wanted = portable_types(plan, file.columns or {})
+    [batch] = rows_of(wanted, Split(file.path, 0, 1, 0))
+    [row] = batch.select(["who", "amount"]).to_pylist()
+    assert row == {"who": '{"x":1}', "amount": 7}

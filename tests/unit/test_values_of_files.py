@@ -94,6 +94,8 @@ def test_cells_that_fit(type_: str, cell: str, value: object) -> None:
         ("timestamp", "10:00:00"),
         ("timestamp", "2024-02-30"),
         ("timestamp", "10000-01-01"),
+        ("timestamp", "0000-03-01T10:00:00Z"),
+        ("date", "0000-03-01"),
         ("timestamp", "253402300800000"),
         ("timestamp", "1709287200.5"),
         ("date", "20240301"),

@@ -26,13 +26,13 @@ _SURE = {
     "int32": r"^-?(0|[1-9][0-9]{0,8})$",
     "int64": r"^-?(0|[1-9][0-9]{0,17})$",
     "float64": r"^-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,2})?$",
-    "date": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$",
+    "date": r"^[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}$",
 }
-"""Texts that Arrow and the grammar read alike; a date may still be none of the calendar's."""
+"""Texts that Arrow and the grammar read alike; a date may still be none of the calendar's.
 
-_SURE_INSTANT = (
-    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?Z?$"
-)
+Arrow knows a year 0, so the first thousand years are read one by one."""
+
+_SURE_INSTANT = r"^[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}[T ]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?Z?$"
 _SURE_MS = r"^[1-9][0-9]{11,13}$"
 _TO_MS = len("2024-03-01T10:00:00.000")
 

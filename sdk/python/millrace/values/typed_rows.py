@@ -6,6 +6,7 @@ read as anything else.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 from millrace.calendar import FIRST_MS, FIRST_NUMBER, LAST_MS, LAST_NUMBER
 from millrace.durations import DAY_MS
 from millrace.plan import Column
-from millrace.types import DataType
+from millrace.types import INT64, DataType
 from millrace.values.arrow import array_of, arrow_type
 from millrace.values.lines import Rows
 from millrace.values.scalars import Convert, Misfit, Number, converter
@@ -26,6 +27,7 @@ EXACT_DOUBLES = 2**53
 """Up to here every integer has a double of its own."""
 
 _SURE_DIGITS = 10**15
+_NO_BOOL = 2
 _RESIDUES = {pa.float64(): 2.0**-48, pa.float32(): 2.0**-23, pa.float16(): 2.0**-10}
 """What arithmetic leaves of a decimal in binary, in relation to it: some last digits of the mantissa."""
 _DAY_US = DAY_MS * 1_000
@@ -55,8 +57,9 @@ def read_typed_rows(
         raw = cells[column.name]
         values, bad = fitted(raw, column.type)
         hints: dict[int, str] = {}
-        if column.name in clock and pa.types.is_integer(raw.type):
-            hints = _hints(raw)
+        timing = raw if pa.types.is_integer(raw.type) else values
+        if column.name in clock and pa.types.is_integer(timing.type):
+            hints = _hints(timing)
             bad = bad | _at(hints, rows)
         if bad.any():
             values = pc.if_else(pa.array(~bad), values, pa.scalar(None, values.type))
@@ -135,8 +138,9 @@ def _whole_or_exact(type_: DataType) -> Convert:
         return convert
 
     def whole(value: object) -> object:
-        text = str(value)
-        return convert(Number(text.rstrip("0").removesuffix(".") if "." in text else text))
+        # Arrow writes a zero of many places as 0E-18.
+        number = Decimal(str(value))
+        return convert(Number(int(number) if number == number.to_integral_value() else value))
 
     return whole
 
@@ -218,18 +222,24 @@ def _decimals(unscaled: npt.NDArray[np.int64], missing: Bools, type_: DataType) 
     return pa.Array.from_buffers(arrow_type(type_), len(unscaled), buffers)
 
 
+def _is_whole(found: pa.DataType) -> bool:
+    """True of integers: those of 64 bits without a sign arrive as decimals."""
+    return bool(pa.types.is_integer(found) or (pa.types.is_decimal(found) and found.scale == 0))
+
+
 def _to_bool(cells: pa.Array, type_: DataType) -> tuple[pa.Array, Bools]:
     if pa.types.is_boolean(cells.type):
         return cells, np.zeros(len(cells), dtype=bool)
-    if not pa.types.is_integer(cells.type):
+    if not _is_whole(cells.type):
         return _none(cells, type_)
-    values, missing = _integers(cells), _nulls(cells)
+    integers, _ = _to_integer(cells, INT64)
+    values, missing = _integers(integers.fill_null(_NO_BOOL)), _nulls(cells)
     bad = (values != 0) & (values != 1) & ~missing
     return _with_nulls(values == 1, missing | bad, pa.bool_()), bad
 
 
 def _to_text(cells: pa.Array, type_: DataType) -> tuple[pa.Array, Bools]:
-    if pa.types.is_string(cells.type) or pa.types.is_integer(cells.type):
+    if pa.types.is_string(cells.type) or _is_whole(cells.type):
         return cells.cast(pa.string()), np.zeros(len(cells), dtype=bool)
     return _none(cells, type_)
 
