@@ -57,8 +57,7 @@ def start_missing(
     if no_start:
         if missing:
             raise EngineUnavailable(
-                f"{names} of the local stack {verb} not run, and --no-start keeps them from being "
-                "started",
+                f"{names} of the local stack {verb} not run, and --no-start says to start nothing",
                 where=str(stack.settings.home),
                 fix=f"millrace up {' '.join(missing)}, or leave --no-start away",
             )

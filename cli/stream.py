@@ -91,8 +91,19 @@ def status(views: _Views = None, *, as_json: JsonFlag = False) -> None:
         }
     if as_json:
         show_json(document)
-    else:
+        return
+    if document["views"]:
         _show(document)
+    elif not views:
+        page.print("no declared view has a source with a stream, and none was deployed")
+    for view in dict.fromkeys(views or ()):
+        if view not in document["views"]:
+            source = plan.view(view).source.name
+            page.print(
+                f"{view}: source {source!r} has no stream; millrace upload {view} publishes it",
+                markup=False,
+                soft_wrap=True,
+            )
 
 
 def _declared() -> "tuple[Settings, Plan]":

@@ -268,7 +268,7 @@ def absent_columns(known: Collection[str], source: SourcePlan) -> tuple[str, ...
             raise DataError(
                 f"column {name!r} is missing from every file, and {resembling!r} is not declared",
                 where=f"source {source.name}",
-                fix=f"write `from: {resembling}`, or correct the name; {nearest(name, strangers)}",
+                fix=f"write `from: {resembling}`, or correct the name",
             )
     return tuple(absent)
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from millrace.calendar import day_number
 from millrace.errors import DataError
-from millrace.plan import SourcePlan
+from millrace.plan import BatchPlan, SourcePlan
 from resources.raw_lines import COMPRESSIONS
-from resources.settings import Settings
+from resources.settings import CHECKOUT, Settings
 
 DATE = "{date}"
 """Stands in a path for a day: ``2024-03-01`` or ``20240301``."""
@@ -85,21 +85,33 @@ def list_files(source: SourcePlan, settings: Settings) -> Listing:
     listing.paths.sort()
     listing.passed_over.sort()
     if not listing.paths:
-        raise _nothing(literal, declared.format, listing, where, is_pattern=is_pattern)
+        raise _nothing(literal, declared, listing, where, is_pattern=is_pattern)
     return listing
 
 
 def _nothing(
-    literal: Path, file_format: str, listing: Listing, where: str, *, is_pattern: bool
+    literal: Path, declared: BatchPlan, listing: Listing, where: str, *, is_pattern: bool
 ) -> DataError:
+    file_format = declared.format
     problem = f"holds no {file_format} file" if literal.is_dir() else "does not exist"
     if is_pattern:
         problem = f"matches no {file_format} file"
     if listing.passed_over:
         problem += f"; passed over: {', '.join(listing.passed_over[:3])}"
-    return DataError(
-        f"{literal} {problem}", where=where, fix="set MILLRACE_DATA, or correct the path"
-    )
+    return DataError(f"{literal} {problem}", where=where, fix=_path_fix(declared.path))
+
+
+def _path_fix(path: str) -> str:
+    """Say what decides where a declared path points to.
+
+    >>> _path_fix("${MILLRACE_DATA}/cards"), _path_fix("/data/cards")
+    ('set MILLRACE_DATA, or correct the path', 'correct the path')
+    """
+    if variables := re.findall(r"\$\{(\w+)\}", path):
+        return f"set {' and '.join(dict.fromkeys(variables))}, or correct the path"
+    if not os.path.isabs(path):
+        return f"correct the path: a relative one counts from {CHECKOUT}"
+    return "correct the path"
 
 
 def _matches(pattern: str, listing: Listing) -> dict[str, int | None]:

@@ -285,6 +285,8 @@ def _declarations(settings: Settings) -> Finding:
         plan = load_plan(settings)
     except SpecError as error:
         shown = "; ".join(f"{fault.where}: {fault.what}" for fault in error.faults[:_SHOWN_FAULTS])
+        if (more := len(error.faults) - _SHOWN_FAULTS) > 0:
+            shown += f"; and {more} more"
         return Finding("declarations", "fail", shown, "millrace validate lists every fault")
     except PlatformError as error:
         return Finding("declarations", "fail", str(error), error.fix)

@@ -60,6 +60,10 @@ def read_events(path: Path, source: SourcePlan) -> EventRows:
         raise DataError(
             f"{path.name} is of no known format", where=str(path), fix=f"{', '.join(_FORMATS)}"
         )
+    if path.is_dir():
+        raise DataError("this is a folder", where=str(path), fix="name one file")
+    if not path.exists():
+        raise DataError("there is no such file", where=str(path))
     try:
         table = _READERS[file_format](path, source)
     except (OSError, MalformedError, pa.ArrowException) as error:

@@ -123,6 +123,14 @@ def test_a_file_that_does_not_hold_the_events_says_where(
         read_events(path, SOURCE)
 
 
+def test_a_path_that_is_no_file_is_named_as_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(DataError, match=r"folder\.csv: this is a folder"):
+        read_events(tmp_path / "folder.csv", SOURCE)
+    with pytest.raises(DataError, match=r"gone\.csv: there is no such file"):
+        read_events(tmp_path / "gone.csv", SOURCE)
+
+
 def test_what_cannot_be_produced_is_refused_by_name(tmp_path: Path) -> None:
     plan = Plan({"pay": SOURCE, "files": replace(SOURCE, name="files", stream=None)}, {}, {}, {})
     settings = settings_from_env({"MILLRACE_HOME": str(tmp_path)})

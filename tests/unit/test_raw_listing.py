@@ -19,7 +19,7 @@ from resources.raw_files import RawFiles, blamed_days, find_raw_files
 from resources.raw_listing import list_files
 from resources.raw_parquet import portable_types, rows_of
 from resources.raw_splits import Split
-from resources.settings import Settings, settings_from_env
+from resources.settings import CHECKOUT, Settings, settings_from_env
 
 HEADER = "at,who,amount\n"
 FIRST = date(2024, 3, 1)
@@ -172,13 +172,30 @@ def test_what_is_no_file_of_the_source_carries_its_error(settings: Settings, fol
     }
 
 
+@pytest.mark.parametrize(
+    ("path", "fix"),
+    [
+        ("${MILLRACE_DATA}/gone", "set MILLRACE_DATA, or correct the path"),
+        ("raw/gone", f"correct the path: a relative one counts from {CHECKOUT}"),
+        ("/nowhere/gone*", "correct the path"),
+    ],
+)
+def test_a_path_of_nothing_says_what_decides_where_it_points(
+    settings: Settings, path: str, fix: str
+) -> None:
+    with pytest.raises(DataError, match="gone") as nothing:
+        look(settings, path)
+    assert nothing.value.fix == fix
+
+
 def test_columns_count_by_need(settings: Settings, folder: Path) -> None:
     (folder / "old.csv").write_text("at,who\n")
     found = look(settings)
     assert (errors_of(found), found.absent) == ({}, ("amount",))
     (folder / "old.csv").write_text("at,who,Amount\n")
-    with pytest.raises(DataError, match=r"'amount' is missing from every file, and 'Amount'"):
+    with pytest.raises(DataError, match=r"'amount' is missing from every file, and 'Amount'") as no:
         look(settings)
+    assert no.value.fix == "write `from: Amount`, or correct the name"
     write(folder, "new.csv")
     found = look(settings)
     assert found.absent == ()

@@ -134,3 +134,16 @@ def test_a_deploy_that_may_start_nothing_says_which_parts_are_missing(
     assert done.code == 1
     assert "kafka, flink, writer, archive of the local stack do not run" in done.err
     assert "millrace up kafka flink writer archive" in done.err
+
+
+def test_a_view_of_files_alone_is_said_to_have_no_stream(
+    engines: FakeEngines, run: Run, tmp_path: Path
+) -> None:
+    del engines
+    path = next((tmp_path / "views").glob("*.yaml"))
+    path.write_text("\n".join(s for s in path.read_text().splitlines() if "stream:" not in s))
+    said = run("status", "spend")
+    assert said.code == 0
+    assert said.out == (
+        "spend: source 'payments' has no stream; millrace upload spend publishes it\n"
+    )
