@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from millrace.calendar import FIRST_DAY, FIRST_NUMBER, LAST_DAY, LAST_NUMBER
 from millrace.durations import HOUR_MS
@@ -61,7 +63,21 @@ def table_version(settings: Settings, table: str) -> int:
     return -1 if opened is None else int(opened.version())
 
 
-def open_dataset(table: "DeltaTable", filesystem: "FileSystem | None" = None) -> "Dataset":
+def own_files(table: "DeltaTable") -> "FileSystem | None":
+    """Return Arrow's own view of the files of a local table; None where delta-rs has to fetch them.
+
+    By way of delta-rs Arrow's threads call Python: that costs half as much again, and one of them
+    aborts a process that ends meanwhile, after all was done and said.
+    """
+    from pyarrow import fs
+
+    place = urlsplit(table.table_uri)
+    if place.scheme != "file":
+        return None
+    return fs.SubTreeFileSystem(url2pathname(place.path), fs.LocalFileSystem())
+
+
+def open_dataset(table: "DeltaTable") -> "Dataset":
     """Return the rows of a table partitioned by ``event_date``, for Arrow to read.
 
     Earlier versions let Spark write instants as INT96, which Arrow takes for nanoseconds unless
@@ -72,7 +88,7 @@ def open_dataset(table: "DeltaTable", filesystem: "FileSystem | None" = None) ->
     from pyarrow.dataset import ParquetReadOptions
 
     return table.to_pyarrow_dataset(
-        filesystem=filesystem,
+        filesystem=own_files(table),
         parquet_read_options=ParquetReadOptions(coerce_int96_timestamp_unit="us"),
         file_pruning_predicate=f"event_date >= DATE'{FIRST_DAY}' AND event_date <= DATE'{LAST_DAY}'",
     )

@@ -16,7 +16,7 @@ from typing import Any
 
 from millrace.calendar import day_ms, newest_day_over
 from millrace.durations import HOUR_MS
-from resources.lake import open_table, rs_path
+from resources.lake import open_table, own_files, rs_path
 from resources.lake_options import storage_options
 from resources.reports import ALL_HOURS, BuildReport, Hours, PartitionOutcome
 from resources.settings import Settings
@@ -92,7 +92,9 @@ def read_partition_log(settings: Settings, table: str) -> dict[date, PartitionSt
     log = open_table(settings, TABLE)
     if log is None:
         return {}
-    rows = log.to_pyarrow_table(filters=[("table", "=", table)]).to_pylist()
+    rows = log.to_pyarrow_table(
+        filters=[("table", "=", table)], filesystem=own_files(log)
+    ).to_pylist()
     rows.sort(key=lambda row: row["built_at_us"])
     states: dict[date, PartitionState] = {}
     for row in rows:

@@ -13,7 +13,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from millrace.quality.profile import ROW_TYPES, DayProfile
-from resources.lake import DAY_COLUMN, file_actions, open_table, rs_path
+from resources.lake import DAY_COLUMN, file_actions, open_table, own_files, rs_path
 from resources.lake_options import storage_options
 from resources.settings import Settings
 from resources.writing import day_predicate
@@ -83,7 +83,7 @@ def read_profiles(settings: Settings, table: str, days: Collection[date]) -> dic
         return {}
     wanted = [("event_date", "in", sorted(days))]
     by_day: dict[date, list[dict[str, Any]]] = {}
-    for row in opened.to_pyarrow_table(filters=wanted).to_pylist():
+    for row in opened.to_pyarrow_table(filters=wanted, filesystem=own_files(opened)).to_pylist():
         by_day.setdefault(row["event_date"], []).append(row)
     return {day: _stored(table, rows) for day, rows in sorted(by_day.items())}
 
@@ -100,9 +100,9 @@ def read_findings(
         return {}
     columns = ["event_date", "position", "findings"]
     wanted = None if since is None else [("event_date", ">=", since)]
-    rows = opened.to_pyarrow_table(columns=columns, filters=wanted).sort_by(
-        [("event_date", "ascending"), ("position", "ascending")]
-    )
+    rows = opened.to_pyarrow_table(
+        columns=columns, filters=wanted, filesystem=own_files(opened)
+    ).sort_by([("event_date", "ascending"), ("position", "ascending")])
     by_day: dict[date, tuple[Document, ...]] = {}
     for row in rows.to_pylist():
         before = by_day.get(row["event_date"], ())

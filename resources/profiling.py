@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from resources.lake import open_dataset, open_table, partition_stats, rs_path, table_path
+from resources.lake import open_dataset, open_table, partition_stats, table_path
 from resources.settings import Settings
 from resources.spark import connect, engine_errors
 from resources.writing import day_predicate
@@ -65,15 +65,8 @@ def profile_days(
 
 
 def _dataset(settings: Settings, table: str) -> Any:
-    from pyarrow import fs
-
     opened = open_table(settings, table)
-    if opened is None:
-        return None
-    # Files of a local lake Arrow reads by itself; by way of delta-rs costs half as much again.
-    path = rs_path(settings, table)
-    local = None if "://" in path else fs.SubTreeFileSystem(path, fs.LocalFileSystem())
-    return open_dataset(opened, local)
+    return None if opened is None else open_dataset(opened)
 
 
 def _in_turns(days: Sequence[date], rows: Mapping[date, int]) -> Iterator[list[date]]:

@@ -6,7 +6,7 @@ A spine is one Parquet or CSV file. Its rows and columns are never changed: what
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -148,7 +148,7 @@ def _query_ms(column: "pa.ChunkedArray", path: str) -> "pa.Array":
     elif pa.types.is_date(column.type):
         column = column.cast(pa.timestamp("ms")).cast(pa.int64())
     elif pa.types.is_integer(column.type):
-        column = column.cast(pa.int64())
+        column = _signed(column)
         _require_milliseconds(column, where)
     elif not pa.types.is_null(column.type):
         raise DataError(
@@ -166,6 +166,17 @@ def _query_ms(column: "pa.ChunkedArray", path: str) -> "pa.Array":
     query_ms = column.cast(pa.int64()).combine_chunks()
     _require_calendar(query_ms, where)
     return query_ms
+
+
+def _signed(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
+    """Return integers of 64 bits with a sign; the largest of those that have none is beyond time."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_uint64(column.type):
+        most = pa.scalar(2**63 - 1, pa.uint64())
+        column = pc.min_element_wise(column, most, skip_nulls=False)
+    return column.cast(pa.int64())
 
 
 def _require_calendar(query_ms: "pa.Array", where: str) -> None:
@@ -272,12 +283,17 @@ def _as_type(
         column = column.cast(column.type.value_type)
     if is_text:
         return _parsed(column, declared, where)
+    if pa.types.is_floating(column.type):
+        # Single and half precision are doubles, too, and doubles alone are compared and cast.
+        column = _finite(column.cast(pa.float64()))
+    if pa.types.is_timestamp(column.type) and declared.kind == "timestamp":
+        # Like the instants of events.
+        column = _floor_ms(column).cast(pa.timestamp("ms", "UTC"))
     if column.type == target:
-        return _finite(column)
+        return column
     if not _may_become(column.type, declared):
         raise _wrong_type(column, declared, target, where)
     if pa.types.is_floating(column.type):
-        column = _finite(column)
         _require_exact(column, declared, where)
     try:
         return column.cast(target)
@@ -307,7 +323,11 @@ def _whole(cell: str | None) -> str | None:
     text = (cell or "").strip(BLANKS)
     if not is_number(text) or is_integer(text):
         return cell
-    number = Decimal(text)
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        # An exponent beyond those of decimals.
+        return cell
     is_short = number.adjusted() <= _LONGEST_INTEGER
     return str(int(number)) if is_short and number == number.to_integral_value() else cell
 
@@ -356,7 +376,15 @@ def _wrong_type(
     values = column.drop_null()
     # Only a misfit is worth showing where some of the values would do; a type may be wrong whole.
     sample = next((v for v in values if not _casts(v, target)), values[0])
-    return _not_of_type(sample.as_py(), column.type, declared, where)
+    return _not_of_type(_shown(sample), column.type, declared, where)
+
+
+def _shown(cell: "pa.Scalar") -> object:
+    try:
+        return cell.as_py()
+    except OverflowError:
+        # An instant beyond Python's years.
+        return cell.value
 
 
 def _not_of_type(value: object, found: "pa.DataType", declared: DataType, where: str) -> DataError:
@@ -372,9 +400,7 @@ def _finite(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if not pa.types.is_floating(column.type):
-        return column
-    return pc.if_else(pc.is_finite(column), column, None)
+    return pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type))
 
 
 def _is_text(found: "pa.DataType") -> bool:

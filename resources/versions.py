@@ -8,7 +8,7 @@ thereby a new table, stream job and online key prefix, and the old one stays as 
 from datetime import UTC, datetime
 
 from millrace.plan import ViewPlan
-from resources.lake import open_table, rs_path
+from resources.lake import open_table, own_files, rs_path
 from resources.lake_options import storage_options
 from resources.settings import Settings
 
@@ -48,6 +48,7 @@ def _fingerprints(settings: Settings, view: str) -> list[str]:
     table = open_table(settings, TABLE)
     if table is None:
         return []
-    rows = [r for r in table.to_pyarrow_table().to_pylist() if r["view"] == view]
+    found = table.to_pyarrow_table(filesystem=own_files(table))
+    rows = [r for r in found.to_pylist() if r["view"] == view]
     rows.sort(key=lambda r: (r["first_built_us"], r["fingerprint"]))
     return list(dict.fromkeys(r["fingerprint"] for r in rows))

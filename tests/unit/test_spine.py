@@ -1,6 +1,6 @@
 """Reading spines: every form of time and key that is taken, and each that is refused."""
 
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from millrace.types import BOOL, DATE, FLOAT64, INT32, INT64, STRING, TIMESTAMP,
 from resources.spine import read_spine
 
 NOON_MS = 1_522_584_000_000  # 2018-04-01T12:00:00Z
+NOON = datetime(2018, 4, 1, 12, tzinfo=UTC)
 TIMES = pa.array([NOON_MS, NOON_MS + 1])
 
 
@@ -152,6 +153,10 @@ def test_microseconds_taken_for_milliseconds_are_refused(tmp_path: Path) -> None
         (pa.array([1, None], pa.int32()), INT64, [1, None]),
         (pa.array([1, 2], pa.uint64()), INT32, [1, 2]),
         (pa.array([1.0, float("nan")]), INT64, [1, None]),
+        (pa.array([7.0, float("inf")], pa.float32()), INT64, [7, None]),
+        (pa.array([7.0, None], pa.float16()), INT32, [7, None]),
+        (pa.array([NOON_MS * 1000 + 999], pa.timestamp("us")), TIMESTAMP, [NOON]),
+        (pa.array([NOON_MS * 10**6 + 1], pa.timestamp("ns", "UTC")), TIMESTAMP, [NOON]),
         (pa.array([1, 2], pa.decimal128(5, 0)), INT64, [1, 2]),
         (pa.array([1, 2]), FLOAT64, [1.0, 2.0]),
         (pa.array(["a", None]).dictionary_encode(), STRING, ["a", None]),
@@ -165,7 +170,7 @@ def test_microseconds_taken_for_milliseconds_are_refused(tmp_path: Path) -> None
 def test_keys_are_cast_where_nothing_is_lost(
     tmp_path: Path, found: pa.Array, declared: DataType, expected: list[object]
 ) -> None:
-    path = parquet_spine(tmp_path, k=found, event_timestamp=TIMES)
+    path = parquet_spine(tmp_path, k=found, event_timestamp=TIMES.slice(0, len(found)))
     assert keys_of(path, declared) == expected
 
 
@@ -180,6 +185,7 @@ def test_keys_are_cast_where_nothing_is_lost(
         (pa.array([2**53 + 1, 1]), FLOAT64, "declared float64, which '9007199254740993'"),
         (pa.array([b"a", b"b"]), STRING, "(binary) is not"),
         (pa.array([1, 2]), TIMESTAMP, "declared timestamp, which '1' (int64) is not"),
+        (pa.array([2**60, 1], pa.timestamp("ms")), TIMESTAMP, f"which '{2**60}' (timestamp"),
     ],
     ids=lambda value: str(getattr(value, "type", value)),
 )
@@ -204,7 +210,9 @@ def test_no_key_goes_through_a_double(tmp_path: Path) -> None:
     assert "keep the column int64" in message
 
 
-@pytest.mark.parametrize("cell", ["NA", "null", "nan", "None", "007", "7.5", "1e400", "0x7"])
+@pytest.mark.parametrize(
+    "cell", ["NA", "null", "nan", "None", "007", "7.5", "1e400", f"1e{10**20}", "0x7"]
+)
 def test_only_an_empty_cell_of_a_csv_is_no_key(tmp_path: Path, cell: str) -> None:
     path = csv_spine(tmp_path, f"k,event_timestamp\n{cell},2018-04-01\n")
     assert f"declared int64, which {cell!r} (string) is not" in key_refusal(path, INT64)
@@ -237,6 +245,11 @@ def test_times_of_another_unit_are_refused_by_their_name(
 def test_text_is_no_time_in_a_spine_either(tmp_path: Path, text: str) -> None:
     path = csv_spine(tmp_path, f"event_timestamp\n{text}\n")
     assert f"{text!r} is not understood as a time: row 1" in refusal(path)
+
+
+def test_the_largest_integer_is_a_time_beyond_the_calendar(tmp_path: Path) -> None:
+    path = parquet_spine(tmp_path, event_timestamp=pa.array([2**64 - 1], pa.uint64()))
+    assert "lies outside the years 1 to 9999: row 1" in refusal(path)
 
 
 def test_the_last_day_of_the_calendar_is_a_time(tmp_path: Path) -> None:
