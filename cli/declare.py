@@ -42,9 +42,10 @@ def validate(
     as_json: JsonFlag = False,
 ) -> None:
     """Report all faults of the declarations."""
-    from resources.declarations import load_plan, plan_of
+    from resources.declarations import load_plan, plan_of, refuse_empty
     from resources.settings import settings_from_env
 
+    refuse_empty(paths or [])
     found = plan_of(paths) if paths else load_plan(settings_from_env())
     if as_json:
         show_json({**_counts(found), "warnings": _warnings(found)})

@@ -81,6 +81,18 @@ def load_valid_plan(settings: Settings) -> tuple[Plan, tuple[Fault, ...]]:
             files = sound
 
 
+def refuse_empty(paths: Sequence[Path]) -> None:
+    """Refuse folders that hold no file of declarations: where they were named, some were meant.
+
+    Raises:
+        SpecError: naming each.
+    """
+    empty = [path for path in paths if path.is_dir() and next(_files(path), None) is None]
+    if empty:
+        what = f"the folder holds no file of declarations ({_SUFFIXES})"
+        raise SpecError.of([Fault(what, _shown(path), "correct the path") for path in empty])
+
+
 def plan_of(paths: Sequence[Path]) -> Plan:
     """Return the plan of the declarations in files and folders.
 
@@ -134,19 +146,26 @@ def _files(path: Path) -> Iterator[Path]:
         yield path
         return
     found: list[Path] = []
-    for folder, below, names in os.walk(path):
-        below[:] = [name for name in below if not name.startswith(("_", "."))]
+    seen: set[str] = set()
+    for folder, below, names in os.walk(path, followlinks=True):
+        # A link may lead back to a folder above it.
+        seen.add(os.path.realpath(folder))
+        below[:] = [
+            name
+            for name in below
+            if not name.startswith(("_", ".")) and os.path.realpath(Path(folder, name)) not in seen
+        ]
         found.extend(
             Path(folder, name)
             for name in names
-            if Path(name).suffix in _READERS and not name.startswith(("_", "."))
+            if Path(name).suffix.lower() in _READERS and not name.startswith(("_", "."))
         )
     yield from sorted(found)
 
 
 def _read_file(file: Path) -> Declarations:
     shown = _shown(file)
-    reader = _READERS.get(file.suffix)
+    reader = _READERS.get(file.suffix.lower())
     if reader is None:
         fault = Fault("this is no file of declarations", shown, f"name it {_SUFFIXES}")
         return Declarations(faults=(fault,), is_complete=False)

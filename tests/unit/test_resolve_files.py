@@ -11,6 +11,7 @@ from resources.declarations import (
     load_specs,
     load_valid_plan,
     plan_of,
+    refuse_empty,
 )
 from resources.settings import Settings, settings_from_env
 
@@ -180,3 +181,22 @@ def test_where_a_file_lies_below_the_working_folder_its_path_is_short(
     settings = views(tmp_path, a__yaml="sources: 3")
     monkeypatch.chdir(tmp_path)
     assert faults_of(settings)[0].startswith("a.yaml:1: ")
+
+
+def test_linked_folders_and_any_case_of_an_ending_are_read(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    views(elsewhere, views__YAML=SOURCE + VIEW.replace("NAME", "v"))
+    folder = tmp_path / "views"
+    folder.mkdir()
+    (folder / "linked").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(folder)
+    assert list(load_plan(settings_of(folder)).views) == ["v"]
+
+
+def test_a_named_folder_without_declarations_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no declaration", encoding="utf-8")
+    with pytest.raises(SpecError, match="holds no file of declarations") as caught:
+        refuse_empty([tmp_path])
+    assert str(tmp_path) in str(caught.value)
+    (tmp_path / "views.yml").write_text(SOURCE, encoding="utf-8")
+    refuse_empty([tmp_path])
