@@ -38,7 +38,8 @@ def start_needed(
         is_bar_shown: a progress bar is on the terminal already, so plain lines are printed.
 
     Raises:
-        EngineUnavailable: with ``no_start``, a part does not run; else, one did not become ready.
+        EngineUnavailable: with ``no_start``, a part does not run; else, one did not become ready, or a
+            Kafka of the user's own that it needs does not answer.
     """
     from stack.control import Stack
 
@@ -65,4 +66,16 @@ def start_missing(
     if missing:
         console.print(f"{names} of the local stack {verb} not run: starting", markup=False)
     if wanted := (*missing, *stack.differing(parts)):
+        _refuse_silent_kafka(stack, wanted)
         bring_up(stack, wanted, is_bar_shown=is_bar_shown)
+
+
+def _refuse_silent_kafka(stack: "Stack", wanted: Sequence[str]) -> None:
+    """Say at once that a Kafka of the user's own does not answer: what needs it would wait for it."""
+    from resources.endpoints import kafka_bootstrap
+    from resources.kafka import topic_names
+
+    if stack.settings.kafka is None:
+        return
+    if any(part.name == "kafka" for part in stack.with_needs(wanted)):
+        topic_names(kafka_bootstrap(stack.settings))

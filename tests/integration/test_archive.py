@@ -455,7 +455,10 @@ def test_a_file_produced_twice_counts_once(
     from streaming.produce import Pace, produce
 
     path = tmp_path / "rows.jsonl"
-    rows = [f'{{"id":"{n}","at":{1_000 * n},"who":{n % 3},"amount":{n}.5}}' for n in range(40)]
+    rows = [
+        f'{{"id":"{n}","at":{1_709_251_200_000 + 1_000 * n},"who":{n % 3},"amount":{n}.5}}'
+        for n in range(40)
+    ]
     path.write_text("\n".join(rows))
     plan = Plan({source.name: replace(source, dedup_horizon_ms=86_400_000)}, {}, {}, {})
     pace = Pace(rate=2_000, shift_to_now=True)
