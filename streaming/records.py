@@ -6,15 +6,13 @@ changes a record holds the view's lock meanwhile; a reader needs none, for files
 """
 
 import fcntl
-import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from millrace.errors import SetupError
+from streaming.view_files import ViewFiles
 
 Desired = Literal["running", "stopped"]
 
@@ -142,13 +140,9 @@ class StreamRecord:
         """Return the failures of the last hour and one more."""
         return (*(at for at in self.failures if now_ms - at <= FAILURE_WINDOW_MS), now_ms)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the record as ``from_json`` reads it."""
-        return asdict(self)
-
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Read what ``to_json`` wrote; an unknown field of a newer build is passed over."""
+        """Read what ``dataclasses.asdict`` gives; an unknown field of a newer build is passed over."""
         known = {f.name for f in fields(cls)}
         values = {name: value for name, value in document.items() if name in known}
         previous, savepoint = values.get("previous"), values.get("savepoint")
@@ -176,52 +170,17 @@ def backoff_ms(failures: int) -> int:
 
 
 @dataclass(frozen=True)
-class RecordFiles:
-    """The records of one stack, under ``<home>/streams``."""
+class RecordFiles(ViewFiles[StreamRecord]):
+    """The records of one stack, under ``<home>/streams``, and the right to change them."""
 
-    folder: Path
+    record = StreamRecord
+    kind = ("a stream", "streams")
+    mend = "remove it and deploy the stream again; it then reads its topic anew"
 
     @classmethod
     def of(cls, home: Path) -> "RecordFiles":
         """Return the records of a stack's home; nothing is made before the first write."""
         return cls(home / "streams")
-
-    def read(self, view: str) -> StreamRecord | None:
-        """Return a view's record; None if it was never deployed.
-
-        Raises:
-            SetupError: the file holds something else.
-        """
-        path = self._path(view)
-        try:
-            return StreamRecord.from_json(json.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            return None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise SetupError(
-                f"the record of a stream cannot be read: {error}",
-                where=str(path),
-                fix="remove it and deploy the stream again; it then reads its topic anew",
-            ) from error
-
-    def read_all(self) -> dict[str, StreamRecord]:
-        """Return all records by view, sorted by name."""
-        names = sorted(path.stem for path in self.folder.glob("*.json"))
-        found = {name: self.read(name) for name in names}
-        return {name: record for name, record in found.items() if record is not None}
-
-    def write(self, record: StreamRecord) -> StreamRecord:
-        """Replace a view's record atomically; on disk when this returns."""
-        self._ensure()
-        path = self._path(record.view)
-        fresh = path.with_suffix(f".{os.getpid()}.new")
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(record.to_json(), file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-        return record
 
     @contextmanager
     def changing(self, view: str) -> Iterator[None]:
@@ -262,10 +221,6 @@ class RecordFiles:
             elif record.previous is not None and record.previous.fingerprint == fingerprint:
                 self.write(replace(record, previous=replace(record.previous, **edges)))
 
-    def remove(self, view: str) -> None:
-        """Forget a view's stream; nothing if it was never deployed."""
-        self._path(view).unlink(missing_ok=True)
-
     def is_being_changed(self, view: str) -> bool:
         """True while another process acts on the view's stream."""
         return _is_held(self._lock(view))
@@ -273,9 +228,6 @@ class RecordFiles:
     def is_being_uploaded(self, view: str) -> bool:
         """True while another process uploads the view's batch tiles."""
         return _is_held(self._upload_lock(view))
-
-    def _path(self, view: str) -> Path:
-        return self.folder / f"{view}.json"
 
     def _lock(self, view: str) -> Path:
         return self.folder / f".{view}.lock"
@@ -287,11 +239,7 @@ class RecordFiles:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise SetupError(
-                f"the records of streams cannot be kept: {error.strerror}",
-                where=str(self.folder),
-                fix="set MILLRACE_HOME to a folder you can write to",
-            ) from error
+            raise self.unwritable(error) from error
 
 
 def _is_held(lock: Path) -> bool:

@@ -5,14 +5,11 @@ where. As the record of a stream it outlives the store, which can be filled agai
 An upload publishes a version once its tiles are stored, and retires the one before in the same step.
 """
 
-import json
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from millrace.errors import SetupError
 from millrace.plan import ViewPlan
 from millrace.published import PublishedVersion, PublishedView
 from streaming import publishing
@@ -20,6 +17,7 @@ from streaming.deployments import retired_of
 from streaming.records import RecordFiles, Retired
 from streaming.retirement import drop_stored, drop_versions
 from streaming.submission import serving_of, tile_topic
+from streaming.view_files import ViewFiles
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -63,60 +61,17 @@ class UploadedView:
 
 
 @dataclass(frozen=True)
-class UploadedFiles:
+class UploadedFiles(ViewFiles[UploadedView]):
     """The records of one stack, under ``<home>/uploads``; written under the upload's lock."""
 
-    folder: Path
+    record = UploadedView
+    kind = ("an uploaded view", "uploaded views")
+    mend = "remove it, then `millrace upload {view}`"
 
     @classmethod
     def of(cls, home: Path) -> "UploadedFiles":
         """Return the records of a stack's home; nothing is made before the first write."""
         return cls(home / "uploads")
-
-    def read(self, view: str) -> UploadedView | None:
-        """Return a view's record; None if uploads never published it.
-
-        Raises:
-            SetupError: the file holds something else.
-        """
-        path = self._path(view)
-        try:
-            return UploadedView.from_json(json.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            return None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise SetupError(
-                f"the record of an uploaded view cannot be read: {error}",
-                where=str(path),
-                fix=f"remove it, then `millrace upload {view}`",
-            ) from error
-
-    def read_all(self) -> dict[str, UploadedView]:
-        """Return all records by view, sorted by name."""
-        names = sorted(path.stem for path in self.folder.glob("*.json"))
-        found = {name: self.read(name) for name in names}
-        return {name: record for name, record in found.items() if record is not None}
-
-    def write(self, record: UploadedView) -> None:
-        """Replace a view's record atomically."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            fresh = self._path(record.view).with_suffix(f".{os.getpid()}.new")
-            fresh.write_text(json.dumps(asdict(record), indent=1), encoding="utf-8")
-            fresh.replace(self._path(record.view))
-        except OSError as error:
-            raise SetupError(
-                f"the record of an uploaded view cannot be kept: {error.strerror}",
-                where=str(self.folder),
-                fix="set MILLRACE_HOME to a folder you can write to",
-            ) from error
-
-    def remove(self, view: str) -> None:
-        """Forget a view; nothing if it is not known."""
-        self._path(view).unlink(missing_ok=True)
-
-    def _path(self, view: str) -> Path:
-        return self.folder / f"{view}.json"
 
 
 def publish_upload(
