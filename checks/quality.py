@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from checks.judgement import JudgedDay, Judgement, held_reason
 from millrace.calendar import days_after, days_between, newest_day_over
 from millrace.compile.checks import Rule, check_rules, source_rules
-from millrace.plan import SourcePlan, ViewPlan
+from millrace.plan import EmptyDays, SourcePlan, ViewPlan
 from millrace.quality.finding import Finding
 from resources.partition_log import (
     append_partition_log,
@@ -48,6 +48,7 @@ class JudgedTable:
         fingerprint: of the source or view, for the partition log.
         closes_after_ms: how long after a day's end its last events may arrive.
         counted: which counts of a build's outcome belong to the day's profile.
+        empty_days: days that are without rows by rule; nothing is wrong with them.
     """
 
     shape: "TableShape"
@@ -55,6 +56,7 @@ class JudgedTable:
     fingerprint: str
     closes_after_ms: int
     counted: str
+    empty_days: EmptyDays
 
     @classmethod
     def of_source(cls, source: SourcePlan, views: Sequence[ViewPlan]) -> "JudgedTable":
@@ -67,6 +69,7 @@ class JudgedTable:
             source.fingerprint,
             source.allowed_lateness_ms,
             "dead_letters",
+            source.empty_days,
         )
 
     @classmethod
@@ -80,6 +83,7 @@ class JudgedTable:
             view.fingerprint,
             view.source.allowed_lateness_ms,
             "null_keys",
+            view.source.empty_days,
         )
 
     @property
@@ -263,21 +267,27 @@ def _judged(
     *,
     publish: bool,
 ) -> list[JudgedDay]:
-    from millrace.quality.judge import judge_day
+    from millrace.quality.judge import judge_day, judge_empty_day
 
     baseline, judged = list(history), []
-    for _, profile in sorted(profiles.items()):
-        findings = judge_day(profile, baseline, table.rules)
-        day = _gated(JudgedDay(profile, findings), findings, publish=publish)
-        if day.held is None:
+    for day, profile in sorted(profiles.items()):
+        if day in table.empty_days and not profile.rows:
+            findings = judge_empty_day(table.rules)
+        else:
+            findings = judge_day(profile, baseline, table.rules)
+        found = _gated(JudgedDay(profile, findings), findings, publish=publish)
+        if found.held is None:
             baseline.append(profile)
-        judged.append(day)
+        judged.append(found)
     if expectations is None:
         return judged
     from checks.expectations import expected
 
-    asked = expected(expectations, settings, table.name, table.rules, judged)
-    return [_gated(day, day.findings, publish=publish) for day in asked]
+    quiet = [d for d in judged if d.day in table.empty_days and not d.profile.rows]
+    others = [d for d in judged if d not in quiet]
+    asked = expected(expectations, settings, table.name, table.rules, others)
+    gated = [_gated(day, day.findings, publish=publish) for day in asked]
+    return sorted([*quiet, *gated], key=lambda judged: judged.day)
 
 
 def _gated(judged: JudgedDay, findings: tuple[Finding, ...], *, publish: bool) -> JudgedDay:

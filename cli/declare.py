@@ -11,7 +11,7 @@ from cli.output import JsonFlag, console, page, show_json
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from millrace.plan import FeaturePlan, Plan, SchedulePlan, ViewPlan
+    from millrace.plan import EmptyDays, FeaturePlan, Plan, SchedulePlan, ViewPlan
     from resources.planned_changes import PlannedChange
 
 
@@ -133,6 +133,8 @@ def view_as_json(view: "ViewPlan", version: str | None) -> dict[str, Any]:
             "dedup_horizon_ms": source.dedup_horizon_ms,
             "schedule": _schedule_as_json(source.schedule),
             "end": None if source.end is None else source.end.isoformat(),
+            "empty_days": _empty_days_as_json(source.empty_days),
+            "late_after_ms": source.late_after_ms,
         },
         "start": view.start.isoformat(),
         "filter": None if view.filter is None else view.filter.text,
@@ -151,6 +153,13 @@ def _schedule_as_json(schedule: "SchedulePlan") -> dict[str, Any]:
         "at": None if schedule.at is None else f"{schedule.at:%H:%M}",
         "timezone": schedule.timezone,
     }
+
+
+def _empty_days_as_json(empty: "EmptyDays") -> list[str]:
+    from millrace.rules.schedules import WEEKDAYS
+
+    weekdays = [WEEKDAYS[number] for number in sorted(empty.weekdays)]
+    return [*weekdays, *(day.isoformat() for day in sorted(empty.days))]
 
 
 def _feature_as_json(feature: "FeaturePlan") -> dict[str, Any]:

@@ -84,6 +84,8 @@ SOURCES = st.builds(
     stream=st.none() | st.builds(StreamSource, NAMES, NAMES),
     schedule=st.none() | st.builds(Schedule, NAMES, st.none() | TEXTS, st.none() | TEXTS),
     end=st.none() | st.dates().map(str),
+    empty_days=st.lists(TEXTS | st.dates().map(str), max_size=3).map(tuple),
+    late_after=MAYBE_DURATION,
     description=TEXTS,
 )
 VIEWS = st.builds(

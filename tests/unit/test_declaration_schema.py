@@ -86,6 +86,8 @@ sources:
     stream: {topic: cards, format: json}
     schedule: {refresh: daily, at: 06:00, timezone: UTC}
     end: 2024-10-01
+    empty_days: [saturday, 2024-12-25]
+    late_after: 6h
 entities:
   - {name: customer, join_key: who, type: int64, description: x}
 feature_views:

@@ -108,12 +108,15 @@ def Source(  # noqa: N802
     stream: spec.StreamSource | Mapping[str, str] | None = None,
     schedule: spec.Schedule | Mapping[str, str] | None = None,
     end: str | date | None = None,
+    empty_days: Sequence[str | date] = (),
+    late_after: str | None = None,
     description: str = "",
 ) -> spec.Source:
     """Declare events; see ``millrace.spec.Source``.
 
     Raises:
-        SpecError: ``columns``, one of them, ``batch``, ``stream`` or ``schedule`` is something else altogether.
+        SpecError: ``columns``, one of them, ``batch``, ``stream``, ``schedule`` or ``empty_days`` is something else
+            altogether.
     """
     where = here()
     if not isinstance(columns, Mapping):
@@ -132,6 +135,8 @@ def Source(  # noqa: N802
             stream=_stream(stream, where),
             schedule=_schedule(schedule, where),
             end=optional(end),
+            empty_days=_empty_days(empty_days, where),
+            late_after=optional(late_after),
             description=text(description),
             where=where,
         )
@@ -178,6 +183,12 @@ def _schedule(schedule: object, where: Location) -> spec.Schedule | None:
         given = {name: text(value) for name, value in schedule.items()}
         return spec.Schedule(**given, where=where)
     raise _misshapen("schedule", schedule, 'Schedule("hourly", at="06:00")', where)
+
+
+def _empty_days(days: object, where: Location) -> tuple[str, ...]:
+    if isinstance(days, Iterable) and not isinstance(days, (str, Mapping)):
+        return tuple(map(text, days))
+    raise _misshapen("empty_days", days, 'a list: ["saturday", "2026-12-25"]', where)
 
 
 @builder

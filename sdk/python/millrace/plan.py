@@ -72,11 +72,27 @@ class SchedulePlan:
 
 
 @dataclass(frozen=True)
+class EmptyDays:
+    """The days that bring no events by rule; ``day in empty_days`` asks for one.
+
+    Attributes:
+        weekdays: Monday is 0.
+    """
+
+    weekdays: frozenset[int] = frozenset()
+    days: frozenset[date] = frozenset()
+
+    def __contains__(self, day: object) -> bool:
+        return isinstance(day, date) and (day.weekday() in self.weekdays or day in self.days)
+
+
+@dataclass(frozen=True)
 class SourcePlan:
     """A source with its rules in milliseconds; see ``millrace.spec.Source``.
 
     Attributes:
         end: the day behind the last one that has events; None: the source goes on.
+        late_after_ms: from when a day is due until it is told as late; None: never.
     """
 
     name: str
@@ -93,6 +109,8 @@ class SourcePlan:
     fingerprint: str
     schedule: SchedulePlan = SchedulePlan()
     end: date | None = None
+    empty_days: EmptyDays = EmptyDays()
+    late_after_ms: int | None = None
     where: Location = field(default=NOWHERE, compare=False)
 
     def has(self, day: date) -> bool:

@@ -108,6 +108,10 @@ class Source:
         schedule: when its days are built; None: daily, as soon as a day is complete.
         end: of a closed source the day, ``YYYY-MM-DD``, UTC, from which on it has no events: no
             partitions, no schedule; None: it goes on.
+        empty_days: weekdays by name (``saturday``) and days, ``YYYY-MM-DD``, UTC, that bring no
+            events by rule: nothing is waited for and nothing is wrong with them.
+        late_after: duration; how long after a day is due it is told as late if its files are not
+            there; None: it is waited for in silence.
     """
 
     name: str
@@ -122,6 +126,8 @@ class Source:
     stream: StreamSource | None = None
     schedule: Schedule | None = None
     end: str | None = None
+    empty_days: tuple[str, ...] = ()
+    late_after: str | None = None
     description: str = ""
     where: Location = field(default=NOWHERE, compare=False)
 

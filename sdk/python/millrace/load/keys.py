@@ -167,6 +167,15 @@ SOURCE = Keys(
             "day",
             default="it goes on",
         ),
+        "empty_days": Key(
+            "Days, UTC, that bring no events by rule: weekdays by name, and YYYY-MM-DD",
+            is_list=True,
+        ),
+        "late_after": Key(
+            "How long after a day is due it is told as late if its files are not there",
+            "duration",
+            default="it is waited for in silence",
+        ),
     },
     at_least_one=(("batch", "stream"),),
 )

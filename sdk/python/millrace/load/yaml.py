@@ -125,6 +125,8 @@ class _Declarations:
             stream=None if stream is None else _stream(stream),
             schedule=None if schedule is None else _schedule(schedule),
             end=record.optional_text("end"),
+            empty_days=record.texts("empty_days"),
+            late_after=record.optional_text("late_after"),
             where=record.where,
             **defaults,
         )

@@ -36,6 +36,24 @@ MEASURES: Mapping[str, Callable[[Case], Finding]] = MappingProxyType(
 """How each type of rule is measured."""
 
 
+def judge_empty_day(rules: Sequence[Rule]) -> tuple[Finding, ...]:
+    """Return what is found on a day that has no rows and is declared to have none: nothing."""
+    return tuple(
+        Finding(
+            rule=rule,
+            verdict="passed",
+            value=None,
+            low=None,
+            high=None,
+            n=0,
+            expected="no rows: the day is declared empty",
+            actual="no rows",
+        )
+        for rule in rules
+        if rule.type in MEASURES
+    )
+
+
 def judge_day(
     profile: DayProfile, history: Sequence[DayProfile], rules: Sequence[Rule]
 ) -> tuple[Finding, ...]:

@@ -1,16 +1,19 @@
-"""The rules of schedules."""
+"""The rules of schedules, and of the days that bring nothing."""
 
 import contextlib
 import re
+from collections.abc import Iterable
 from datetime import time
 from zoneinfo import ZoneInfo, available_timezones
 
 from millrace.errors import nearest
 from millrace.faults import FaultList, is_read
-from millrace.plan import SchedulePlan
+from millrace.plan import EmptyDays, SchedulePlan
+from millrace.rules.values import parse_day
 from millrace.spec import Location, Schedule
 
 REFRESHES = ("daily", "hourly")
+WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
 _TIME = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
 
@@ -34,6 +37,31 @@ def schedule_plan(schedule: Schedule | None, faults: FaultList) -> SchedulePlan:
                 "complete",
             )
     return SchedulePlan(refresh == "hourly", at, zone or "UTC")
+
+
+def empty_days(written: Iterable[str], where: Location, faults: FaultList) -> EmptyDays:
+    """Read weekdays by name and days ``YYYY-MM-DD``; each one that is neither is a fault."""
+    weekdays, days = set(), set()
+    for text in filter(is_read, written):
+        day = parse_day(text)
+        if day is not None:
+            days.add(day)
+        elif text in WEEKDAYS:
+            weekdays.add(WEEKDAYS.index(text))
+        else:
+            close = nearest(text.lower(), WEEKDAYS)
+            faults.add(
+                where,
+                f"empty_days: {text[:80]!r} is no weekday and no day",
+                close if close.startswith("did") else "write saturday, or YYYY-MM-DD: 2026-12-25",
+            )
+    if len(weekdays) == len(WEEKDAYS):
+        faults.add(
+            where,
+            "empty_days names every weekday, so no day would bring anything",
+            "leave out those that do; a source that is over has an `end`",
+        )
+    return EmptyDays(frozenset(weekdays), frozenset(days))
 
 
 def _time_of_day(text: str, where: Location, faults: FaultList) -> time | None:

@@ -9,8 +9,8 @@ from millrace.faults import FaultList, is_read
 from millrace.fingerprint import with_source_fingerprint
 from millrace.plan import BatchPlan, Column, EntityPlan, SourcePlan, StreamPlan
 from millrace.rules.names import check_column_name, check_join_key, valid_name
-from millrace.rules.schedules import schedule_plan
-from millrace.rules.values import data_type, day_date, duration_ms
+from millrace.rules.schedules import empty_days, schedule_plan
+from millrace.rules.values import data_type, day_date, duration_ms, optional_duration_ms
 from millrace.spec import BatchSource, Entity, Location, Source, StreamSource
 from millrace.spec import Column as DeclaredColumn
 from millrace.types import DataType
@@ -130,6 +130,16 @@ def source_plan(source: Source, columns: Columns, faults: FaultList) -> SourcePl
     stream = None if source.stream is None else _stream_plan(source.stream, faults)
     schedule = schedule_plan(source.schedule, faults)
     end = None if source.end is None else day_date(source.end, "end", where.at("end"), faults)
+    empty = empty_days(source.empty_days, where.at("empty_days"), faults)
+    late_after = optional_duration_ms(
+        source.late_after, "late_after", where.at("late_after"), faults
+    )
+    if source.late_after is not None and source.batch is None and source.stream is not None:
+        faults.add(
+            where.at("late_after"),
+            f"{label} has late_after, but no files that could be late",
+            "remove it: what a stream lacks is told by `freshness` of its views",
+        )
     roles_are_read = all(map(is_read, (source.event_time, source.event_id, source.ingest_time)))
     if lateness is None or skew is None or horizon is None or not roles_are_read:
         return None
@@ -151,6 +161,8 @@ def source_plan(source: Source, columns: Columns, faults: FaultList) -> SourcePl
             fingerprint="",
             schedule=schedule,
             end=end,
+            empty_days=empty,
+            late_after_ms=late_after,
             where=where,
         )
     )
