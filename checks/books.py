@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from feature_assets.keys import dead_letters_path
 from feature_assets.lineage import enclosing
 from millrace.errors import EngineError
 from millrace.plan import Plan, SourcePlan
 from resources.archived_days import (
     archived_letters,
     archived_rows,
-    dead_letters_table,
     events_table,
 )
 from resources.endpoints import kafka_bootstrap
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 
 def books_checks(plan: Plan) -> list[dg.AssetChecksDefinition]:
-    """Return one check ``books`` on ``dead_letters/<source>`` for each source with a stream."""
+    """Return one check ``books`` on ``dead_letters/<source>_dead_letters`` for each source with a stream."""
     return [_books_check(source) for source in archived_sources(plan).values()]
 
 
 def _books_check(source: SourcePlan) -> dg.AssetChecksDefinition:
     @dg.asset_check(
-        asset=dg.AssetKey(dead_letters_table(source.name).split("/")),
+        asset=dg.AssetKey(dead_letters_path(source)),
         name="books",
         description="Offsets read = events + duplicates + dead letters + gaps + lost, and the "
         "tables hold exactly the rows that the books count.",
@@ -139,6 +139,6 @@ def _lag(settings: Settings, books: StreamBooks) -> int | None:
 def check_keys(plan: Plan) -> Sequence[dg.AssetCheckKey]:
     """Return the keys of ``books_checks``, in the same order."""
     return [
-        dg.AssetCheckKey(dg.AssetKey(dead_letters_table(name).split("/")), "books")
-        for name in archived_sources(plan)
+        dg.AssetCheckKey(dg.AssetKey(dead_letters_path(source)), "books")
+        for source in archived_sources(plan).values()
     ]

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from feature_assets.keys import online_path
 from feature_assets.lineage import enclosing
 from millrace.durations import format_duration
 from millrace.errors import PlatformError
@@ -20,7 +21,7 @@ _SHOWN = 20
 
 
 def parity_checks(plan: Plan) -> list[dg.AssetChecksDefinition]:
-    """Return for each view that may be served the check ``parity`` on ``online/<view>``.
+    """Return for each view that may be served the check ``parity`` on ``online/<view>_online``.
 
     It passes if values were compared and every one is right; the rule for events still under way
     is docs/parity.md. What cannot be audited (nothing served, no archive) fails the check, with
@@ -34,7 +35,7 @@ def parity_check(plan: Plan, view: ViewPlan) -> dg.AssetChecksDefinition:
     name = view.name
 
     @dg.asset_check(
-        asset=dg.AssetKey(["online", name]),
+        asset=dg.AssetKey(online_path(view)),
         name="parity",
         description="Served values equal their recomputation from the archived and batch events "
         "at the same instants; zero differences pass.",

@@ -22,6 +22,7 @@ from feature_assets.judging import (
     source_check_specs,
     view_check_specs,
 )
+from feature_assets.keys import lake_table
 from feature_assets.lineage import telling
 from feature_assets.offline import OfflineTables, Progress
 from feature_assets.reporting import FailedDays, report_days
@@ -133,7 +134,7 @@ class _Builder:
         if view is None:
             return self.offline.build_events(self.source, self.served, days, progress=self.progress)
         if days.last < view.start:
-            return BuildReport("/".join(stage.spec.key.path), None, 0, _empty(days))
+            return BuildReport(lake_table(stage.spec.key.path), None, 0, _empty(days))
         is_tiles = stage.spec.key.path[0] == "tiles"
         build = self.offline.build_tiles if is_tiles else self.offline.build_features
         return build(view, days.since(view.start), progress=self.progress)

@@ -1,56 +1,108 @@
-"""The names under which declarations appear in Dagster; the command and the tests use them too."""
+"""The names under which declarations appear in Dagster; the command and the tests use them too.
 
-from typing import Literal
+Dagster's graph shows the last part of an asset's key alone, so the last parts differ too: the first
+says which stage an asset is of and the last tells it from the others of its source or view.
+``features/<view>`` is what people look for, and is named as its view is. Tables, topics and data sets
+of lineage are named by stage and declaration alone: ``lake_table``.
+"""
+
+from collections.abc import Sequence
 
 from millrace.plan import SourcePlan, ViewPlan
 
-Stage = Literal["raw", "topic", "events", "tiles", "features", "stream", "online"]
+AssetPath = tuple[str, str]
 
 LOCATION = "millrace"
 """Name of the code location, as in ``workspace.yaml``."""
 
+_ENDINGS = {
+    "raw": "_files",
+    "topic": "_topic",
+    "events": "_events",
+    "dead_letters": "_dead_letters",
+    "tiles": "_tiles",
+    "features": "",
+    "stream": "_stream",
+    "online": "_online",
+    "services": "_service",
+}
 
-def raw_path(source: SourcePlan) -> tuple[str, str]:
+
+def asset_path(stage: str, name: str) -> AssetPath:
+    """Return the key of a declaration's asset.
+
+    Args:
+        stage: ``raw``, ``topic``, ``events``, ``dead_letters``, ``tiles``, ``features``, ``stream``,
+            ``online`` or ``services``.
+        name: of the source, view or service.
+
+    >>> asset_path("tiles", "spend"), asset_path("features", "spend")
+    (('tiles', 'spend_tiles'), ('features', 'spend'))
+    """
+    return stage, f"{name}{_ENDINGS[stage]}"
+
+
+def declared_name(path: Sequence[str]) -> str:
+    """Return the source, view or service that an asset is of.
+
+    >>> declared_name(("tiles", "spend_tiles"))
+    'spend'
+    """
+    return path[-1].removesuffix(_ENDINGS[path[0]])
+
+
+def lake_table(path: Sequence[str]) -> str:
+    """Return the table of an asset, below the lake and without a version; its lineage's name too.
+
+    It is also the key, joined, that the asset had before its last part said what it is.
+
+    >>> lake_table(("tiles", "spend_tiles"))
+    'tiles/spend'
+    """
+    return f"{path[0]}/{declared_name(path)}"
+
+
+def raw_path(source: SourcePlan) -> AssetPath:
     """Return the asset key of a source's files."""
-    return ("raw", source.name)
+    return asset_path("raw", source.name)
 
 
-def events_path(source: SourcePlan) -> tuple[str, str]:
+def events_path(source: SourcePlan) -> AssetPath:
     """Return the asset key of a source's accepted events."""
-    return ("events", source.name)
+    return asset_path("events", source.name)
 
 
-def tiles_path(view: ViewPlan) -> tuple[str, str]:
+def tiles_path(view: ViewPlan) -> AssetPath:
     """Return the asset key of a view's partial aggregates."""
-    return ("tiles", view.name)
+    return asset_path("tiles", view.name)
 
 
-def features_path(view: ViewPlan) -> tuple[str, str]:
+def features_path(view: ViewPlan) -> AssetPath:
     """Return the asset key of a view's values."""
-    return ("features", view.name)
+    return asset_path("features", view.name)
 
 
-def topic_path(source: SourcePlan) -> tuple[str, str]:
+def topic_path(source: SourcePlan) -> AssetPath:
     """Return the asset key of a source's topic."""
-    return ("topic", source.name)
+    return asset_path("topic", source.name)
 
 
-def dead_letters_path(source: SourcePlan) -> tuple[str, str]:
-    """Return the asset key of what the archive refused."""
-    return ("dead_letters", source.name)
+def dead_letters_path(source: SourcePlan) -> AssetPath:
+    """Return the asset key of what was refused of a source."""
+    return asset_path("dead_letters", source.name)
 
 
-def stream_path(view: ViewPlan) -> tuple[str, str]:
+def stream_path(view: ViewPlan) -> AssetPath:
     """Return the asset key of a view's Flink job."""
-    return ("stream", view.name)
+    return asset_path("stream", view.name)
 
 
-def online_path(view: ViewPlan) -> tuple[str, str]:
+def online_path(view: ViewPlan) -> AssetPath:
     """Return the asset key of a view's values in the online store."""
-    return ("online", view.name)
+    return asset_path("online", view.name)
 
 
-def view_paths(view: ViewPlan) -> tuple[tuple[str, str], ...]:
+def view_paths(view: ViewPlan) -> tuple[AssetPath, ...]:
     """Return what a backfill of one view builds, in order."""
     return events_path(view.source), tiles_path(view), features_path(view)
 

@@ -1,6 +1,6 @@
 """Tells OpenLineage of the tables that a Dagster step builds, and of the run that builds them.
 
-One run of the job ``<table's asset key>`` for each table and step, whatever the number of days: it
+One run of the job ``<table>`` (``tiles/spend``) for each table and step, whatever the number of days: it
 completes if every day it was asked for was built, and fails if any was not. The days that were
 written all the same are the ``subset`` of its output, and those that were not are named in its
 ``errorMessage``.
@@ -14,6 +14,7 @@ from typing import Any
 
 import dagster as dg
 
+from feature_assets.keys import lake_table
 from millrace.plan import SourcePlan, ViewPlan
 from resources.lineage import datasets, facets
 from resources.lineage.datasets import Dataset
@@ -75,7 +76,7 @@ def telling(
         asked: the range that the run is for.
         days: its days that are to be built; at least one.
     """
-    job, span = "/".join(key.path), asked.within(days)
+    job, span = lake_table(key.path), asked.within(days)
     build = TableBuild(settings_from_env(), context, source, view, job, span, tuple(days))
     build.begin()
     try:

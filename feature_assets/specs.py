@@ -10,6 +10,7 @@ from feature_assets.keys import (
     dead_letters_path,
     events_path,
     features_path,
+    lake_table,
     online_path,
     raw_path,
     stream_path,
@@ -227,8 +228,9 @@ def _kinds(path: tuple[str, str], *engines: str) -> set[str]:
 
 
 def _place(lake: str, path: tuple[str, str]) -> dict[str, str]:
+    table = lake_table(path)
     return {
-        "dagster/table_name": ".".join(path),
+        "dagster/table_name": table.replace("/", "."),
         "dagster/storage_kind": "delta",
-        "dagster/uri": "/".join((lake, *path)),
+        "dagster/uri": f"{lake}/{table}",
     }

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import dagster as dg
 
+from feature_assets.keys import asset_path, declared_name
 from jobs.alert_runs import responsible
 from millrace.plan import Plan
 from resources.alerts.decision import Condition
@@ -88,9 +89,11 @@ class Declared:
         if self.repository is None or subject.kind not in _OF_ASSETS:
             return False
         graph, key = self.repository.asset_graph, dg.AssetKey.from_user_string(subject.name)
-        name = subject.name.rpartition("/")[2]
         if not graph.has(key):
-            return name not in self.plan.views and name not in self.plan.sources
+            name = declared_name(key.path)
+            # The name of an asset before its last part said what it is; the new one has its own.
+            is_former = key.path != list(asset_path(key.path[0], name))
+            return is_former or (name not in self.plan.views and name not in self.plan.sources)
         is_check = subject.kind == "check"
         return is_check and dg.AssetCheckKey(key, subject.aspect) not in graph.asset_check_keys
 

@@ -11,7 +11,7 @@ from datetime import date, datetime
 from functools import cached_property
 from typing import Any
 
-from feature_assets.keys import events_path, view_paths
+from feature_assets.keys import declared_name, events_path, view_paths
 from millrace.calendar import days_after, next_day
 from millrace.errors import EngineRejected, EngineUnavailable, PlatformError
 from millrace.plan import Plan, SourcePlan, ViewPlan
@@ -142,7 +142,7 @@ def built_partitions(settings: Settings, run: RangeRun) -> dict[str, int]:
     for path in run.assets:
         table, fingerprint = events_table(source.name), source.fingerprint
         if path[0] != "events":
-            view = next(view for view in run.views if view.name == path[1])
+            view = next(view for view in run.views if view.name == declared_name(path))
             table = f"{path[0]}/{view.name}/{deployed_version(settings, view)}"
             fingerprint = view.fingerprint
         log = read_partition_log(settings, table)
@@ -267,7 +267,7 @@ class PartitionResult:
     """How one partition of one asset ended in a run.
 
     Attributes:
-        asset: ``features/customer_spend``.
+        asset: its key: ``features/customer_spend``, ``events/payments_events``.
         partition: its key: ``2018-04-01``, or ``2018-04-01-05:00`` of an hour.
         metadata: what Dagster shows for the day: counts, bytes, versions; empty if it failed.
         error: why it was not built; None if it was.

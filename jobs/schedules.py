@@ -10,7 +10,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from feature_assets.keys import daily_job, events_path, hourly_schedule
+from feature_assets.keys import daily_job, events_path, hourly_schedule, lake_table
 from feature_assets.timing import due_days, hourly_cron, open_hours, source_cron
 from jobs.backfills import SourceJob
 from jobs.run_states import UNDER_WAY
@@ -136,7 +136,7 @@ def _unbuildable(source: SourcePlan, newest: date, start: date, settings: Settin
 def absence(source: SourcePlan, settings: Settings) -> str | None:
     """Say why a source has nothing to build from; None if it has, or if that is not local."""
     if source.batch is None:
-        events = "/".join((settings.lake, *events_path(source)))
+        events = f"{settings.lake}/{lake_table(events_path(source))}"
         if "://" in events or Path(events).exists():
             return None
         return f"nothing of {source.name} is archived yet: {events}"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from feature_assets.keys import asset_path
 from feature_assets.links import job_link, links_of
 from feature_assets.timing import REPORT_EVERY_MS
 from jobs.run_states import UNDER_WAY
@@ -168,7 +169,7 @@ def _observations(
     health, facts = seen.health[record.view], seen.facts[record.view]
     about = {"state": health.state, "version": record.version}
     yield dg.AssetObservation(
-        asset_key=dg.AssetKey(("stream", record.view)),
+        asset_key=dg.AssetKey(asset_path("stream", record.view)),
         metadata=_told(
             **about,
             lag_events=seen.lag(engines, record),
@@ -179,7 +180,7 @@ def _observations(
         ),
     )
     progress = seen.progress.get((record.view, record.fingerprint), {})
-    online = dg.AssetKey(("online", record.view))
+    online = dg.AssetKey(asset_path("online", record.view))
     metadata = _told(
         **about,
         published=facts.published is not None if facts.is_store_known else None,

@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 import dagster as dg
 
+from feature_assets.keys import asset_path
 from feature_assets.lineage import enclosing
 from millrace.errors import PlatformError
 from resources.lineage.runs import within
@@ -159,7 +160,7 @@ def _each(context: dg.OpExecutionContext, acts: Mapping[str, Callable[[], str]])
         except PlatformError as error:
             errors.append(f"{view}: {error}")
         else:
-            key = dg.AssetKey(("stream", view))
+            key = dg.AssetKey(asset_path("stream", view))
             context.log_event(dg.AssetObservation(asset_key=key, metadata={"action": done}))
     if errors:
         raise dg.Failure("\n".join(errors), allow_retries=False)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from feature_assets.keys import online_path
 from feature_assets.lineage import enclosing
 from jobs.run_states import UNDER_WAY
 from millrace.errors import DataError, EngineUnavailable, PlatformError, StoreError
@@ -108,7 +109,7 @@ def _materialization(view: ViewPlan, report: "UploadReport") -> dg.AssetMaterial
         "upload_seconds": round(report.seconds, 3),
     }
     return dg.AssetMaterialization(
-        asset_key=dg.AssetKey(("online", view.name)),
+        asset_key=dg.AssetKey(online_path(view)),
         metadata=metadata,
         tags={"dagster/code_version": view.fingerprint},
     )

@@ -104,7 +104,7 @@ class LineageStack:
         defs = build_definitions(
             self.plan, self.settings, offline=self.offline, engines=self.engines
         )
-        keys = [("events", "payments"), ("tiles", "spend"), ("features", "spend")]
+        keys = [("events", "payments_events"), ("tiles", "spend_tiles"), ("features", "spend")]
         return defs.resolve_implicit_global_asset_job_def().execute_in_process(
             instance=self.instance,
             asset_selection=[dg.AssetKey(key) for key in keys],

@@ -11,7 +11,7 @@ from dagster import AssetCheckEvaluation
 from checks.evaluation_log import log_evaluations, newest_materializations
 
 DAYS = dg.DailyPartitionsDefinition("2020-01-01")
-KEY = dg.AssetKey(["events", "payments"])
+KEY = dg.AssetKey(["events", "payments_events"])
 CHECKS = ("rows", "drift")
 RANGE = {
     "dagster/asset_partition_range_start": "2020-01-01",

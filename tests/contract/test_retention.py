@@ -15,7 +15,7 @@ from resources.settings import CHECKOUT
 DAYS = dg.DailyPartitionsDefinition("2020-01-01")
 POLICY = Policy(keep_days=30, keep_observations_days=14, most_runs=100)
 LATER = timedelta(days=40)
-STREAM = dg.AssetKey(("stream", "spend"))
+STREAM = dg.AssetKey(("stream", "spend_stream"))
 SPEND = dg.AssetKey("spend")
 
 

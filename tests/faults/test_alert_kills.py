@@ -26,7 +26,7 @@ pytestmark = pytest.mark.services
 ROUNDS = 16
 DEADLINE_S = 90.0
 PARTITIONS = [f"2020-01-{day:02d}" for day in range(1, 13)]
-EVENTS = dg.AssetKey(["events", "payments"])
+EVENTS = dg.AssetKey(["events", "payments_events"])
 
 
 class Process:
@@ -182,6 +182,6 @@ def test_deliveries_equal_the_truth_whoever_is_killed(
     once = list(dict.fromkeys(taken(file)))
     assert all(one.kills >= 2 for one in processes)
     for partition, changes in world.truth.items():
-        about = f"check|events/payments|null_rate|{partition}|error"
+        about = f"check|events/payments_events|null_rate|{partition}|error"
         assert [status for _, name, status in once if name == about] == changes
         assert all(one != other for one, other in pairwise(changes))

@@ -50,8 +50,8 @@ SEED = int(os.environ.get("MILLRACE_TEST_SEED", "5"))
 DRAIN_S = 900.0
 """A delivery whose run was lost with the daemon is given up after three minutes, and tried anew."""
 
-EVENTS: tuple[AssetPath, ...] = (("events", "payments"),)
-ASSETS: tuple[AssetPath, ...] = (*EVENTS, ("tiles", "spend"), ("features", "spend"))
+EVENTS: tuple[AssetPath, ...] = (("events", "payments_events"),)
+ASSETS: tuple[AssetPath, ...] = (*EVENTS, ("tiles", "spend_tiles"), ("features", "spend"))
 START, COUNT, ROWS = date(2024, 3, 1), 12, 200
 GOOD, CUT_OFF, EMPTY = "good", "cut off", "empty of amounts"
 ENDS = frozenset({"COMPLETE", "FAIL", "ABORT"})

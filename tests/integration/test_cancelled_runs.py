@@ -20,7 +20,7 @@ from tests.dagster_stack import finished, running_dagster, wait_for
 
 pytestmark = pytest.mark.services
 
-EVENTS, TILES = ("events", "clicks"), ("tiles", "clicker")
+EVENTS, TILES = ("events", "clicks_events"), ("tiles", "clicker_tiles")
 DAYS = Days(date(2024, 3, 1), date(2024, 3, 9))
 ROWS_A_DAY = 500
 START_US = 1_709_251_200_000_000

@@ -25,7 +25,11 @@ from tests.live.dagster_backfills import finish, launch, retry
 
 pytestmark = pytest.mark.services
 
-EVENTS, TILES, FEATURES = ("events", "payments"), ("tiles", "spend"), ("features", "spend")
+EVENTS, TILES, FEATURES = (
+    ("events", "payments_events"),
+    ("tiles", "spend_tiles"),
+    ("features", "spend"),
+)
 SPEND = (EVENTS, TILES, FEATURES)
 
 
@@ -118,9 +122,9 @@ def test_a_range_is_one_run_and_its_bad_days_fail_in_every_asset(stack: Stack) -
     assert len(built) == 3 * 8
     assert built[0].metadata["dagster/partition_row_count"] == 11
     [failed] = [e for e in progress.events if isinstance(e, Failed) and e.partitions]
-    assert "events/payments: 2020-01-04: part-4 is cut off" in failed.message
+    assert "events/payments_events: 2020-01-04: part-4 is cut off" in failed.message
     assert failed.partitions["features/spend"]["2020-01-07"] == (
-        "events/payments failed: amount is missing"
+        "events/payments_events failed: amount is missing"
     )
 
 
@@ -154,7 +158,7 @@ def test_a_backfill_of_the_daemon_is_one_run_and_its_retry_takes_only_the_bad_da
 
 
 def test_days_that_events_came_to_late_are_built_again_by_themselves(stack: Stack) -> None:
-    everything = (("events", "taps"), ("tiles", "rides"), ("features", "rides"))
+    everything = (("events", "taps_events"), ("tiles", "rides_tiles"), ("features", "rides"))
 
     def built() -> bool | None:
         found = [stack.statuses(path, LATE) for path in everything]
@@ -172,7 +176,7 @@ def test_an_unknown_run_is_refused_by_name(stack: Stack) -> None:
 
 def test_an_asset_that_is_not_there_has_no_state(stack: Stack) -> None:
     assert stack.api.asset(("features", "nothing")) is None
-    assert stack.api.asset(("raw", "payments")) is None
+    assert stack.api.asset(("raw", "payments_files")) is None
 
 
 STALE = """
@@ -186,7 +190,7 @@ query Stale($assets: [AssetKeyInput!], $days: [String!]) {
 """
 
 
-HABITS = (("tiles", "habits"), ("features", "habits"))
+HABITS = (("tiles", "habits_tiles"), ("features", "habits"))
 
 
 def stale(stack: Stack, days: list[str]) -> dict[str, dict[str, Any]]:
@@ -224,7 +228,7 @@ def test_what_needs_a_backfill_is_what_a_change_of_the_declaration_touches(stack
     longer = DECLARATIONS.replace("column: amount, window: 7d", "column: amount, window: 14d")
     stack.declarations.write_text(longer, encoding="utf-8")
     assert what_needs_a_backfill(stack) == {
-        "tiles/spend": {("CODE", "tiles/spend")},
+        "tiles/spend_tiles": {("CODE", "tiles/spend_tiles")},
         "features/spend": {("CODE", "features/spend")},
     }
 
@@ -232,13 +236,13 @@ def test_what_needs_a_backfill_is_what_a_change_of_the_declaration_touches(stack
     stack.declarations.write_text(stricter, encoding="utf-8")
     changed = what_needs_a_backfill(stack)
     assert sorted(changed) == [
-        "events/payments",
+        "events/payments_events",
         "features/habits",
         "features/spend",
-        "tiles/habits",
-        "tiles/spend",
+        "tiles/habits_tiles",
+        "tiles/spend_tiles",
     ]
-    assert ("CODE", "events/payments") in changed["events/payments"]
+    assert ("CODE", "events/payments_events") in changed["events/payments_events"]
 
     stack.declarations.write_text(DECLARATIONS, encoding="utf-8")
     assert what_needs_a_backfill(stack) == {}
@@ -270,7 +274,7 @@ def test_hours_are_built_failed_and_mended_by_the_hour(stack: Stack) -> None:
         assert [r.partition for r in own if not r.error] == good
     assert state.is_hourly
     assert state.statuses == {**dict.fromkeys(bad, "FAILED"), **dict.fromkeys(good, "MATERIALIZED")}
-    assert runs.failure_lines(follower.results())[0] == "events/payments 2020-05-02: cut off"
+    assert runs.failure_lines(follower.results())[0] == "events/payments_events 2020-05-02: cut off"
 
     stack.break_days({})
     follower, state = built("2020-05-02", "2020-05-03")

@@ -287,7 +287,7 @@ def test_a_dagster_run_over_the_real_lake_names_the_bad_day_and_shows_the_good_o
     }.items():
         monkeypatch.setenv(name, str(value))
     location = build_definitions(plan, settings)
-    key = dg.AssetKey(["events", "orders"])
+    key = dg.AssetKey(["events", "orders_events"])
     with dg.DagsterInstance.ephemeral() as instance:
         result = location.resolve_implicit_global_asset_job_def().execute_in_process(
             instance=instance,

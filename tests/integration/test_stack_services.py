@@ -182,7 +182,7 @@ def test_assets_lead_to_a_part_that_is_started_after_dagster(stack: Stack) -> No
     assert started.returncode == 0, started.stderr
     query = """query Links($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) {
         ... on AssetNode { metadataEntries { label ... on UrlMetadataEntry { url } } } } }"""
-    key = {"path": ["online", "airport_departures"]}
+    key = {"path": ["online", "airport_departures_online"]}
     node = DagsterApi(dagster_url(stack.settings)).query(query, {"key": key})["assetNodeOrError"]
     links = {entry["label"]: entry.get("url") for entry in node["metadataEntries"]}
     assert links["api_docs"] == f"{server_url(stack.settings)}/docs"

@@ -29,7 +29,11 @@ from tests.live.screens import browser, take
 
 pytestmark = pytest.mark.services
 
-EVENTS, TILES, FEATURES = ("events", "payments"), ("tiles", "spend"), ("features", "spend")
+EVENTS, TILES, FEATURES = (
+    ("events", "payments_events"),
+    ("tiles", "spend_tiles"),
+    ("features", "spend"),
+)
 ASSETS = (EVENTS, TILES, FEATURES)
 START, COUNT, ROWS = date(2024, 3, 1), 30, 400
 DAYS = Days(START, START + timedelta(days=COUNT))
@@ -231,7 +235,7 @@ def assert_pictures(world: World, backfill: str) -> None:
     pages = {
         "asset-graph": f"{base}/locations/{LOCATION}/asset-groups/payments/lineage",
         "view": f"{base}/assets/features/spend",
-        "failing-check": f"{base}/assets/events/payments?view=checks&checkDetail=null_rate",
+        "failing-check": f"{base}/assets/events/payments_events?view=checks&checkDetail=null_rate",
         "backfill": f"{base}/runs/b/{backfill}",
     }
     texts = {

@@ -13,7 +13,7 @@ from millrace.plan import Plan
 from tests.fake_offline import plan_in
 
 NOW = datetime(2020, 1, 20, 12, tzinfo=UTC)
-EVENTS, SPEND, HABITS = "events/payments", "features/spend", "features/habits"
+EVENTS, SPEND, HABITS = "events/payments_events", "features/spend", "features/habits"
 TABLES = (EVENTS, SPEND, HABITS)
 NEWEST = 19
 

@@ -34,7 +34,7 @@ streams: {{hold: 30s, max_lag_events: 10}}
 heartbeat: {{every: 365d, sinks: [backup]}}
 dagster_url: http://dagster
 """
-EVENTS, FEATURES = dg.AssetKey(["events", "payments"]), dg.AssetKey(["features", "spend"])
+EVENTS, FEATURES = dg.AssetKey(["events", "payments_events"]), dg.AssetKey(["features", "spend"])
 HOUR_MS = 3_600_000
 DAYS = dg.DailyPartitionsDefinition("2020-01-01")
 
@@ -98,8 +98,8 @@ class Tables:
                     context.log_event(dg.AssetMaterialization(key, partition=day))
         bad = {day: self.bad[day] for day in days if day in self.bad}
         if bad:
-            inherited = {day: f"events/payments failed: {why}" for day, why in bad.items()}
-            told = {"events/payments": bad, "features/spend": inherited}
+            inherited = {day: f"events/payments_events failed: {why}" for day, why in bad.items()}
+            told = {"events/payments_events": bad, "features/spend": inherited}
             metadata = {"failures": dg.MetadataValue.json(told)}
             raise dg.Failure("days failed", metadata=metadata, allow_retries=False)
         yield dg.MaterializeResult(EVENTS)
@@ -222,26 +222,28 @@ def test_bad_days_are_told_once_by_name_and_resolve_when_they_are_rebuilt(house:
     house.tables.bad = {"2020-01-03": "file is cut off", "2020-01-05": "no such file"}
     house.run("2020-01-01", "2020-01-07")
     assert house.tell() == [
-        "FAILED: build of events/payments, 2020-01-03",
-        "FAILED: build of events/payments, 2020-01-05",
+        "FAILED: build of events/payments_events, 2020-01-03",
+        "FAILED: build of events/payments_events, 2020-01-05",
     ]
     assert house.last["summary"] == "no such file"
     assert house.last["owners"] == ["payments@example.com"]
-    assert house.last["links"]["asset"].endswith("/assets/events/payments?partition=2020-01-05")
+    assert house.last["links"]["asset"].endswith(
+        "/assets/events/payments_events?partition=2020-01-05"
+    )
     assert house.tell() == []
     house.tables.bad.pop("2020-01-05")
     house.run("2020-01-05", "2020-01-05")
-    assert house.tell() == ["RESOLVED: build of events/payments, 2020-01-05"]
+    assert house.tell() == ["RESOLVED: build of events/payments_events, 2020-01-05"]
     house.tables.bad.clear()
     house.run("2020-01-03", "2020-01-03")
-    assert house.tell() == ["RESOLVED: build of events/payments, 2020-01-03"]
+    assert house.tell() == ["RESOLVED: build of events/payments_events, 2020-01-03"]
     assert house.tell() == []
 
 
 def test_a_check_is_told_for_each_bad_day_and_not_once_more_for_all(house: House) -> None:
     house.tables.nulls = {"2020-01-02"}
     house.run("2020-01-01", "2020-01-03")
-    assert house.tell() == ["FAILED: check null_rate of events/payments, 2020-01-02"]
+    assert house.tell() == ["FAILED: check null_rate of events/payments_events, 2020-01-02"]
     assert house.last["summary"] == "12 % are null"
     assert house.last["details"] == {"null_rate": "0.12"}
     assert house.last["links"]["runbook"] == "docs/runbooks.md#null_rate"
@@ -252,7 +254,7 @@ def test_a_check_is_told_for_each_bad_day_and_not_once_more_for_all(house: House
     ]
     house.tables.nulls.clear()
     house.run("2020-01-02", "2020-01-02")
-    assert house.tell() == ["RESOLVED: check null_rate of events/payments, 2020-01-02"]
+    assert house.tell() == ["RESOLVED: check null_rate of events/payments_events, 2020-01-02"]
 
 
 def test_a_warning_that_becomes_an_error_is_another_incident(house: House) -> None:
@@ -269,14 +271,14 @@ def test_a_day_held_back_for_its_check_is_told_by_the_check_alone(house: House) 
     house.tables.nulls = {"2020-01-02"}
     house.tables.bad = {"2020-01-02": "held back: null_rate"}
     house.run("2020-01-01", "2020-01-03")
-    assert house.tell() == ["FAILED: check null_rate of events/payments, 2020-01-02"]
+    assert house.tell() == ["FAILED: check null_rate of events/payments_events, 2020-01-02"]
 
 
 def test_a_crashed_run_is_told_and_ends_once_other_runs_have_built_its_days(house: House) -> None:
     house.tables.crash = "Spark does not answer"
     house.run("2020-01-01", "2020-01-03")
     assert house.tell() == [
-        "FAILED: run of events/payments, features/spend, 2020-01-01..2020-01-03"
+        "FAILED: run of events/payments_events, features/spend, 2020-01-01..2020-01-03"
     ]
     told = str(house.last["details"])
     assert "Spark does not answer" in told
@@ -287,7 +289,7 @@ def test_a_crashed_run_is_told_and_ends_once_other_runs_have_built_its_days(hous
     assert house.tell() == []
     house.run("2020-01-03", "2020-01-03")
     assert house.tell() == [
-        "RESOLVED: run of events/payments, features/spend, 2020-01-01..2020-01-03"
+        "RESOLVED: run of events/payments_events, features/spend, 2020-01-01..2020-01-03"
     ]
 
 
@@ -326,10 +328,10 @@ def test_a_check_reported_outside_of_runs_is_told_too(house: House) -> None:
         )
 
     report(passed=False)
-    assert house.tell() == ["FAILED: check books of events/payments"]
+    assert house.tell() == ["FAILED: check books of events/payments_events"]
     assert house.tell() == []
     report(passed=True)
-    assert house.tell() == ["RESOLVED: check books of events/payments"]
+    assert house.tell() == ["RESOLVED: check books of events/payments_events"]
 
 
 def test_an_alert_of_a_check_that_is_removed_is_closed_with_that_reason(house: House) -> None:
@@ -342,7 +344,7 @@ def test_an_alert_of_a_check_that_is_removed_is_closed_with_that_reason(house: H
     faulty.write_text("version: millrace/v1\nfeature_views: [{name: x}]\n", encoding="utf-8")
     assert house.tell() == []
     faulty.unlink()
-    assert house.tell() == ["RESOLVED: check books of events/payments"]
+    assert house.tell() == ["RESOLVED: check books of events/payments_events"]
     assert house.last["details"]["note"] == "closed: no longer declared"
 
 
@@ -398,7 +400,7 @@ def test_a_sink_that_is_away_is_told_to_the_others_and_loses_nothing(
     assert titles == ["FAILED: alert sink hook", "RESOLVED: alert sink hook"]
     assert failed.count(True) == 4
     hook_titles = [one["title"] for body in house.hook.bodies for one in body["messages"]]
-    assert hook_titles == ["FAILED: build of events/payments, 2020-01-03"]
+    assert hook_titles == ["FAILED: build of events/payments_events, 2020-01-03"]
 
 
 def test_the_delivery_itself_is_no_run_that_alerts_are_about(house: House) -> None:
@@ -430,7 +432,7 @@ def test_a_faulty_alerts_file_fails_the_look_and_loses_nothing(
     with pytest.raises(SpecError, match="2 faults"):
         house.tick()
     (tmp_path / "alerts.yaml").write_text(FILE, encoding="utf-8")
-    assert house.tell() == ["FAILED: build of events/payments, 2020-01-03"]
+    assert house.tell() == ["FAILED: build of events/payments_events, 2020-01-03"]
 
 
 def test_more_runs_than_one_look_reads_are_read_by_the_next(
@@ -443,7 +445,7 @@ def test_more_runs_than_one_look_reads_are_read_by_the_next(
     told = [house.tell() for _ in range(6)]
     assert max(len(one) for one in told) == 2
     titles = [title for one in told for title in one]
-    assert titles == [f"FAILED: build of events/payments, {day}" for day in house.tables.bad]
+    assert titles == [f"FAILED: build of events/payments_events, {day}" for day in house.tables.bad]
     with AlertStore.open(house.engines.settings) as store:
         assert len(store.open_conditions()) == 7
         assert Outbox(store.engine).newest_pending() == 0

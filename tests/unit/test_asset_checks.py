@@ -17,7 +17,7 @@ from tests.fake_offline import FakeOffline, plan_in
 
 EVENTS, TILES, FEATURES = (
     dg.AssetKey(path)
-    for path in (("events", "payments"), ("tiles", "spend"), ("features", "spend"))
+    for path in (("events", "payments_events"), ("tiles", "spend_tiles"), ("features", "spend"))
 )
 ROWS = dg.AssetCheckKey(EVENTS, "rows")
 SPOILT = {"events/payments": {date(2020, 1, 4): "0; expected at least 1"}}
@@ -156,8 +156,8 @@ def test_a_day_that_a_blocking_check_fails_is_held_back_in_every_table(
     run = Run(tmp_path, instance, FakeOffline(spoilt=SPOILT), "2020-01-02", "2020-01-06")
     assert not run.result.success
     held = "2020-01-04: held back: rows: 0; expected at least 1"
-    assert f"events/payments: {held}" in run.failure
-    assert "features/spend: 2020-01-04: events/payments failed: held back" in run.failure
+    assert f"events/payments_events: {held}" in run.failure
+    assert "features/spend: 2020-01-04: events/payments_events failed: held back" in run.failure
     newest = instance.event_log_storage.get_latest_storage_id_by_partition(
         EVENTS, dg.DagsterEventType.ASSET_MATERIALIZATION
     )
@@ -217,7 +217,7 @@ def test_checks_of_what_was_never_built_fail_and_say_what_to_do(
     result = run_checks(tmp_path, instance, FakeOffline(), ())
     assert not result.success
     [failed] = [e for e in result.all_events if e.is_step_failure]
-    assert "nothing of events/payments can be judged" in str(failed.step_failure_data.error)
+    assert "nothing of events/payments_events can be judged" in str(failed.step_failure_data.error)
 
 
 def test_checks_without_anything_to_judge_keep_nothing_else_from_being_built(

@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from feature_assets.keys import asset_path
 from feature_assets.links import Links, links_of
 from feature_assets.specs import live_specs
 from jobs.definitions import build_definitions
@@ -49,9 +50,9 @@ def file(tmp_path: Path) -> Path:
     return file
 
 
-def live(file: Path, *path: str, links: Links = LINKS) -> dg.AssetSpec:
+def live(file: Path, stage: str, name: str, links: Links = LINKS) -> dg.AssetSpec:
     specs = live_specs(plan_of([file]), "/lake", links)
-    [found] = [spec for spec in specs if spec.key == dg.AssetKey(path)]
+    [found] = [spec for spec in specs if spec.key == dg.AssetKey(asset_path(stage, name))]
     return found
 
 

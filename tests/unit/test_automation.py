@@ -32,8 +32,13 @@ from streaming.upload_plan import UploadPlan
 from tests.fake_offline import DECLARATIONS, FakeOffline, plan_in
 from tests.stream_fakes import FakeEngines, fake_engines, write_views
 
-VIEWS = [("tiles", "spend"), ("features", "spend"), ("tiles", "habits"), ("features", "habits")]
-EVENTS = ("events", "payments")
+VIEWS = [
+    ("tiles", "spend_tiles"),
+    ("features", "spend"),
+    ("tiles", "habits_tiles"),
+    ("features", "habits"),
+]
+EVENTS = ("events", "payments_events")
 NOW = datetime(2020, 1, 20, 12, tzinfo=UTC)
 
 

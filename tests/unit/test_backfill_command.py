@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from cli import backfill as command
 from cli.main import build_app
 from cli.output import progress
+from feature_assets.keys import declared_name
 from jobs.range_runs import (
     RunFollower,
     failure_lines,
@@ -82,7 +83,7 @@ class FakeApi(DagsterApi):
         if self.reloads < self._missing_reloads:
             return None
         named = self._plan.sources if path[0] == "events" else self._plan.views
-        version = named[path[1]].fingerprint
+        version = named[declared_name(path)].fingerprint
         is_hourly = self.reloads < self._hourly_reloads
         return AssetState(version, {"2020-01-06": "MATERIALIZED"}, is_hourly)
 
@@ -118,19 +119,19 @@ def built(asset: str, day: int, **metadata: Any) -> Materialized:
 
 EVERYTHING: tuple[RunEvent, ...] = tuple(
     built(asset, day)
-    for asset in ("events/payments", "tiles/spend", "features/spend")
+    for asset in ("events/payments_events", "tiles/spend_tiles", "features/spend")
     for day in (6, 7)
 )
 FINAL = {"dagster/will_retry": "false"}
 RETRIED = {"dagster/will_retry": "true", "dagster/auto_retry_run_id": "run-2"}
 PARTLY: tuple[RunEvent, ...] = (
-    *(built(a, 6) for a in ("events/payments", "tiles/spend", "features/spend")),
+    *(built(a, 6) for a in ("events/payments_events", "tiles/spend_tiles", "features/spend")),
     Failed(
-        "events/payments: 2020-01-07: cut off",
+        "events/payments_events: 2020-01-07: cut off",
         {
-            "events/payments": {"2020-01-07": "cut off"},
-            "tiles/spend": {"2020-01-07": "events/payments failed: cut off"},
-            "features/spend": {"2020-01-07": "events/payments failed: cut off"},
+            "events/payments_events": {"2020-01-07": "cut off"},
+            "tiles/spend_tiles": {"2020-01-07": "events/payments_events failed: cut off"},
+            "features/spend": {"2020-01-07": "events/payments_events failed: cut off"},
         },
     ),
 )
@@ -139,10 +140,10 @@ PARTLY: tuple[RunEvent, ...] = (
 def test_views_of_one_source_share_a_run(plan: Plan) -> None:
     [run] = range_runs(plan, ["spend", "habits", "spend"], DAYS, NOW)
     assert run.assets == (
-        ("events", "payments"),
-        ("tiles", "spend"),
+        ("events", "payments_events"),
+        ("tiles", "spend_tiles"),
         ("features", "spend"),
-        ("tiles", "habits"),
+        ("tiles", "habits_tiles"),
         ("features", "habits"),
     )
     assert run.partitions == 10
@@ -249,12 +250,12 @@ def test_each_partition_is_told_apart(plan: Plan) -> None:
     )
     outcomes = {(r.asset, r.day.day): r.error for r in follower.results()}
     assert outcomes == {
-        ("events/payments", 6): None,
-        ("events/payments", 7): "cut off",
-        ("tiles/spend", 6): None,
-        ("tiles/spend", 7): "events/payments failed: cut off",
+        ("events/payments_events", 6): None,
+        ("events/payments_events", 7): "cut off",
+        ("tiles/spend_tiles", 6): None,
+        ("tiles/spend_tiles", 7): "events/payments_events failed: cut off",
         ("features/spend", 6): None,
-        ("features/spend", 7): "events/payments failed: cut off",
+        ("features/spend", 7): "events/payments_events failed: cut off",
     }
     assert follower.note == "reading"
 
@@ -262,12 +263,12 @@ def test_each_partition_is_told_apart(plan: Plan) -> None:
 def test_failures_are_a_line_for_each_reason(plan: Plan) -> None:
     partly = followed(plan, RunProgress("FAILURE", PARTLY, "2", FINAL))
     assert failure_lines(partly.results()) == [
-        "events/payments 2020-01-07: cut off",
-        "tiles/spend, features/spend 2020-01-07: events/payments failed: cut off",
+        "events/payments_events 2020-01-07: cut off",
+        "tiles/spend_tiles, features/spend 2020-01-07: events/payments_events failed: cut off",
     ]
     dead = followed(plan, RunProgress("FAILURE", (Failed("the process died"),), "1", FINAL))
     assert failure_lines(dead.results()) == [
-        "events/payments, tiles/spend, features/spend 2020-01-06..2020-01-07: the process died"
+        "events/payments_events, tiles/spend_tiles, features/spend 2020-01-06..2020-01-07: the process died"
     ]
 
 
@@ -309,7 +310,7 @@ def test_an_instance_that_judges_no_failed_run_is_not_waited_for_long(plan: Plan
 
 
 def test_a_day_built_on_the_way_is_told_but_is_no_progress(plan: Plan) -> None:
-    events = (built("events/payments", 3), *EVERYTHING)
+    events = (built("events/payments_events", 3), *EVERYTHING)
     follower = followed(plan, RunProgress("SUCCESS", events, "1"))
     assert follower.done == 6
     assert [(r.day.day, r.was_asked) for r in follower.results()][:2] == [(3, False), (6, True)]
@@ -362,7 +363,7 @@ def test_a_whole_backfill_exits_0_with_a_line_per_partition(run: Command) -> Non
 def test_a_bad_day_exits_1_and_is_named_with_its_reason(run: Command) -> None:
     done = run(steps=[RunProgress("FAILURE", PARTLY, "1", FINAL)])
     assert done.exit_code == 1
-    assert "events/payments 2020-01-07: cut off" in done.stdout
+    assert "events/payments_events 2020-01-07: cut off" in done.stdout
     assert "3 partitions built, 3 failed" in done.stdout
 
 
@@ -384,7 +385,7 @@ def test_dead_letters_of_no_day_are_told_once(run: Command) -> None:
         for e in EVERYTHING
     )
     done = run(steps=[RunProgress("SUCCESS", events, "1")])
-    assert done.stdout.count("events/payments: 8,255 more dead letter(s) of no day") == 1
+    assert done.stdout.count("events/payments_events: 8,255 more dead letter(s) of no day") == 1
 
 
 def test_without_waiting_the_run_is_named(run: Command) -> None:
@@ -402,7 +403,11 @@ def test_a_dry_run_shows_everything_and_starts_nothing(run: Command, plan: Plan)
     [foreseen] = json.loads(done.stdout)["runs"]
     assert run.api.launched == []
     assert foreseen["partitions"] == 6
-    assert foreseen["built"] == {"events/payments": 1, "tiles/spend": 1, "features/spend": 1}
+    assert foreseen["built"] == {
+        "events/payments_events": 1,
+        "tiles/spend_tiles": 1,
+        "features/spend": 1,
+    }
     assert done.exit_code == 1, "there is nothing to build it from"
     assert "payments.parquet does not exist" in foreseen["raw"]["error"]
     assert "dagster/asset_partition_range_end" in foreseen["tags"]
@@ -422,23 +427,25 @@ def test_an_interrupted_wait_leaves_the_run_going(
 
 def test_two_weeks_are_a_line_for_each_asset(run: Command) -> None:
     days = range(6, 20)
-    assets = ("events/payments", "tiles/spend", "features/spend")
+    assets = ("events/payments_events", "tiles/spend_tiles", "features/spend")
     whole = tuple(built(asset, day) for asset in assets for day in days if day != 9)
     lost = Failed("cut off", {asset: {"2020-01-09": "cut off"} for asset in assets})
     steps = [RunProgress("FAILURE", (*whole, lost), "1", FINAL)]
     shown = run("--end", "2020-01-20", steps=steps).stdout
-    lines = [line.split() for line in shown.splitlines() if line.strip().startswith("tiles/spend")]
-    assert lines == [["tiles/spend", "13", "1", "65", "1,300", "13", "26", "0", "0"]]
-    assert "events/payments, tiles/spend, features/spend 2020-01-09: cut off" in shown
+    lines = [
+        line.split() for line in shown.splitlines() if line.strip().startswith("tiles/spend_tiles")
+    ]
+    assert lines == [["tiles/spend_tiles", "13", "1", "65", "1,300", "13", "26", "0", "0"]]
+    assert "events/payments_events, tiles/spend_tiles, features/spend 2020-01-09: cut off" in shown
 
 
 def test_a_queued_run_says_which_run_it_waits_for(plan: Plan) -> None:
     [run] = range_runs(plan, ["spend"], DAYS, NOW)
     api = FakeApi(plan, [RunProgress("QUEUED", (), "1"), RunProgress("STARTED", (), "2")])
-    api.ahead = (ActiveRun("run-0", "STARTED", 1.0, "events/payments and 2 more"),)
+    api.ahead = (ActiveRun("run-0", "STARTED", 1.0, "events/payments_events and 2 more"),)
     follower = RunFollower(api, run, "run-1")
     follower.poll()
-    assert follower.state == "queued behind run run-0 (events/payments and 2 more)"
+    assert follower.state == "queued behind run run-0 (events/payments_events and 2 more)"
     follower.poll()
     assert follower.state == "started"
 
@@ -467,7 +474,7 @@ def test_events_that_stand_are_not_built_again_for_a_view_that_is_new(
     assert not with_history(settings, asked).has_events, "the file may be newer than the build"
     stand(settings, plan, "events/payments", january, changed_ms + 1)
     known = with_history(settings, asked)
-    assert known.assets == (("tiles", "spend"), ("features", "spend"))
+    assert known.assets == (("tiles", "spend_tiles"), ("features", "spend"))
     done = run("--dry-run")
     assert done.exit_code == 0
     assert (

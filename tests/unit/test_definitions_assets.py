@@ -14,7 +14,11 @@ from millrace.errors import DataError, EngineError, EngineUnavailable
 from resources.settings import settings_from_env
 from tests.fake_offline import FakeOffline, plan_in
 
-EVENTS, TILES, FEATURES = ("events", "payments"), ("tiles", "spend"), ("features", "spend")
+EVENTS, TILES, FEATURES = (
+    ("events", "payments_events"),
+    ("tiles", "spend_tiles"),
+    ("features", "spend"),
+)
 SPEND = (EVENTS, TILES, FEATURES)
 
 
@@ -124,14 +128,16 @@ def test_bad_days_of_events_fail_everywhere_and_the_others_are_built(
     assert not run.result.success
     for path in SPEND:
         assert run.days(path) == january(1, 2, 3, 5, 6, 8, 9, 10)
-    assert "events/payments: 2020-01-04: part-4.parquet is cut off" in run.failure.description
     assert (
-        "features/spend: 2020-01-07: events/payments failed: amount is missing"
+        "events/payments_events: 2020-01-04: part-4.parquet is cut off" in run.failure.description
+    )
+    assert (
+        "features/spend: 2020-01-07: events/payments_events failed: amount is missing"
         in run.failure.description
     )
     failures = run.failure.metadata["failures"].value
-    assert sorted(failures) == ["events/payments", "features/spend", "tiles/spend"]
-    assert sorted(failures["tiles/spend"]) == january(4, 7)
+    assert sorted(failures) == ["events/payments_events", "features/spend", "tiles/spend_tiles"]
+    assert sorted(failures["tiles/spend_tiles"]) == january(4, 7)
 
 
 def test_bad_days_of_one_table_leave_the_others_whole(
@@ -152,8 +158,8 @@ def test_days_that_stand_in_a_failed_run_are_not_stale(
     tags = run.event(FEATURES, "2020-01-03").tags or {}
     assert tags["dagster/data_version"] == "3"
     assert tags["dagster/code_version"]
-    assert tags["dagster/input_data_version/events/payments"] == "1"
-    assert int(tags["dagster/input_event_pointer/events/payments"]) > 0
+    assert tags["dagster/input_data_version/events/payments_events"] == "1"
+    assert int(tags["dagster/input_event_pointer/events/payments_events"]) > 0
 
 
 def test_only_what_is_chosen_is_built(tmp_path: Path, instance: dg.DagsterInstance) -> None:
@@ -177,11 +183,11 @@ def test_days_before_a_view_starts_are_empty_partitions_of_it(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     offline = FakeOffline()
-    paths = [("tiles", "habits"), ("features", "habits")]
+    paths = [("tiles", "habits_tiles"), ("features", "habits")]
     run = Run(tmp_path, instance, offline, "2020-01-03", "2020-01-06", paths)
     assert run.result.success
     assert str(offline.calls[0][1]) == "[2020-01-05, 2020-01-07)"
-    assert run.days(("tiles", "habits")) == january(3, 4, 5, 6)
+    assert run.days(("tiles", "habits_tiles")) == january(3, 4, 5, 6)
     before = run.event(("features", "habits"), "2020-01-04").metadata
     assert before["dagster/partition_row_count"].value == 0
 
@@ -191,7 +197,7 @@ def test_a_table_that_cannot_be_built_at_all_fails_all_its_days(
 ) -> None:
     offline = FakeOffline(crashes={"tiles/spend": [EngineError("no space left on device")]})
     run = Run(tmp_path, instance, offline, "2020-01-01", "2020-01-03")
-    assert "tiles/spend: 2020-01-01..2020-01-03: no space left" in run.failure.description
+    assert "tiles/spend_tiles: 2020-01-01..2020-01-03: no space left" in run.failure.description
     assert run.days(TILES) == []
     assert run.days(FEATURES) == january(1, 2, 3)
 
@@ -202,7 +208,7 @@ def test_without_any_events_nothing_else_is_tried(
     offline = FakeOffline(crashes={"events/payments": [DataError("no file can be read")]})
     run = Run(tmp_path, instance, offline, "2020-01-01", "2020-01-03")
     assert [call[0] for call in offline.calls] == ["events/payments"]
-    assert "features/spend: 2020-01-01..2020-01-03: events/payments failed" in (
+    assert "features/spend: 2020-01-01..2020-01-03: events/payments_events failed" in (
         run.failure.description
     )
 

@@ -52,14 +52,14 @@ def spec(location: dg.Definitions, *path: str) -> dg.AssetSpec:
 def test_keys_jobs_and_schedules_are_these(location: dg.Definitions) -> None:
     keys = location.resolve_asset_graph().get_all_asset_keys()
     assert sorted(key.to_user_string() for key in keys) == [
-        "events/payments",
+        "events/payments_events",
         "features/habits",
         "features/spend",
-        "online/habits",
-        "online/spend",
-        "raw/payments",
-        "tiles/habits",
-        "tiles/spend",
+        "online/habits_online",
+        "online/spend_online",
+        "raw/payments_files",
+        "tiles/habits_tiles",
+        "tiles/spend_tiles",
     ]
     jobs = {
         job.name: sorted(key.to_user_string() for key in job.asset_layer.selected_asset_keys)
@@ -67,14 +67,14 @@ def test_keys_jobs_and_schedules_are_these(location: dg.Definitions) -> None:
         if not job.name.startswith("__")
     }
     assert jobs == {
-        "backfill_spend": ["events/payments", "features/spend", "tiles/spend"],
-        "backfill_habits": ["events/payments", "features/habits", "tiles/habits"],
+        "backfill_spend": ["events/payments_events", "features/spend", "tiles/spend_tiles"],
+        "backfill_habits": ["events/payments_events", "features/habits", "tiles/habits_tiles"],
         "daily_payments": [
-            "events/payments",
+            "events/payments_events",
             "features/habits",
             "features/spend",
-            "tiles/habits",
-            "tiles/spend",
+            "tiles/habits_tiles",
+            "tiles/spend_tiles",
         ],
         "deliver_alerts": [],
         "retention": [],
@@ -130,9 +130,9 @@ def test_columns_and_their_lineage_are_declared(location: dg.Definitions) -> Non
     }
     lineage = metadata["dagster/column_lineage"].deps_by_column
     assert {(d.asset_key.to_user_string(), d.column_name) for d in lineage["amount_7d"]} == {
-        ("events/payments", "amount"),
-        ("events/payments", "customer_id"),
-        ("events/payments", "_event_ms"),
+        ("events/payments_events", "amount"),
+        ("events/payments_events", "customer_id"),
+        ("events/payments_events", "_event_ms"),
     }
 
 

@@ -153,7 +153,7 @@ def test_partitions_begin_with_the_year_1000(tmp_path: Path, instance: dg.Dagste
     defs = build_definitions(plan, settings_from_env({}), offline=offline)
     run = defs.resolve_implicit_global_asset_job_def().execute_in_process(
         instance=instance,
-        asset_selection=[dg.AssetKey(["events", "payments"])],
+        asset_selection=[dg.AssetKey(["events", "payments_events"])],
         tags={
             "dagster/asset_partition_range_start": "1000-01-01",
             "dagster/asset_partition_range_end": "1000-01-02",

@@ -17,7 +17,12 @@ from resources.reports import Days
 from resources.settings import settings_from_env
 from tests.fake_offline import DECLARATIONS, FakeOffline
 
-PATHS = (("events", "payments"), ("tiles", "spend"), ("features", "spend"), ("features", "habits"))
+PATHS = (
+    ("events", "payments_events"),
+    ("tiles", "spend_tiles"),
+    ("features", "spend"),
+    ("features", "habits"),
+)
 EVENTS, TILES, FEATURES, HABITS = map(dg.AssetKey, PATHS)
 ROWS = dg.AssetCheckKey(EVENTS, "rows")
 BAD = date(2020, 1, 4)

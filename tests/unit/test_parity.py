@@ -456,7 +456,9 @@ def test_asset_check_passes_on_equal_answers_alone_and_says_why_it_cannot_judge(
     monkeypatch.setenv("MILLRACE_HOME", str(lake.home))
     view = plan.view("buying")
     check = parity_check(plan, view)
-    assert list(check.check_keys) == [dg.AssetCheckKey(dg.AssetKey(["online", "buying"]), "parity")]
+    assert list(check.check_keys) == [
+        dg.AssetCheckKey(dg.AssetKey(["online", "buying_online"]), "parity")
+    ]
     assert evaluated(check).passed
     server.spoil = lambda _, name, value: value + 3 if name == "sales_1h" else value
     found = evaluated(check)
@@ -471,7 +473,7 @@ def test_asset_check_passes_on_equal_answers_alone_and_says_why_it_cannot_judge(
 def evaluated(check: dg.AssetChecksDefinition) -> dg.AssetCheckEvaluation:
     job = dg.define_asset_job("audit", selection=dg.AssetSelection.checks(check))
     defs = dg.Definitions(
-        assets=[dg.AssetSpec(["online", "buying"])], asset_checks=[check], jobs=[job]
+        assets=[dg.AssetSpec(["online", "buying_online"])], asset_checks=[check], jobs=[job]
     )
     done = defs.resolve_job_def("audit").execute_in_process()
     (found,) = done.get_asset_check_evaluations()

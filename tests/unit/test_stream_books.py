@@ -150,7 +150,9 @@ def test_letters_of_a_batch_that_was_cut_off_are_not_counted(settings: Settings)
 def test_there_is_a_check_for_each_source_with_a_stream() -> None:
     plan = Plan({"pay": SOURCE, "files": replace(SOURCE, name="files", stream=None)}, {}, {}, {})
     (check,) = books_checks(plan)
-    assert [key.to_user_string() for key in check.check_keys] == ["dead_letters/pay:books"]
+    assert [key.to_user_string() for key in check.check_keys] == [
+        "dead_letters/pay_dead_letters:books"
+    ]
 
 
 def test_status_is_zeros_and_no_lag_before_anything_runs(settings: Settings) -> None:

@@ -105,7 +105,7 @@ def test_a_lost_job_is_one_run_whose_log_says_why(location: Location) -> None:
     said = [entry.user_message for entry in location.instance.all_logs(done.run_id)]
     assert f"restore spend: Flink does not know v1's job {lost.job_id}" in said
     [observed] = [e for e in done.all_events if e.event_type_value == "ASSET_OBSERVATION"]
-    assert observed.asset_key == dg.AssetKey(["stream", "spend"])
+    assert observed.asset_key == dg.AssetKey(["stream", "spend_stream"])
     assert location.requests() == []
 
 
@@ -173,7 +173,7 @@ def test_states_are_observed_when_they_change_and_every_few_minutes(location: Lo
             for event in result.asset_events
         ]
 
-    both = ["stream/spend", "online/spend"]
+    both = ["stream/spend_stream", "online/spend_online"]
     assert observed() == [(key, "running") for key in both]
     location.engines.clock[0] += 10_000
     assert observed() == []
@@ -246,13 +246,13 @@ def test_topics_streams_and_online_values_are_assets_with_lineage(location: Loca
     def upstream(*path: str) -> set[str]:
         return {key.to_user_string() for key in graph.get(dg.AssetKey(path)).parent_keys}
 
-    assert upstream("stream", "spend") == {"topic/payments"}
-    assert upstream("online", "spend") == {"stream/spend", "features/spend"}
-    stream = graph.get(dg.AssetKey(["stream", "spend"])).to_asset_spec()
+    assert upstream("stream", "spend_stream") == {"topic/payments_topic"}
+    assert upstream("online", "spend_online") == {"stream/spend_stream", "features/spend"}
+    stream = graph.get(dg.AssetKey(["stream", "spend_stream"])).to_asset_spec()
     assert stream.kinds == {"stream", "flink", "kafka"}
     assert stream.group_name == "payments"
     assert stream.code_version == location.plan.view("spend").fingerprint
-    assert graph.get(dg.AssetKey(["online", "spend"])).is_external
+    assert graph.get(dg.AssetKey(["online", "spend_online"])).is_external
 
 
 def test_all_jobs_that_a_jobmanager_took_with_it_are_restored_in_one_run(
