@@ -60,6 +60,8 @@ def bring_up(
         EngineUnavailable: a part did not become ready.
     """
     changes = stack.order(names)
+    if any(change.part == "flink" and change.kind == "restarted" for change in changes):
+        _tell_of_stopped_flink(stack, "millrace up, with other settings")
     for change in changes:
         if note := _note(change):
             console.print(note)
@@ -90,8 +92,17 @@ def _renew_links(stack: "Stack", changes: "Sequence[Change]") -> None:
 def down() -> None:
     """Stop every part of the local stack."""
     with console.status("stopping"):
-        stopped = _stack().down()
+        stack = _stack()
+        stopped = stack.down()
+        if "flink" in stopped:
+            _tell_of_stopped_flink(stack, "millrace down")
     console.print(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
+
+
+def _tell_of_stopped_flink(stack: "Stack", by: str) -> None:
+    from streaming.lineage import stopped_with_flink
+
+    stopped_with_flink(stack.settings, by)
 
 
 def status(*, as_json: JsonFlag = False) -> None:

@@ -40,6 +40,7 @@ _ENDS: Mapping[str, tuple[End, str]] = {
     "FAILED": ("FAIL", "the job failed"),
 }
 _LOST: tuple[End, str] = ("FAIL", "Flink does not know the job any more")
+_STOPPED_UNSEEN: tuple[End, str] = ("ABORT", "it was to stop, and Flink does not know the job")
 
 
 @quietly
@@ -82,6 +83,17 @@ def jobs_ended(settings: Settings, jobs: Collection[str], state: End, reason: st
 
 
 @quietly
+def stopped_with_flink(settings: Settings, by: str) -> None:
+    """Tell that the stack's own Flink was stopped on purpose, and its jobs with it.
+
+    None of them failed: those that are still wanted are restored as other runs.
+    """
+    if Emitter(settings).is_on:
+        for run in _open_streams(settings):
+            _end(settings, run, "ABORT", f"its Flink was stopped: {by}")
+
+
+@quietly
 def versions_dropped(engines: Engines, versions: Sequence[Retired]) -> None:
     """Tell that the topics of versions that serve no more are gone."""
     emitter, now = Emitter(engines.settings), datetime.now(tz=UTC)
@@ -118,7 +130,11 @@ def observe(
             emitter.start(_stream_work(engines, plan, record))
         elif job.state in ENDED and job_id in told:
             state, reason = _ENDS[job.state]
-            _end(engines.settings, told[job_id], state, record.error or reason)
+            reason = record.error or reason if state == "FAIL" else reason
+            _end(engines.settings, told[job_id], state, reason)
+        elif job.state is None and job_id in told and record.desired == "stopped":
+            # Nothing will take its place, and it was to end.
+            _end(engines.settings, told[job_id], *_STOPPED_UNSEEN)
     for job_id in told.keys() - looked_at.keys():
         found = engines.flink.job(job_id)
         if found is None or found.state in ENDED:

@@ -86,6 +86,11 @@ def parts_that_read_declarations() -> tuple[Part, ...]:
     return (Part("reader", _pair, ("MILLRACE_VIEWS",), stop_timeout_s=5),)
 
 
+def parts_with_a_flink() -> tuple[Part, ...]:
+    """List a part of Flink's name, restarted for other folders of declarations."""
+    return (Part("flink", _pair, ("MILLRACE_VIEWS",), stop_timeout_s=5),)
+
+
 def part(describe_code: str, *, probe: Readiness = READY) -> Part:
     """Return a part with one program that runs the code."""
 

@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from millrace.errors import EngineRejected
+from millrace.errors import EngineRejected, EngineUnavailable
 from resources.lineage.assertions import (
     Assertion,
     ColumnMetrics,
@@ -23,9 +23,9 @@ from resources.lineage.assertions import (
 from resources.lineage.outbox import Outbox
 from resources.lineage.runs import within
 from streaming import actions, deployments
-from streaming.lineage import versions_dropped
+from streaming.lineage import stopped_with_flink, versions_dropped
 from streaming.reconcile import Action
-from streaming.records import Retired
+from streaming.records import RecordFiles, Retired
 from tests.lineage_cases import (
     DAGSTER_RUN,
     DAYS,
@@ -36,6 +36,7 @@ from tests.lineage_cases import (
     silent,
     states_of,
 )
+from tests.stream_fakes import write_views
 
 
 @pytest.fixture
@@ -142,6 +143,55 @@ def test_a_job_that_flink_forgot_fails_once_another_took_its_place(stack: Lineag
     actions.perform(stack.settings, stack.plan, action, silent, engines=stack.engines)
     stack.observe()
     assert states_of(stack.events(), STREAM) == [["START", "FAIL"], ["START", "RUNNING"]]
+
+
+def test_streams_that_ended_with_a_flink_that_was_stopped_did_not_fail(stack: LineageStack) -> None:
+    record = stack.deploy()
+    stack.engines.fake.forget()
+    stopped_with_flink(stack.settings, "millrace down")
+    action = Action("restore", "spend", record.fingerprint, record.generation, "missing")
+    actions.perform(stack.settings, stack.plan, action, silent, engines=stack.engines)
+    stack.observe()
+    events = stack.events()
+    assert states_of(events, STREAM) == [["START", "ABORT"], ["START", "RUNNING"]]
+    [ended] = [e for e in events if e.get("eventType") == "ABORT"]
+    told = ended["run"]["facets"]["errorMessage"]["message"]
+    assert told == "its Flink was stopped: millrace down"
+
+
+def test_a_stream_that_was_stopped_while_flink_was_away_is_aborted(stack: LineageStack) -> None:
+    stack.deploy()
+    stack.engines.fake.is_away = True
+    with pytest.raises(EngineUnavailable):
+        stack.stop()
+    stack.engines.fake.is_away = False
+    stack.engines.fake.forget()
+    stack.observe()
+    assert states_of(stack.events(), STREAM) == [["START", "ABORT"]]
+
+
+def test_an_error_of_before_is_not_the_reason_of_a_planned_end(stack: LineageStack) -> None:
+    record = stack.deploy()
+    files = RecordFiles.of(stack.settings.home)
+    files.write(replace(record, desired="stopped", error="the disk was full"))
+    stack.engines.fake.stop_with_savepoint(record.job_id)
+    stack.observe()
+    end = last_of(stack.events(), STREAM)
+    assert end["eventType"] == "COMPLETE"
+    assert "errorMessage" not in end["run"]["facets"]
+
+
+def test_versions_that_follow_each_other_end_without_a_failure(stack: LineageStack) -> None:
+    stack.deploy()
+    stack.observe()
+    stack.plan = write_views(stack.root / "views", least=5)
+    newer = stack.deploy()
+    stack.observe()
+    action = Action("promote", "spend", newer.fingerprint, newer.generation, "complete")
+    actions.perform(stack.settings, stack.plan, action, silent, engines=stack.engines)
+    stack.observe()
+    ends = [states[-1] for states in states_of(stack.events(), STREAM)]
+    assert ends == ["ABORT", "RUNNING"]
 
 
 def test_the_archive_tells_what_became_of_the_records(stack: LineageStack) -> None:

@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 
 from cli import stack as commands
 from millrace.errors import SetupError
+from resources.lineage.outbox import Outbox, Receiver
 from resources.settings import settings_from_env
 from stack.control import Stack
 from tests.stack_fakes import CATALOGUE
@@ -66,3 +67,34 @@ def test_an_unknown_part_is_refused_by_up_and_logs(app: typer.Typer) -> None:
 
 def test_logs_of_a_part_never_started_say_so(app: typer.Typer) -> None:
     assert "web has no log yet" in _run(app, "logs", "web").stderr
+
+
+def test_a_flink_that_is_stopped_on_purpose_fails_no_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = {"MILLRACE_HOME": str(tmp_path / "home"), "MILLRACE_CACHE": str(tmp_path / "cache")}
+    other = {**env, "MILLRACE_VIEWS": str(tmp_path / "views")}
+    stacks = [
+        Stack(settings_from_env(one), catalogue="tests.stack_fakes:parts_with_a_flink")
+        for one in (env, other)
+    ]
+    outbox = Outbox.of(stacks[0].settings)
+    monkeypatch.setattr(commands, "_stack", lambda: stacks[0])
+    app = typer.Typer()
+    commands.register(app)
+
+    def open_streams(job: str) -> list[str]:
+        outbox.start(job, f"stream:spend:{job}", {"run": {"runId": job, "facets": {}}})
+        return [run.run_id for run in outbox.open_runs()]
+
+    try:
+        _run(app, "up")
+        assert open_streams("a") == ["a"]
+        stacks.reverse()
+        assert "restarted" in _run(app, "up").stderr
+        assert open_streams("b") == ["b"]
+    finally:
+        _run(app, "down")
+    assert outbox.open_runs() == []
+    states = [json.loads(one.body).get("eventType") for one in outbox.waiting(Receiver("x"), 9)]
+    assert states == [None, "ABORT", None, "ABORT"]
