@@ -35,8 +35,9 @@ def status(*, as_json: JsonFlag = False) -> None:
     from resources.alerts.state import AlertStore
     from resources.settings import settings_from_env
 
-    config, now = load_config(), now_ms()
-    with AlertStore.open(settings_from_env()) as store:
+    settings, now = settings_from_env(), now_ms()
+    config = load_config(settings)
+    with AlertStore.open(settings) as store:
         watch = store.watch()
         opened = store.open_conditions()
         outbox = Outbox(store.engine)
@@ -47,9 +48,13 @@ def status(*, as_json: JsonFlag = False) -> None:
     if as_json:
         show_json(
             {
-                "watcher": {"looked_s_ago": looked_s, "is_silent": is_silent},
+                "home": str(settings.home),
+                "watcher": {
+                    "state": "silent" if is_silent else "running",
+                    "looked_s_ago": looked_s,
+                },
                 "open": [_open_json(one) for one in opened],
-                "sinks": [vars(one) for one in sinks],
+                "sinks": {one.name: one.as_json() for one in sinks},
                 "refused": refused,
             }
         )
@@ -66,8 +71,9 @@ def test(sink: _Sink) -> None:
     from resources.alerts.configuration import load_config
     from resources.alerts.delivery import now_ms
     from resources.alerts.message import Delivery, probe_message
+    from resources.settings import settings_from_env
 
-    config = load_config()
+    config = load_config(settings_from_env())
     spec = config.sinks[_known(sink, list(config.sinks))]
     message = probe_message(f"test:{uuid.uuid4().hex[:12]}", now_ms(), sink)
     spec.open().send(Delivery(message.key, (message,)))
@@ -81,8 +87,9 @@ def retry(sink: _Sink) -> None:
     from resources.alerts.state import AlertStore
     from resources.settings import settings_from_env
 
-    name = _known(sink, list(load_config().sinks))
-    with AlertStore.open(settings_from_env()) as store:
+    settings = settings_from_env()
+    name = _known(sink, list(load_config(settings).sinks))
+    with AlertStore.open(settings) as store:
         count = Outbox(store.engine).retry(name)
     console.print(f"{count} messages wait for {name} again")
 

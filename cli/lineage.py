@@ -1,8 +1,7 @@
 """``millrace lineage``: who is told of what is built, what waits for them, and telling them again."""
 
-from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -29,12 +28,13 @@ def register(app: typer.Typer) -> None:
 
 
 def status(*, as_json: JsonFlag = False) -> None:
-    """Show each receiver of MILLRACE_LINEAGE: what waits for it, and why."""
+    """Show each receiver: what it was sent, what waits for it, and since when and why."""
     from resources.lineage.shipping import standing
     from resources.settings import settings_from_env
 
     settings = settings_from_env()
-    _show(settings, standing(settings), as_json=as_json)
+    found = standing(settings)
+    _show(settings, found, [one.standing for one in found], as_json=as_json)
 
 
 def ship(*, as_json: JsonFlag = False) -> None:
@@ -51,7 +51,7 @@ def ship(*, as_json: JsonFlag = False) -> None:
     if not is_off(settings):
         close_ended(settings, process_verdict, datetime.now(tz=UTC))
     found = ship_now(settings, budget_s=_BUDGET_S, is_forced=True)
-    _show(settings, found, as_json=as_json)
+    _show(settings, found, list(map(str, found)), as_json=as_json)
     if any(one.error for one in found):
         raise typer.Exit(1)
 
@@ -82,14 +82,18 @@ def replay(
         console.print(f"{name}: {count} event(s) will be told again", markup=False)
 
 
-def _show(settings: "Settings", found: "Sequence[Shipped]", *, as_json: bool) -> None:
+def _show(
+    settings: "Settings", found: "Sequence[Shipped]", lines: "Sequence[str]", *, as_json: bool
+) -> None:
     from resources.lineage.outbox import Outbox
 
     open_runs = len(Outbox.of(settings).open_runs())
     if as_json:
-        receivers: list[dict[str, Any]] = [asdict(one) for one in found]
-        show_json({"receivers": receivers, "open_runs": open_runs})
+        receivers = {one.name: one.as_json() for one in found}
+        show_json({"home": str(settings.home), "receivers": receivers, "open_runs": open_runs})
         return
-    for one in found:
-        page.print(str(one), markup=False, soft_wrap=True)
+    for line in lines:
+        page.print(line, markup=False, soft_wrap=True)
+    if not found:
+        page.print("nobody is told: lineage.receivers is none")
     page.print(f"{open_runs} run(s) are open")

@@ -150,11 +150,13 @@ def doctor(*, as_json: JsonFlag = False) -> None:
 
     found: list[Finding] = []
     with console.status("looking"):
-        found.extend(examine(_stack()))
-    settings = settings_shown()
+        stack = _stack()
+        found.extend(examine(stack))
+    settings, home = settings_shown(), str(stack.settings.home)
     if as_json:
         findings = [finding.as_json() for finding in found]
-        show_json({"findings": findings, "settings": [one.as_json() for one in settings]})
+        shown = [one.as_json() for one in settings]
+        show_json({"home": home, "findings": findings, "settings": shown})
     else:
         for finding in found:
             page.print(f"{_MARKS[finding.verdict]:<14} [bold]{finding.subject}[/]: ", end="")

@@ -90,7 +90,7 @@ def status(views: _Views = None, *, as_json: JsonFlag = False) -> None:
             "sources": {s: b for s, b in document["sources"].items() if s in sources},
         }
     if as_json:
-        show_json(document)
+        show_json({"home": str(settings.home), **document})
         return
     if document["views"]:
         _show(document)

@@ -72,7 +72,9 @@ def deliver_job(engines: Engines) -> dg.JobDefinition:
         from resources.alerts.state import AlertStore
 
         with AlertStore.open(engines.settings) as store:
-            reports = deliver(Outbox(store.engine), load_config(), clock=engines.now_ms)
+            reports = deliver(
+                Outbox(store.engine), load_config(engines.settings), clock=engines.now_ms
+            )
         for one in reports:
             where = ", the rest by another run" if one.is_elsewhere else ""
             context.log.info("%s: %d sent%s", one.sink, one.sent, where)
@@ -139,7 +141,7 @@ class Look:
         from resources.alerts.outbox import Outbox
         from resources.alerts.state import AlertStore
 
-        config = load_config()
+        config = load_config(self.engines.settings)
         with AlertStore.open(self.engines.settings) as store:
             outbox = Outbox(store.engine)
             statuses = list(outbox.statuses(config.sinks, self.now_ms).values())

@@ -15,6 +15,7 @@ from millrace.errors import SetupError
 from resources.secret import NO_OPTIONS, Options, Secret, Value, is_reference
 
 if TYPE_CHECKING:
+    from resources.settings_model import PostgresTable
     from resources.settings_reading import Reading, Shown
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -58,6 +59,21 @@ class SchemaRegistry:
 
 
 @dataclass(frozen=True)
+class Postgres:
+    """A database of the user's own.
+
+    Attributes:
+        db: None for the user's.
+    """
+
+    host: str
+    port: int = 5432
+    db: str | None = None
+    user: Value | None = None
+    password: Secret | None = None
+
+
+@dataclass(frozen=True)
 class Settings:
     """One stack's places. Every path is absolute; URLs are as given.
 
@@ -72,6 +88,11 @@ class Settings:
         spark_remote: Spark Connect URL of the user's own server; None for the local one.
         lineage: receivers of OpenLineage events, see ``resources.lineage.receivers``; None for a
             file under ``home``.
+        lineage_api_key: what receivers over HTTP are shown.
+        lineage_namespace: of jobs and logical names in lineage.
+        lineage_producer: the URI that its events name as their producer.
+        alerts: the alerts' file; None for the checkout's, if it is there.
+        postgres: where alerts are kept; None for SQLite under ``home``.
         config: the settings' file; None if there is none.
         profile: the profile of it that was chosen.
         kafka_properties: properties of librdkafka for every client.
@@ -104,6 +125,11 @@ class Settings:
     schema_registry: SchemaRegistry | None = None
     server_host: str = "127.0.0.1"
     server_port: int = 8080
+    lineage_api_key: Secret | None = None
+    lineage_namespace: str = "millrace"
+    lineage_producer: str = "urn:millrace:platform"
+    alerts: Path | None = None
+    postgres: Postgres | None = None
 
     def expand(self, path: str, *, where: str = "", quote: Callable[[str], str] = str) -> str:
         """Replace ``${MILLRACE_DATA}``, ``${MILLRACE_HOME}`` and other variables in a raw path.
@@ -169,8 +195,19 @@ def settings_shown(env: Mapping[str, str] | None = None) -> "list[Shown]":
         "lake.root": settings.lake,
         "server.host": settings.server_host,
         "server.port": str(settings.server_port),
+        "lineage.namespace": settings.lineage_namespace,
+        "lineage.producer": settings.lineage_producer,
     }
     return list(shown(reading, effective))
+
+
+def setting_place(key: str, env: Mapping[str, str] | None = None) -> str:
+    """Return where to mend a setting: ``file:line [section]`` or the variable; unset, its key.
+
+    Raises:
+        SetupError: ``millrace.toml`` cannot be used.
+    """
+    return _read(env).origin_of(key)[1] or key
 
 
 def profiles_with_faults(env: Mapping[str, str] | None = None) -> "list[SetupError]":
@@ -213,7 +250,7 @@ def _settings_of(reading: "Reading", env: Mapping[str, str]) -> Settings:
         kafka=given.kafka.servers,
         flink_url=given.flink.url,
         store_url=given.store.url,
-        lineage=given.lineage,
+        lineage=given.lineage.receivers,
         config=reading.file.path if reading.file else None,
         profile=reading.profile,
         kafka_properties=Options.of(given.kafka.properties or {}, "kafka.properties"),
@@ -239,6 +276,23 @@ def _settings_of(reading: "Reading", env: Mapping[str, str]) -> Settings:
         ),
         server_host=given.server.host or Settings.server_host,
         server_port=Settings.server_port if given.server.port is None else given.server.port,
+        lineage_api_key=_secret(given.lineage.api_key, "lineage.api_key"),
+        lineage_namespace=given.lineage.namespace or Settings.lineage_namespace,
+        lineage_producer=given.lineage.producer or Settings.lineage_producer,
+        alerts=_path(given.alerts.file),
+        postgres=_postgres(given.postgres),
+    )
+
+
+def _postgres(given: "PostgresTable") -> Postgres | None:
+    if given.host is None:
+        return None
+    return Postgres(
+        given.host,
+        Postgres.port if given.port is None else given.port,
+        given.db,
+        _credential(given.user, "postgres.user"),
+        _secret(given.password, "postgres.password"),
     )
 
 

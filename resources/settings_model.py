@@ -4,11 +4,12 @@ The models are what the file is checked against, what ``docs/settings.md`` is wr
 ``millrace doctor`` goes through. ``resources.settings_reading`` fills them.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -66,6 +67,15 @@ def _word(value: object) -> object:
 
 Texts = Annotated[dict[str, str], BeforeValidator(_as_text)]
 _Port = Annotated[int, Field(ge=0, le=65_535)]
+
+
+def _a_uri(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*:[^\s]+", text):
+        raise ValueError("write a URI, such as https://example.com/millrace or urn:team:millrace")
+    return text
+
+
+_Uri = Annotated[str, AfterValidator(_a_uri)]
 
 
 class _Table(BaseModel):
@@ -148,6 +158,60 @@ class LakeTable(_Table):
     )
 
 
+class LineageTable(_Table):
+    """Who is told of what is built, and under which names."""
+
+    receivers: str | None = _setting(
+        "text",
+        "who is told of what is built, see [lineage](lineage.md)",
+        default="a file in the home",
+        variable="MILLRACE_LINEAGE",
+    )
+    api_key: str | None = _setting(
+        "secret", "what receivers over HTTP are shown, as a bearer token", default="none"
+    )
+    namespace: str | None = _setting(
+        "text",
+        "the namespace of jobs and logical names; another one keeps a stack apart from others",
+        default="millrace",
+    )
+    producer: _Uri | None = _setting(
+        "text", "the URI that events name as their producer", default="urn:millrace:platform"
+    )
+
+
+class AlertsTable(_Table):
+    """Who is told of what goes wrong."""
+
+    file: str | None = _setting(
+        "path",
+        "the file of sinks and routes, see [alerts](alerts.md)",
+        default="`dagster_home/alerts.yaml` in the checkout, if it is there",
+        variable="MILLRACE_ALERTS",
+    )
+
+
+class PostgresTable(_Table):
+    """A database of your own, shared by several machines; see [operations](operations.md)."""
+
+    host: str | None = _setting(
+        "text",
+        "where it is; Dagster's `production.yaml` reads this and the next four as variables",
+        default="none: SQLite in the home",
+        variable="MILLRACE_PG_HOST",
+    )
+    port: _Port | None = _setting("port", "its port", default="5432", variable="MILLRACE_PG_PORT")
+    db: str | None = _setting(
+        "text", "the name of the database", default="the user's", variable="MILLRACE_PG_DB"
+    )
+    user: str | None = _setting(
+        "credential", "its user", default="none", variable="MILLRACE_PG_USER"
+    )
+    password: str | None = _setting(
+        "secret", "the password", default="none", variable="MILLRACE_PG_PASSWORD"
+    )
+
+
 class SchemaRegistryTable(_Table):
     """The schemas of topics."""
 
@@ -191,16 +255,14 @@ class Document(BaseSettings):
         "folder of raw data, `${MILLRACE_DATA}` in declarations",
         default="`../shared/data`, if it is there",
     )
-    lineage: str | None = _setting(
-        "text",
-        "who is told of what is built, see [lineage](lineage.md)",
-        default="a file in the home",
-    )
     kafka: KafkaTable = KafkaTable()
     flink: FlinkTable = FlinkTable()
     store: StoreTable = StoreTable()
     spark: SparkTable = SparkTable()
     lake: LakeTable = LakeTable()
+    lineage: LineageTable = LineageTable()
+    alerts: AlertsTable = AlertsTable()
+    postgres: PostgresTable = PostgresTable()
     schema_registry: SchemaRegistryTable = SchemaRegistryTable()
     server: ServerTable = ServerTable()
 

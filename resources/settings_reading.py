@@ -196,7 +196,8 @@ def _fault(error: ErrorDetails, layers: list[Layer]) -> Fault:
         names = _names_in(key)
         fix = f"[{key}] is a section" + (f": {', '.join(names)}" if names else "")
         return Fault(f"{key!r} is {_told(key, error['input'])}", where, fix)
-    fix = error["msg"][:1].lower() + error["msg"][1:]
+    told = error["msg"].removeprefix("Value error, ")
+    fix = told[:1].lower() + told[1:]
     return Fault(f"{key!r} is {_told(key, error['input'])}", where, fix)
 
 

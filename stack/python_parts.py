@@ -21,6 +21,7 @@ from stack.ports import is_answering
 from stack.variables import (
     KAFKA_ACCESS,
     LAKE_ACCESS,
+    LINEAGE,
     SERVER_HOST,
     SETTINGS_FILE,
     STORE_ACCESS,
@@ -49,7 +50,7 @@ def archive_part() -> Part:
         describe=lambda context: _loop(context, "archive", _kafka),
         variables=(
             *_DECLARED,
-            *("MILLRACE_LAKE", LAKE_ACCESS, "MILLRACE_DATA", "MILLRACE_LINEAGE"),
+            *("MILLRACE_LAKE", LAKE_ACCESS, "MILLRACE_DATA", *LINEAGE),
         ),
         needs=("kafka",),
         # A commit to the lake that has begun is worth waiting for.

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 
 from resources.secret import Options, Secret
-from resources.settings import Settings, StoreAccess
+from resources.settings import Postgres, Settings, StoreAccess
 from resources.settings_file import CONFIG, PROFILE
 from stack.files import Order
 from stack.parts import Part
@@ -23,6 +23,10 @@ KAFKA_ACCESS = "MILLRACE_KAFKA_ACCESS"
 STORE_ACCESS = "MILLRACE_STORE_ACCESS"
 SPARK_ACCESS = "MILLRACE_SPARK_ACCESS"
 LAKE_ACCESS = "MILLRACE_LAKE_ACCESS"
+POSTGRES_ACCESS = "MILLRACE_POSTGRES_ACCESS"
+LINEAGE = ("MILLRACE_LINEAGE", "MILLRACE_LINEAGE_NAMESPACE", "MILLRACE_LINEAGE_PRODUCER")
+LINEAGE_ACCESS = "MILLRACE_LINEAGE_ACCESS"
+ALERTS = "MILLRACE_ALERTS"
 
 VARIABLES = (
     *SETTINGS_FILE,
@@ -35,12 +39,15 @@ VARIABLES = (
     "MILLRACE_KAFKA",
     "MILLRACE_FLINK_URL",
     "MILLRACE_STORE_URL",
-    "MILLRACE_LINEAGE",
+    *LINEAGE,
+    ALERTS,
     SERVER_HOST,
     KAFKA_ACCESS,
     STORE_ACCESS,
     SPARK_ACCESS,
     LAKE_ACCESS,
+    LINEAGE_ACCESS,
+    POSTGRES_ACCESS,
     "JAVA_HOME",
 )
 """All that an order carries; one that is absent there is absent for the part."""
@@ -61,11 +68,16 @@ def environment_of(settings: Settings, environ: Mapping[str, str]) -> dict[str, 
         "MILLRACE_FLINK_URL": settings.flink_url,
         "MILLRACE_STORE_URL": settings.store_url,
         "MILLRACE_LINEAGE": settings.lineage,
+        "MILLRACE_LINEAGE_NAMESPACE": settings.lineage_namespace,
+        "MILLRACE_LINEAGE_PRODUCER": settings.lineage_producer,
+        ALERTS: None if settings.alerts is None else str(settings.alerts),
         SERVER_HOST: settings.server_host,
         KAFKA_ACCESS: _digest(settings, settings.kafka_properties, settings.flink_kafka_properties),
         STORE_ACCESS: _digest(settings, settings.store),
         SPARK_ACCESS: _digest(settings, settings.spark_token),
         LAKE_ACCESS: _digest(settings, settings.lake_options),
+        LINEAGE_ACCESS: _digest(settings, settings.lineage_api_key),
+        POSTGRES_ACCESS: _digest(settings, settings.postgres),
         "JAVA_HOME": environ.get("JAVA_HOME"),
     }
     # Empty it says that no file counts, wherever the part looks from.
@@ -89,7 +101,7 @@ def _texts(value: object) -> list[str]:
         return [value.text]
     if isinstance(value, Options):
         return [text for name, one in value.pairs for text in (name, *_texts(one))]
-    if isinstance(value, StoreAccess):
+    if isinstance(value, StoreAccess | Postgres):
         return [text for one in fields(value) for text in _texts(getattr(value, one.name))]
     return [str(value)]
 

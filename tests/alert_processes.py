@@ -78,9 +78,10 @@ def deliver() -> None:
     from resources.alerts.outbox import Outbox
     from resources.alerts.state import AlertStore
 
-    with AlertStore.open(settings_from_env()) as store:
+    settings = settings_from_env()
+    with AlertStore.open(settings) as store:
         while True:
-            deliver(Outbox(store.engine), load_config(), clock=now_ms)
+            deliver(Outbox(store.engine), load_config(settings), clock=now_ms)
             time.sleep(_LOOK_S)
 
 

@@ -4,7 +4,6 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -21,9 +20,9 @@ from resources.alerts.facts import KINDS, SEVERITIES
 from resources.alerts.routing import Match, Route, Routing
 from resources.alerts.sinks.kinds import SINK_KINDS
 from resources.alerts.sinks.sink import Field, Sink
-from resources.settings import CHECKOUT
+from resources.settings import CHECKOUT, Settings, setting_place
 
-VARIABLE = "MILLRACE_ALERTS"
+SETTING = "alerts.file"
 DEFAULT_FILE = CHECKOUT / "dagster_home" / "alerts.yaml"
 VERSION = "millrace-alerts/v1"
 
@@ -143,8 +142,8 @@ def only_stdout() -> AlertConfig:
     return AlertConfig({"stdout": SinkSpec("stdout", "stdout")}, Routing((), names, names, names))
 
 
-def load_config(env: Mapping[str, str] | None = None) -> AlertConfig:
-    """Read the file that ``MILLRACE_ALERTS`` names, else ``dagster_home/alerts.yaml``.
+def load_config(settings: Settings) -> AlertConfig:
+    """Read the file that the setting ``alerts.file`` names, else ``dagster_home/alerts.yaml``.
 
     Without either, ``only_stdout``.
 
@@ -152,18 +151,16 @@ def load_config(env: Mapping[str, str] | None = None) -> AlertConfig:
         SetupError: the file that is named is not there.
         SpecError: with every fault of the file.
     """
-    env = os.environ if env is None else env
-    named = env.get(VARIABLE)
-    path = Path(named) if named else DEFAULT_FILE
-    if not named and not path.exists():
+    path = settings.alerts or DEFAULT_FILE
+    if settings.alerts is None and not path.exists():
         return only_stdout()
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SetupError(
             f"cannot read the alerts file: {error}",
-            where=str(path),
-            fix=f"correct {VARIABLE}, or unset it to be told on stdout",
+            where=setting_place(SETTING),
+            fix="name another file, or none, to be told on stdout",
         ) from error
     return read_config(text, str(path))
 

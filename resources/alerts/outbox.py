@@ -52,6 +52,19 @@ class SinkStatus:
     oldest_ms: int | None = None
     is_leased: bool = False
 
+    def as_json(self) -> dict[str, Any]:
+        """Return the sink's entry of ``alerts status --json``."""
+        state = "away" if self.down_since_ms is not None else "behind" if self.pending else "ok"
+        return {
+            "state": state,
+            "sent_ms": self.sent_ms,
+            "waiting": self.pending,
+            "waiting_since_ms": self.oldest_ms,
+            "refused": self.parked,
+            "since_ms": self.down_since_ms,
+            "detail": self.error,
+        }
+
     def is_due(self, now_ms: int) -> bool:
         """Say whether something waits and nothing speaks against sending it."""
         return bool(self.pending) and not self.is_leased and now_ms >= self.not_before_ms

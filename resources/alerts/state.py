@@ -59,9 +59,9 @@ class AlertStore:
         self.engine = engine
 
     @classmethod
-    def open(cls, settings: Settings, env: Mapping[str, str] | None = None) -> Self:
+    def open(cls, settings: Settings) -> Self:
         """Open the database of a stack; see ``tables.open_engine``."""
-        return cls(tables.open_engine(settings, env))
+        return cls(tables.open_engine(settings))
 
     def __enter__(self) -> Self:
         return self

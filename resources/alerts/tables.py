@@ -4,14 +4,13 @@ Dagster's key-value store would do for a cursor, but it has no transactions: her
 position, the conditions and the outbox change together or not at all.
 """
 
-import os
-from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.event import listen
 
-from resources.settings import Settings
+from resources.secret import revealed
+from resources.settings import Postgres, Settings
 
 SQLITE_FILE = "alerts/alerts.db"
 """Below ``MILLRACE_HOME``."""
@@ -82,14 +81,16 @@ sinks = sa.Table(
 )
 
 
-def open_engine(settings: Settings, env: Mapping[str, str] | None = None) -> sa.Engine:
+def open_engine(settings: Settings) -> sa.Engine:
     """Open the database and make its tables if they are not there.
 
-    Postgres if ``MILLRACE_PG_HOST`` is set (the variables of ``dagster_home/production.yaml``),
-    else ``<home>/alerts/alerts.db``. Several processes may open it at once.
+    Postgres if the settings name one, else ``<home>/alerts/alerts.db``. Several processes may open
+    it at once.
+
+    Raises:
+        SetupError: the password cannot be read.
     """
-    env = os.environ if env is None else env
-    engine = _postgres(env) if env.get("MILLRACE_PG_HOST") else _sqlite(settings)
+    engine = _sqlite(settings) if settings.postgres is None else _postgres(settings.postgres)
     with engine.begin() as connection:
         if engine.dialect.name == "postgresql":
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
@@ -97,14 +98,14 @@ def open_engine(settings: Settings, env: Mapping[str, str] | None = None) -> sa.
     return engine
 
 
-def _postgres(env: Mapping[str, str]) -> sa.Engine:
+def _postgres(place: Postgres) -> sa.Engine:
     url = sa.URL.create(
         "postgresql+psycopg2",
-        username=env.get("MILLRACE_PG_USER"),
-        password=env.get("MILLRACE_PG_PASSWORD"),
-        host=env["MILLRACE_PG_HOST"],
-        port=int(env.get("MILLRACE_PG_PORT") or 5432),
-        database=env.get("MILLRACE_PG_DB"),
+        username=None if place.user is None else revealed(place.user),
+        password=None if place.password is None else place.password.reveal(),
+        host=place.host,
+        port=place.port,
+        database=place.db,
     )
     return sa.create_engine(url, pool_pre_ping=True)
 

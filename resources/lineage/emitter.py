@@ -22,6 +22,11 @@ class Emitter:
     def __init__(self, settings: Settings) -> None:
         self.is_on = not is_off(settings)
         self._outbox = Outbox.of(settings)
+        self._settings = settings
+
+    def _signed(self, event: events.Event) -> events.Event:
+        of = self._settings
+        return events.signed(event, of.lineage_namespace, of.lineage_producer)
 
     def start(self, work: Work) -> None:
         """Tell that work begins, and that the Dagster run it is part of has begun."""
@@ -33,7 +38,7 @@ class Emitter:
 
     def _start(self, work: Work) -> None:
         event = events.run_event(work, "START", work.started_at)
-        self._outbox.start(work.run_id, work.owner, event)
+        self._outbox.start(work.run_id, work.owner, self._signed(event))
 
     def running(
         self,
@@ -54,7 +59,7 @@ class Emitter:
                 inputs=inputs,
                 outputs=outputs,
             )
-            self._outbox.add(work.run_id, event)
+            self._outbox.add(work.run_id, self._signed(event))
 
     def end(
         self,
@@ -77,6 +82,7 @@ class Emitter:
             inputs=inputs,
             outputs=outputs,
         )
+        event = self._signed(event)
         if not self._outbox.end(work.run_id, state, event):
             self.start(work)
             self._outbox.end(work.run_id, state, event)
@@ -84,4 +90,4 @@ class Emitter:
     def declare(self, event: events.Event) -> None:
         """Tell of a job or a dataset apart from any run."""
         if self.is_on:
-            self._outbox.add_static(event)
+            self._outbox.add_static(self._signed(event))

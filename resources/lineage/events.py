@@ -96,5 +96,24 @@ def dataset_event(dataset: Dataset, at: datetime) -> Event:
     }
 
 
+def signed(event: Event, namespace: str, producer: str) -> Event:
+    """Return an event, or a part of one, in which another namespace and producer stand.
+
+    The namespace is that of jobs and of the logical names of datasets; physical names, by which the
+    graph joins with what other tools tell, are left alone.
+    """
+    return {name: _signed(name, value, namespace, producer) for name, value in event.items()}
+
+
+def _signed(name: str, value: Any, namespace: str, producer: str) -> Any:
+    if isinstance(value, dict):
+        return signed(value, namespace, producer)
+    if isinstance(value, list):
+        return [_signed(name, one, namespace, producer) for one in value]
+    if name == "namespace" and value == JOB_NAMESPACE:
+        return namespace
+    return producer if name in {"producer", "_producer"} else value
+
+
 def _job(name: str, job_facets: Mapping[str, Any]) -> dict[str, Any]:
     return {"namespace": JOB_NAMESPACE, "name": name, "facets": dict(job_facets)}

@@ -14,7 +14,7 @@ from resources.lineage.naming import JOB_NAMESPACE, DatasetName
 from resources.reports import Days
 
 PRODUCER = "urn:millrace:platform"
-"""The URI that all events and facets name as their producer."""
+"""The URI that events and facets name as their producer, unless ``lineage.producer`` is another."""
 
 Facet = dict[str, Any]
 Columns = Mapping[str, Any]

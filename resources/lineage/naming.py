@@ -14,7 +14,10 @@ from resources.lake import rs_path
 from resources.settings import Settings
 
 JOB_NAMESPACE = "millrace"
-"""The namespace of all jobs, and of the logical names (asset keys) of datasets."""
+"""The namespace of all jobs, and of the logical names (asset keys) of datasets.
+
+The emitter puts ``lineage.namespace`` of the settings in its place.
+"""
 
 _GLOB = frozenset("*?[")
 _REDIS_PORT = 6379

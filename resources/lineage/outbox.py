@@ -12,10 +12,11 @@ while this works wherever file locks do.
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from resources.settings import Settings
@@ -40,12 +41,21 @@ CREATE TABLE IF NOT EXISTS run (
 CREATE INDEX IF NOT EXISTS run_state ON run (state);
 CREATE TABLE IF NOT EXISTS receiver (
   name TEXT PRIMARY KEY, seq INTEGER NOT NULL, failures INTEGER NOT NULL DEFAULT 0,
-  not_before_ms INTEGER NOT NULL DEFAULT 0, away_since_ms INTEGER, error TEXT NOT NULL DEFAULT ''
+  not_before_ms INTEGER NOT NULL DEFAULT 0, away_since_ms INTEGER, error TEXT NOT NULL DEFAULT '',
+  sent INTEGER NOT NULL DEFAULT 0, sent_ms INTEGER
 );
 CREATE TABLE IF NOT EXISTS parked (
   name TEXT NOT NULL, seq INTEGER NOT NULL, at_ms INTEGER NOT NULL, reason TEXT NOT NULL,
   PRIMARY KEY (name, seq)
 );
+"""
+
+_VERSION = 2
+# What was sent is counted since version 2; before, all but what was parked was, once.
+_COUNTED = """
+ALTER TABLE receiver ADD COLUMN sent INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE receiver ADD COLUMN sent_ms INTEGER;
+UPDATE receiver SET sent = seq - (SELECT count(*) FROM parked WHERE parked.name = receiver.name);
 """
 
 
@@ -78,6 +88,8 @@ class Receiver:
         not_before_ms: no attempt before.
         away_since_ms: the first of these failures; None if it answers.
         error: the last failure in words.
+        sent: events that it took, ever; those it was told again among them.
+        sent_ms: when it took the last one; None if it has none, or took it before this was noted.
     """
 
     name: str
@@ -86,6 +98,24 @@ class Receiver:
     not_before_ms: int = 0
     away_since_ms: int | None = None
     error: str = ""
+    sent: int = 0
+    sent_ms: int | None = None
+
+    def after(self, seq: int, *, now_ms: int | None) -> "Receiver":
+        """Return how far it has come with one more event.
+
+        Args:
+            seq: of the event.
+            now_ms: when it took the event; None if it refused it for good.
+        """
+        if now_ms is None:
+            return replace(self, **_ANSWERS, seq=seq)
+        return replace(self, **_ANSWERS, seq=seq, sent=self.sent + 1, sent_ms=now_ms)
+
+
+_ANSWERS: Mapping[str, Any] = MappingProxyType(
+    {"failures": 0, "not_before_ms": 0, "away_since_ms": None, "error": ""}
+)
 
 
 class Outbox:
@@ -160,7 +190,8 @@ class Outbox:
             return {name: Receiver(name) for name in names}
         with self._changing() as db:
             rows = db.execute(
-                "SELECT name, seq, failures, not_before_ms, away_since_ms, error FROM receiver"
+                "SELECT name, seq, failures, not_before_ms, away_since_ms, error, sent, sent_ms"
+                " FROM receiver"
             ).fetchall()
         known = {row[0]: Receiver(*row) for row in rows}
         return {name: known.get(name, Receiver(name)) for name in names}
@@ -194,15 +225,8 @@ class Outbox:
         """Write down how far a receiver has come, and an event it refused for good."""
         with self._changing() as db:
             db.execute(
-                "INSERT OR REPLACE INTO receiver VALUES (?, ?, ?, ?, ?, ?)",
-                (
-                    receiver.name,
-                    receiver.seq,
-                    receiver.failures,
-                    receiver.not_before_ms,
-                    receiver.away_since_ms,
-                    receiver.error,
-                ),
+                "INSERT OR REPLACE INTO receiver VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                astuple(receiver),
             )
             if parked is not None:
                 seq, reason = parked
@@ -254,8 +278,7 @@ class Outbox:
         try:
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("BEGIN IMMEDIATE")
-            if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-                _create(connection)
+            _bring_up(connection)
             yield connection
             connection.execute("COMMIT")
         finally:
@@ -263,10 +286,14 @@ class Outbox:
             connection.close()
 
 
-def _create(connection: sqlite3.Connection) -> None:
-    for statement in filter(str.strip, _SCHEMA.split(";")):
+def _bring_up(connection: sqlite3.Connection) -> None:
+    """Make the tables, or those of an earlier build as they are now."""
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version == _VERSION:
+        return
+    for statement in filter(str.strip, (_SCHEMA if version == 0 else _COUNTED).split(";")):
         connection.execute(statement)
-    connection.execute("PRAGMA user_version = 1")
+    connection.execute(f"PRAGMA user_version = {_VERSION}")
 
 
 def _append(db: sqlite3.Connection, run_id: str, at_ms: int, body: str) -> None:

@@ -1,4 +1,4 @@
-"""Who is told: ``MILLRACE_LINEAGE``, read into receivers that take one event at a time.
+"""Who is told: the setting ``lineage.receivers``, read into receivers that take one event at a time.
 
     console                      a line per event on standard output
     file:/path/events.jsonl      appended, on disk before the next one
@@ -19,17 +19,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
-from millrace.errors import EngineRejected, EngineUnavailable, SetupError, nearest
+from millrace.errors import (
+    EngineRejected,
+    EngineUnavailable,
+    PlatformError,
+    SetupError,
+    nearest,
+)
 from resources.brokers import Brokers, client_properties
 from resources.lineage.outbox import Waiting
-from resources.secret import NO_OPTIONS
-from resources.settings import Settings
+from resources.secret import NO_OPTIONS, Secret
+from resources.settings import Settings, setting_place
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message, Producer
 
-VARIABLE = "MILLRACE_LINEAGE"
-API_KEY = "MILLRACE_LINEAGE_API_KEY"
+SETTING = "lineage.receivers"
 OFF = "none"
 
 _SCHEMES = ("console", "file:", "http://", "https://", "kafka://")
@@ -108,12 +113,12 @@ def _receiver(text: str, settings: Settings, timeout_s: float) -> Receiver:
         return FileReceiver(Path(text.removeprefix("file:").removeprefix("//")))
     parts = urlsplit(text)
     if parts.scheme in {"http", "https"} and parts.hostname:
-        return HttpReceiver(text, timeout_s, os.environ.get(API_KEY))
+        return HttpReceiver(text, timeout_s, settings.lineage_api_key)
     if parts.scheme == "kafka" and parts.netloc and parts.path.strip("/"):
         return KafkaReceiver(_brokers(parts.netloc, settings), parts.path.strip("/"), timeout_s)
     raise SetupError(
         f"{text[:_SHOWN]!r} names no receiver of lineage",
-        where=VARIABLE,
+        where=setting_place(SETTING),
         fix=nearest(text, [*_SCHEMES, OFF])
         + "; console, file:/path, http(s)://host/path, kafka://host:port/topic or none",
     )
@@ -172,7 +177,7 @@ class HttpReceiver:
     twice if a crash, or the network, falls between its arrival and our knowing of it.
     """
 
-    def __init__(self, url: str, timeout_s: float, api_key: str | None) -> None:
+    def __init__(self, url: str, timeout_s: float, api_key: Secret | None) -> None:
         parts = urlsplit(url)
         self._path = (parts.path if parts.path.strip("/") else _MARQUEZ_PATH) + (
             f"?{parts.query}" if parts.query else ""
@@ -184,13 +189,14 @@ class HttpReceiver:
         port = f":{parts.port}" if parts.port else ""
         self.name = f"{parts.scheme}://{place}{port}{self._path.partition('?')[0]}"
         self._headers = {"Content-Type": "application/json", "User-Agent": "millrace"}
-        if api_key:
-            self._headers["Authorization"] = f"Bearer {api_key}"
+        self._api_key = api_key
 
     def send(self, event: Waiting) -> None:
         """POST the event; see ``Receiver.send``."""
         body = event.body.encode()
         headers = {**self._headers, "Idempotency-Key": hashlib.sha256(body).hexdigest()[:32]}
+        if self._api_key is not None:
+            headers["Authorization"] = f"Bearer {self._read_key(self._api_key)}"
         try:
             self._connection.request("POST", self._path, body, headers)
             response = self._connection.getresponse()
@@ -204,7 +210,14 @@ class HttpReceiver:
         what = f"answers {response.status} {response.reason}: {said}"
         if response.status in _REFUSED:
             raise EventRefused(what, where=self.name)
-        raise ReceiverAway(what, where=self.name, fix=f"look at {VARIABLE} and {API_KEY}")
+        fix = "look at lineage.receivers and lineage.api_key of the settings"
+        raise ReceiverAway(what, where=self.name, fix=fix)
+
+    def _read_key(self, key: Secret) -> str:
+        try:
+            return key.reveal()
+        except PlatformError as error:
+            raise ReceiverAway(error.what, where=error.where, fix=error.fix) from error
 
     def close(self) -> None:
         """Close the connection."""

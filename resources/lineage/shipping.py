@@ -12,8 +12,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from resources.lineage.facets import instant
 from resources.lineage.outbox import Outbox
 from resources.lineage.outbox import Receiver as Progress
 from resources.lineage.quiet import quietly
@@ -35,29 +38,62 @@ _MOST_DOUBLINGS = 10
 
 @dataclass(frozen=True)
 class Shipped:
-    """What became of a receiver's events in one call.
+    """How it stands with a receiver.
 
     Attributes:
-        sent: taken now.
+        sent: taken in this call.
+        total: taken, ever.
         waiting: not taken yet.
         parked: refused for good, ever; they stay in the outbox for seven days.
         error: why it does not take events; empty if it does.
         away_since_ms: since when.
+        sent_ms: when it took the last one.
         was_tried: False if it was left alone this time.
     """
 
     name: str
     sent: int
+    total: int
     waiting: int
     parked: int
     error: str = ""
     away_since_ms: int | None = None
+    sent_ms: int | None = None
     was_tried: bool = True
 
     def __str__(self) -> str:
-        said = f"{self.name}: {self.sent} sent, {self.waiting} waiting"
+        return self._told(f"{self.sent} sent now")
+
+    @property
+    def standing(self) -> str:
+        """All that was sent instead of what was sent in this call."""
+        last = "" if self.sent_ms is None else f", last {_iso(self.sent_ms)}"
+        return self._told(f"{self.total} sent{last}")
+
+    def _told(self, sent: str) -> str:
+        said = f"{self.name}: {sent}, {self.waiting} waiting"
         said += f", {self.parked} refused for good" if self.parked else ""
-        return f"{said}: {self.error}" if self.error else said
+        since = "" if self.away_since_ms is None else f", away since {_iso(self.away_since_ms)}"
+        return f"{said}{since}: {self.error}" if self.error else said + since
+
+    @property
+    def state(self) -> str:
+        """``away`` if it does not take events, else ``behind`` while some wait, else ``ok``."""
+        if self.away_since_ms is not None:
+            return "away"
+        return "behind" if self.waiting else "ok"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the receiver's entry of ``lineage status --json``."""
+        return {
+            "state": self.state,
+            "sent": self.total,
+            "sent_ms": self.sent_ms,
+            "waiting": self.waiting,
+            "refused": self.parked,
+            "since_ms": self.away_since_ms,
+            "detail": self.error,
+        }
 
 
 def ship(
@@ -127,19 +163,20 @@ def _ship_to(
     try:
         while time.monotonic() < deadline and (batch := outbox.waiting(at, _BATCH)):
             for event in batch:
-                at = Progress(at.name, event.seq)
                 try:
                     to.send(event)
                 except EventRefused as error:
                     logger.error(  # noqa: TRY400 - the message is written for its reader
                         "event %d of run %s is parked: %s", event.seq, event.run_id, error
                     )
+                    at = at.after(event.seq, now_ms=None)
                     outbox.note(at, parked=(event.seq, str(error)))
                 except ReceiverAway as error:
-                    at = _away(outbox.receivers([at.name])[at.name], error, now_ms)
+                    at = _away(at, error, now_ms)
                     outbox.note(at)
                     return _standing(outbox, at, sent)
                 else:
+                    at = at.after(event.seq, now_ms=now_ms)
                     outbox.note(at)
                     sent += 1
                 if time.monotonic() >= deadline:
@@ -164,7 +201,11 @@ def _away(at: Progress, error: ReceiverAway, now_ms: int) -> Progress:
 
 def _standing(outbox: Outbox, at: Progress, sent: int) -> Shipped:
     waiting, parked = outbox.count_waiting(at), outbox.count_parked(at.name)
-    return Shipped(at.name, sent, waiting, parked, at.error, at.away_since_ms)
+    return Shipped(at.name, sent, at.sent, waiting, parked, at.error, at.away_since_ms, at.sent_ms)
+
+
+def _iso(instant_ms: int) -> str:
+    return instant(datetime.fromtimestamp(instant_ms / 1000, tz=UTC))
 
 
 @contextmanager

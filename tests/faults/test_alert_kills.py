@@ -155,7 +155,7 @@ def test_deliveries_equal_the_truth_whoever_is_killed(
     watcher = processes[2]
     with (
         dg.DagsterInstance.from_config(env["DAGSTER_HOME"]) as instance,
-        AlertStore.open(settings, {}) as store,
+        AlertStore.open(settings) as store,
     ):
         wait_until(lambda: store.watch() is not None, "the first look")
         world, outbox = World(instance, seed=11), Outbox(store.engine)

@@ -281,7 +281,7 @@ def test_deliveries_and_lineage_equal_the_truth_whoever_is_killed(
 
 
 def last_look_ms(settings: Settings) -> int | None:
-    with AlertStore.open(settings, {}) as store:
+    with AlertStore.open(settings) as store:
         watch = store.watch()
     return None if watch is None else watch.ticked_ms
 
@@ -298,7 +298,7 @@ def until_still(world: World) -> None:
 
 def is_told(world: World) -> bool:
     told = {message["key"] for message in world.messages("/hook")}
-    with AlertStore.open(world.settings, {}) as store:
+    with AlertStore.open(world.settings) as store:
         now_ms = time.time_ns() // 1_000_000
         waiting = Outbox(store.engine).statuses(["hook", "platform"], now_ms)
     return len(told) >= world.truth.count and not any(one.pending for one in waiting.values())

@@ -1,6 +1,7 @@
 """``millrace alerts`` as it is called."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,9 +69,11 @@ def test_status_shows_what_is_open_and_what_waits(runner: CliRunner, store: Aler
     assert "1 incidents are open" in done.output
     assert "check null_rate of events/payments, 2020-01-03: 12 % null" in done.output
     shown = json.loads(runner.invoke(build_app(), ["alerts", "status", "--json"]).output)
-    assert shown["watcher"]["is_silent"] is False
+    assert shown["home"] == os.environ["MILLRACE_HOME"]
+    assert shown["watcher"]["state"] == "running"
     assert shown["open"][0]["sinks"] == ["hook"]
-    assert shown["sinks"][0]["pending"] == 1
+    assert shown["sinks"]["hook"]["waiting"] == 1
+    assert shown["sinks"]["hook"]["state"] == "behind"
 
 
 def test_status_fails_if_the_watcher_is_silent(runner: CliRunner) -> None:

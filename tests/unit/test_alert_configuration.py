@@ -11,7 +11,7 @@ from resources.alerts.facts import Story, Subject
 from resources.alerts.sinks.email import Email
 from resources.alerts.sinks.slack import Slack
 from resources.alerts.sinks.webhook import Webhook
-from resources.settings import CHECKOUT
+from resources.settings import CHECKOUT, settings_from_env
 
 FULL = f"""
 version: {VERSION}
@@ -182,12 +182,15 @@ def test_without_a_file_everything_goes_to_stdout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("resources.alerts.configuration.DEFAULT_FILE", tmp_path / "none.yaml")
-    config: AlertConfig = load_config({})
+    config: AlertConfig = load_config(settings_from_env({}))
     assert config.routing.sinks_of(Subject("run", "x"), "error", Story()) == ("stdout",)
 
 
 def test_the_file_that_is_named_must_be_there(tmp_path: Path) -> None:
-    with pytest.raises(SetupError, match="MILLRACE_ALERTS"):
-        load_config({"MILLRACE_ALERTS": str(tmp_path / "none.yaml")})
+    missing = settings_from_env({"MILLRACE_ALERTS": str(tmp_path / "none.yaml")})
+    with pytest.raises(SetupError, match=r"none\.yaml") as caught:
+        load_config(missing)
+    assert caught.value.where == "alerts.file"
     (tmp_path / "alerts.yaml").write_text(FULL, encoding="utf-8")
-    assert "hook" in load_config({"MILLRACE_ALERTS": str(tmp_path / "alerts.yaml")}).sinks
+    named = settings_from_env({"MILLRACE_ALERTS": str(tmp_path / "alerts.yaml")})
+    assert "hook" in load_config(named).sinks

@@ -29,7 +29,7 @@ class Desk:
     """A database, two receivers, and a clock that only tests move."""
 
     def __init__(self, home: Path, hook: HttpReceiver, pager: HttpReceiver) -> None:
-        self.store = AlertStore.open(settings_from_env({"MILLRACE_HOME": str(home)}), {})
+        self.store = AlertStore.open(settings_from_env({"MILLRACE_HOME": str(home)}))
         self.outbox = Outbox(self.store.engine)
         self.config = read_config(FILE)
         self.hook, self.pager = hook, pager

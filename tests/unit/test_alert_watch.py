@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,9 @@ class House:
         self.views = folder / "views"
         self.plan = write_views(self.views)
         self.instance, self.hook = instance, hook
-        self.engines: FakeEngines = fake_engines(folder, views=[self.views])
+        fakes = fake_engines(folder, views=[self.views])
+        settings = replace(fakes.settings, alerts=folder / "alerts.yaml")
+        self.engines: FakeEngines = replace(fakes, settings=settings)
         # The instance stamps runs with the machine's clock; what it stamps is after the first look.
         self.engines.clock[0] = int(time.time() * 1000) - HOUR_MS
         self.tables = Tables()
@@ -190,7 +193,6 @@ def backup() -> Iterator[HttpReceiver]:
 def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backup: HttpReceiver) -> Iterator[House]:
     with serving(receivers.webhook()) as hook, dg.DagsterInstance.ephemeral() as instance:
         (tmp_path / "alerts.yaml").write_text(FILE, encoding="utf-8")
-        monkeypatch.setenv("MILLRACE_ALERTS", str(tmp_path / "alerts.yaml"))
         monkeypatch.setenv("HOOK_URL", hook.url)
         monkeypatch.setenv("BACKUP_URL", backup.url)
         house = House(tmp_path, instance, hook)

@@ -42,8 +42,35 @@ def test_status_counts_what_waits_and_sends_nothing(server: Receiver) -> None:
     shown = run("status").stdout
     assert f"{server.url}/api/v1/lineage: 0 sent, 3 waiting" in shown
     assert "1 run(s) are open" in shown
-    assert json.loads(run("status", "--json").stdout)["receivers"][0]["waiting"] == 3
+    shown = json.loads(run("status", "--json").stdout)
+    assert shown["home"] == os.environ["MILLRACE_HOME"]
+    assert shown["receivers"][f"{server.url}/api/v1/lineage"]["waiting"] == 3
     assert server.events == []
+
+
+def test_status_counts_what_was_sent_and_since_when_it_is_not(server: Receiver) -> None:
+    told(3)
+    server.answers[2] = 503
+    assert run("ship").exit_code == 1
+    name = f"{server.url}/api/v1/lineage"
+    one = json.loads(run("status", "--json").stdout)["receivers"][name]
+    assert (one["state"], one["sent"], one["waiting"], one["refused"]) == ("away", 2, 1, 0)
+    assert one["since_ms"] >= one["sent_ms"] > 1_700_000_000_000
+    assert "503" in one["detail"]
+    shown = run("status").stdout
+    assert f"{name}: 2 sent, last " in shown
+    assert "1 waiting, away since " in shown
+    run("ship")
+    one = json.loads(run("status", "--json").stdout)["receivers"][name]
+    assert (one["state"], one["sent"], one["since_ms"], one["detail"]) == ("ok", 3, None, "")
+
+
+def test_where_nobody_is_told_status_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MILLRACE_HOME", str(tmp_path))
+    monkeypatch.setenv("MILLRACE_LINEAGE", "none")
+    assert "nobody is told: lineage.receivers is none" in run("status").stdout
 
 
 def test_ship_sends_and_fails_where_a_receiver_does(server: Receiver) -> None:
@@ -51,7 +78,7 @@ def test_ship_sends_and_fails_where_a_receiver_does(server: Receiver) -> None:
     server.answers[1] = 503
     done = run("ship")
     assert done.exit_code == 1
-    assert "1 sent, 1 waiting" in done.stdout
+    assert "1 sent now, 1 waiting" in done.stdout
     assert run("ship").exit_code == 0
     assert [event["n"] for event in server.events] == [0, 1]
 

@@ -3,8 +3,10 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,30 @@ def test_looking_at_an_outbox_makes_none(outbox: Outbox) -> None:
     assert outbox.receivers(["file:/x"]) == {"file:/x": Receiver("file:/x")}
     assert outbox.count_waiting(Receiver("file:/x")) == outbox.count_parked("file:/x") == 0
     assert not outbox.path.parent.exists()
+
+
+def test_an_outbox_of_an_earlier_build_counts_what_was_sent_before(outbox: Outbox) -> None:
+    outbox.path.parent.mkdir(parents=True)
+    with closing(sqlite3.connect(outbox.path)) as db:
+        db.executescript(
+            "CREATE TABLE event (seq INTEGER PRIMARY KEY AUTOINCREMENT, run_id TEXT NOT NULL,"
+            " at_ms INTEGER NOT NULL, body TEXT NOT NULL);"
+            "CREATE TABLE run (run_id TEXT PRIMARY KEY, owner TEXT NOT NULL, state TEXT NOT NULL,"
+            " at_ms INTEGER NOT NULL, start TEXT);"
+            "CREATE TABLE receiver (name TEXT PRIMARY KEY, seq INTEGER NOT NULL,"
+            " failures INTEGER NOT NULL DEFAULT 0, not_before_ms INTEGER NOT NULL DEFAULT 0,"
+            " away_since_ms INTEGER, error TEXT NOT NULL DEFAULT '');"
+            "CREATE TABLE parked (name TEXT NOT NULL, seq INTEGER NOT NULL, at_ms INTEGER NOT NULL,"
+            " reason TEXT NOT NULL, PRIMARY KEY (name, seq));"
+            "INSERT INTO receiver VALUES ('a', 7, 2, 5, 3, 'away');"
+            "INSERT INTO parked VALUES ('a', 4, 1, 'no');"
+            "PRAGMA user_version = 1;"
+        )
+    wanted = Receiver("a", 7, 2, 5, 3, "away", sent=6)
+    assert outbox.receivers(["a"]) == {"a": wanted}
+    taken = wanted.after(8, now_ms=9)
+    outbox.note(taken)
+    assert outbox.receivers(["a"]) == {"a": Receiver("a", 8, sent=7, sent_ms=9)}
 
 
 def test_a_run_begins_once_and_ends_once(outbox: Outbox) -> None:

@@ -27,6 +27,7 @@ from resources.lineage.receivers import (
     receivers,
 )
 from resources.lineage.shipping import ship, ship_soon, standing
+from resources.secret import Secret
 from resources.settings import Settings, settings_from_env
 from tests.lineage_cases import Receiver
 
@@ -81,7 +82,7 @@ def test_receivers_are_named_in_one_line_and_show_no_secret(
 def test_a_name_that_says_nothing_is_refused_with_what_would(tmp_path: Path, text: str) -> None:
     with pytest.raises(SetupError) as caught:
         receivers(stack(tmp_path, text), timeout_s=1)
-    assert caught.value.where == "MILLRACE_LINEAGE"
+    assert caught.value.where == "MILLRACE_LINEAGE", "set by the tests' environment"
     assert "kafka://host:port/topic" in caught.value.fix
 
 
@@ -264,9 +265,10 @@ def test_a_secret_for_the_receiver_comes_from_the_environment(
             seen.append(headers["Authorization"])  # type: ignore[index]
             return 201
 
-    monkeypatch.setenv("MILLRACE_LINEAGE_API_KEY", "s3cret")
+    monkeypatch.setenv("KEY_OF_THE_RECEIVER", "s3cret")
     with Guarded().running() as guarded:
-        settings = stack(tmp_path, guarded.url)
+        key = Secret("env:KEY_OF_THE_RECEIVER", "lineage.api_key")
+        settings = replace(stack(tmp_path, guarded.url), lineage_api_key=key)
         told(settings, 1)
         [done] = ship(settings)
     assert seen == ["Bearer s3cret"]

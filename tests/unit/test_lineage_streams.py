@@ -1,5 +1,6 @@
 """Streams, archive, uploads and training sets as lineage: one run each, ended once, whoever ends it."""
 
+import json
 import os
 import signal
 import subprocess
@@ -360,6 +361,23 @@ def test_work_of_a_process_that_was_killed_is_aborted(stack: LineageStack) -> No
     assert states_of(events, "training_set/killed") == [["START", "ABORT"]]
     told = last_of(events, "training_set/killed")["run"]["facets"]["errorMessage"]["message"]
     assert told == "the process ended before the work did"
+
+
+def test_another_namespace_and_producer_keep_two_stacks_apart(stack: LineageStack) -> None:
+    stack.settings = replace(
+        stack.settings, lineage_namespace="millrace-dev", lineage_producer="urn:team:dev"
+    )
+    stack.engines = replace(stack.engines, settings=stack.settings)
+    stack.deploy()
+    stack.archive()
+    stack.upload()
+    stack.train()
+    stack.check(part_of=enclosing())
+    text = json.dumps(stack.events())
+    assert '"namespace": "millrace"' not in text
+    assert "urn:millrace:platform" not in text
+    assert '"namespace": "millrace-dev"' in text
+    assert '"kafka://broker:9092"' in text, "what is physical is everybody's"
 
 
 def test_nothing_is_told_where_lineage_is_off(stack: LineageStack) -> None:

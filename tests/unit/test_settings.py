@@ -12,7 +12,13 @@ from millrace.errors import SetupError
 from resources.endpoints import kafka_bootstrap, spark_remote, store_url
 from resources.lake_options import hadoop_options, storage_options
 from resources.secret import MASK, Secret
-from resources.settings import Settings, profiles_with_faults, settings_from_env, settings_shown
+from resources.settings import (
+    Postgres,
+    Settings,
+    profiles_with_faults,
+    settings_from_env,
+    settings_shown,
+)
 from resources.settings_model import settings_there_are
 from stack.files import Order
 from stack.python_parts import archive_part, server_part, writer_part
@@ -130,6 +136,9 @@ def test_every_unknown_key_is_named_with_its_line_and_the_nearest(project: Path)
         ('kafka = "host:9092"', 1, "'kafka' is 'host:9092'"),
         ("[server]\nport = 70000", 2, "'server.port' is 70000"),
         ('[server]\nport = "eighty"', 2, "'server.port' is 'eighty'"),
+        ('lineage = "console"', 1, "'lineage' is 'console'"),
+        ('[lineage]\nproducer = "us"', 2, "'lineage.producer' is 'us'"),
+        ("[postgres]\nport = -1", 2, "'postgres.port' is -1"),
         ("[kafka]\nproperties = 3", 2, "'kafka.properties' is 3"),
         ("[kafka.properties]\na = [1]", 2, "'kafka.properties.a' is [1]"),
         ("[store]\npassword = 12345", 2, "'store.password' is a int"),
@@ -271,6 +280,45 @@ def test_an_order_names_the_file_and_reads_back_the_same_without_a_secret(
     monkeypatch.chdir(project)
     none = environment_of(settings_from_env({"MILLRACE_CONFIG": ""}), {})
     assert settings_from_env(none).config is None
+
+
+def test_alerts_lineage_and_their_database_are_settings_like_any_other(project: Path) -> None:
+    text = """\
+[lineage]
+receivers = "console"
+api_key = "file:keys/lineage"
+[alerts]
+file = "ops/alerts.yaml"
+[postgres]
+host = "db"
+password = "hunter2"
+[profile.dev.lineage]
+namespace = "millrace-dev"
+producer = "https://example.com/millrace"
+"""
+    (project / "millrace.toml").write_text(text)
+    own = settings_from_env({})
+    assert (own.lineage, own.lineage_namespace) == ("console", "millrace")
+    assert own.lineage_api_key == Secret(f"file:{project / 'keys' / 'lineage'}")
+    assert own.alerts == project / "ops" / "alerts.yaml"
+    assert own.postgres == Postgres("db", password=Secret("hunter2"))
+    assert "hunter2" not in repr(own) + repr(environment_of(own, {}))
+    dev = {
+        "MILLRACE_PROFILE": "dev",
+        "MILLRACE_LINEAGE": "none",
+        "MILLRACE_LINEAGE_API_KEY": "k3y",
+        "MILLRACE_ALERTS": "/etc/alerts.yaml",
+        "MILLRACE_PG_PORT": "5433",
+        "MILLRACE_PG_DB": "dagster",
+        "MILLRACE_PG_USER": "env:WHO",
+    }
+    other = settings_from_env(dev)
+    assert (other.lineage, other.lineage_namespace) == ("none", "millrace-dev")
+    assert other.lineage_producer == "https://example.com/millrace"
+    assert other.lineage_api_key == Secret("k3y")
+    assert other.alerts == Path("/etc/alerts.yaml")
+    assert other.postgres == Postgres("db", 5433, "dagster", Secret("env:WHO"), Secret("hunter2"))
+    assert _restarted(own, replace(own, lineage_namespace="x")) == {"archive"}
 
 
 def test_a_part_starts_again_for_what_it_depends_on(project: Path) -> None:
