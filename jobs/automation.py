@@ -18,7 +18,7 @@ from resources.partition_keys import range_tags
 from resources.settings import Settings
 from resources.writing import day_ranges
 
-FOLLOWING = "following"
+FOLLOWING = "build_after_events"
 LATE_DATA_TAG = "millrace/late_data"
 
 _INTERVAL_S = 60
@@ -41,7 +41,7 @@ def following_sensor() -> dg.AutomationConditionSensorDefinition:
 def late_data_sensors(
     sources: Sequence[tuple[SourcePlan, Sequence[ViewPlan], SourceJob]], settings: Settings
 ) -> list[dg.SensorDefinition]:
-    """Return ``late_<source>`` for each source with a stream: events of files come as files do."""
+    """Return ``rebuild_late_<source>`` for each source with a stream: events of files come as files do."""
     return [
         _late_sensor(source, min(view.start for view in views), job, settings)
         for source, views, job in sources
@@ -53,7 +53,7 @@ def _late_sensor(
     source: SourcePlan, start: date, job: SourceJob, settings: Settings
 ) -> dg.SensorDefinition:
     @dg.sensor(
-        name=f"late_{source.name}",
+        name=f"rebuild_late_{source.name}",
         job=job,
         minimum_interval_seconds=_LATE_INTERVAL_S,
         default_status=dg.DefaultSensorStatus.RUNNING,

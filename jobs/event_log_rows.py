@@ -61,7 +61,7 @@ class EventRows:
             raise SetupError(
                 f"the event log {type(storage).__name__} is no SQL database",
                 where="dagster.yaml",
-                fix="keep events in Postgres or SQLite, or switch the schedule `retention` off",
+                fix="keep events in Postgres or SQLite, or switch the schedule `prune_history` off",
             )
         return cls(storage)
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from resources.lineage.outbox import OpenRun
     from resources.lineage.runs import End
 
-SENSOR = "lineage"
-JOB = "ship_lineage"
+SENSOR = "send_lineage"
+JOB = "send_lineage_now"
 LOUD_AFTER_MS = 900_000
 """A receiver that has been away for so long fails the ticks that try it, to be seen."""
 
@@ -64,7 +64,7 @@ def lineage_sensor(settings: Settings, ship_lineage: dg.JobDefinition) -> dg.Sen
 
 
 def lineage_job(settings: Settings) -> dg.JobDefinition:
-    """Return ``ship_lineage``: everything that waits, now, also to receivers left alone."""
+    """Return ``send_lineage_now``: everything that waits, now, also to receivers left alone."""
 
     @dg.op(description="Ends runs whose process died and sends on what waits.")
     def ship_now(context: dg.OpExecutionContext) -> None:

@@ -18,7 +18,7 @@ from jobs.run_states import ENDED
 if TYPE_CHECKING:
     from jobs.event_log_rows import EventRows
 
-JOB = "retention"
+JOB = "prune_history"
 CRON = "20 3 * * *"
 """When nights are quiet and the day before has long been built, UTC."""
 

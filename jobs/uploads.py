@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from streaming.upload_plan import UploadPlan
     from streaming.uploaded_views import UploadedView
 
-UPLOAD_JOB = "upload"
+UPLOAD_JOB = "upload_views"
 STORE_POOL = "online_store"
 """One upload at a time: several would only share the store's one thread."""
 
@@ -38,7 +38,7 @@ _CONFIG = {"views": dg.Field([str], description="Feature views that are publishe
 
 
 def upload_job(engines: Engines) -> dg.JobDefinition:
-    """Return the job ``upload``; a store that is away is waited for, anything else fails."""
+    """Return the job ``upload_views``; a store that is away is waited for, anything else fails."""
 
     @dg.op(
         name="upload_tiles",
@@ -116,10 +116,10 @@ def _materialization(view: ViewPlan, report: "UploadReport") -> dg.AssetMaterial
 
 
 def upload_sensor(engines: Engines, job: dg.JobDefinition) -> dg.SensorDefinition:
-    """Return the sensor ``uploads``; on by default, every minute."""
+    """Return the sensor ``upload_new_days``; on by default, every minute."""
 
     @dg.sensor(
-        name="uploads",
+        name="upload_new_days",
         job=job,
         minimum_interval_seconds=_INTERVAL_S,
         default_status=dg.DefaultSensorStatus.RUNNING,

@@ -249,7 +249,7 @@ def test_the_sensor_asks_once_for_what_it_finds_and_not_during_a_run(
     lake: Lake, instance: dg.DagsterInstance
 ) -> None:
     defs = build_definitions(lake.plan, lake.settings, offline=FakeOffline())
-    sensor = defs.resolve_sensor_def("late_taps")
+    sensor = defs.resolve_sensor_def("rebuild_late_taps")
     assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
 
     def tick() -> Any:

@@ -77,9 +77,9 @@ def test_keys_jobs_and_schedules_are_these(location: dg.Definitions) -> None:
             "tiles/spend_tiles",
         ],
         "deliver_alerts": [],
-        "retention": [],
-        "upload": [],
-        "ship_lineage": [],
+        "prune_history": [],
+        "upload_views": [],
+        "send_lineage_now": [],
         "stream_actions": [],
         "stream_deploy": [],
         "stream_restart": [],
@@ -88,7 +88,7 @@ def test_keys_jobs_and_schedules_are_these(location: dg.Definitions) -> None:
     repository = location.get_repository_def()
     assert {s.name: (s.cron_schedule, s.default_status) for s in repository.schedule_defs} == {
         "daily_payments": ("30 1 * * *", dg.DefaultScheduleStatus.RUNNING),
-        "retention": ("20 3 * * *", dg.DefaultScheduleStatus.RUNNING),
+        "prune_history": ("20 3 * * *", dg.DefaultScheduleStatus.RUNNING),
     }
 
 
