@@ -11,7 +11,7 @@ from cli.output import JsonFlag, console, page, show_json
 if TYPE_CHECKING:
     from resources.settings_reading import Shown
     from stack.control import Change, PartStatus, Stack, Watch
-    from stack.doctor import Finding
+    from stack.finding import Finding
 
 _Parts = Annotated[
     list[str] | None,
@@ -41,11 +41,22 @@ def up(parts: _Parts = None) -> None:
     What runs already is left alone, unless its settings differ: then it is restarted with them.
     """
     stack = _stack()
+    _warn_of_configuration(stack)
     changes = bring_up(stack, parts or [])
     if all(change.kind in {"kept", "external"} for change in changes):
         console.print("nothing to do")
     else:
         _show_table(list(stack.status()))
+
+
+def _warn_of_configuration(stack: "Stack") -> None:
+    """Say what of the configuration is wrong that would show late, or never; starts all the same."""
+    from stack.configured import examine_configuration
+
+    for finding in examine_configuration(stack.settings):
+        if finding.verdict != "ok":
+            text = f"warning: {finding.subject}: {finding.detail}\n  fix: {finding.fix}"
+            console.print(text, markup=False, style="yellow")
 
 
 def bring_up(

@@ -66,7 +66,7 @@ def load_valid_plan(settings: Settings) -> tuple[Plan, tuple[Fault, ...]]:
     A file goes whole: with one faulty view its other views are missing too, and so are the files
     that need something declared in it.
     """
-    files = [file for folder in _folders(settings) for file in _files(folder)]
+    files = declaration_files(settings)
     found: list[Fault] = []
     while True:
         try:
@@ -79,6 +79,11 @@ def load_valid_plan(settings: Settings) -> tuple[Plan, tuple[Fault, ...]]:
                 raise
             found.extend(error.faults)
             files = sound
+
+
+def declaration_files(settings: Settings) -> list[Path]:
+    """Return the files of declarations under the folders of ``settings.views``."""
+    return [file for folder in _folders(settings) for file in _files(folder)]
 
 
 def refuse_empty(paths: Sequence[Path]) -> None:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from millrace.errors import EngineError, EngineRejected, EngineUnavailable, SetupError, nearest
-from resources.brokers import Brokers, client_properties
-from resources.secret import redacted
+from resources.brokers import USUAL_PROPERTIES, Brokers, client_properties
+from resources.secret import NO_OPTIONS, redacted
+from resources.settings import setting_place
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, KafkaError, Producer
@@ -26,6 +27,7 @@ _REQUEST_TIMEOUT_S = 15.0
 _VISIBLE_TIMEOUT_S = 30.0
 _LOOK_TIMEOUT_S = 2.0
 _POLL_S = 0.05
+_SEE_PROPERTIES = "librdkafka's CONFIGURATION.md says what it takes"
 
 _CLIENT: Mapping[str, Any] = {
     # A broker that was restarted is found again within a second.
@@ -319,9 +321,14 @@ def _known_properties(bootstrap: str) -> Iterator[None]:
     try:
         yield
     except KafkaException as error:
-        secrets = bootstrap.properties.secrets() if isinstance(bootstrap, Brokers) else []
+        told, given = _cause(error).str(), NO_OPTIONS
+        if isinstance(bootstrap, Brokers):
+            given = bootstrap.properties
+        # The message names the one that it is about, if not by one of its other names.
+        named = [name for name, _ in given.pairs if name in told]
+        name = max(named, key=len, default="")
         raise SetupError(
-            f"no client of Kafka can be made: {redacted(_cause(error).str(), secrets)}",
-            where="kafka.properties",
-            fix="see the properties that librdkafka knows, and `millrace doctor` for those set",
+            f"no client of Kafka can be made: {redacted(told, given.secrets())}",
+            where=setting_place(f"kafka.properties.{name}".rstrip(".")),
+            fix=nearest(name, USUAL_PROPERTIES) if "No such" in told else _SEE_PROPERTIES,
         ) from None

@@ -202,12 +202,15 @@ def settings_shown(env: Mapping[str, str] | None = None) -> "list[Shown]":
 
 
 def setting_place(key: str, env: Mapping[str, str] | None = None) -> str:
-    """Return where to mend a setting: ``file:line [section]`` or the variable; unset, its key.
+    """Return where to mend a setting: ``file:line [section]``, else its variable.
 
     Raises:
         SetupError: ``millrace.toml`` cannot be used.
     """
-    return _read(env).origin_of(key)[1] or key
+    from resources.settings_reading import setting_of
+
+    setting = setting_of(key)
+    return _read(env).origin_of(key)[1] or (setting.variable if setting else key)
 
 
 def profiles_with_faults(env: Mapping[str, str] | None = None) -> "list[SetupError]":

@@ -7,23 +7,27 @@ import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
 
-from millrace.errors import PlatformError, SpecError
+from millrace.errors import PlatformError, SetupError, SpecError
 from resources.endpoints import kafka_bootstrap, store_url
 from resources.flink_distribution import FLINK_VERSION, flink_home
 from resources.jars import read_lock
 from resources.java import find_java, java_home_fault
 from resources.kafka import topic_names
-from resources.settings import CHECKOUT, OPEN_STORE, Settings, profiles_with_faults
+from resources.settings import (
+    CHECKOUT,
+    OPEN_STORE,
+    Settings,
+    profiles_with_faults,
+    setting_place,
+)
 from resources.store import open_store, store_errors
+from stack.configured import examine_configuration
 from stack.control import PartStatus, Stack
+from stack.finding import Finding, Verdict, faults_found
 from stack.ports import choose_port, is_free
-
-Verdict = Literal["ok", "warn", "fail"]
 
 _GIGABYTE = 1e9
 _LEAST_DISK_GB, _FAIR_DISK_GB = 1, 5
@@ -41,37 +45,9 @@ _PACKAGES = (
     "fastapi",
     "uvicorn",
 )
-_ADDRESSES = {
-    "kafka": ("kafka.servers or kafka.properties", "MILLRACE_KAFKA"),
-    "flink": ("flink.url", "MILLRACE_FLINK_URL"),
-    "store": ("the settings of [store]", "MILLRACE_STORE_URL"),
-}
+_ADDRESSES = {"kafka": "kafka.servers", "flink": "flink.url", "store": "store.url"}
 _SHOWN_FAULTS = 5
 _LOOK_TIMEOUT_S = 5
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing looked at.
-
-    Attributes:
-        verdict: ``fail`` stops the platform from working, ``warn`` may.
-        fix: how to mend it; empty when it is fine.
-    """
-
-    subject: str
-    verdict: Verdict
-    detail: str
-    fix: str = ""
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the finding as ``doctor --json`` shows it."""
-        return {
-            "subject": self.subject,
-            "verdict": self.verdict,
-            "detail": self.detail,
-            "fix": self.fix,
-        }
 
 
 def examine(stack: Stack) -> Iterator[Finding]:
@@ -144,7 +120,7 @@ def _disk(settings: Settings) -> Finding:
     free_gb = shutil.disk_usage(_existing(settings.home)).free / _GIGABYTE
     detail = f"{free_gb:.1f} GB free at {settings.home} for records, checkpoints, store and lake"
     verdict = _at_least(free_gb, _LEAST_DISK_GB, _FAIR_DISK_GB)
-    fix = "" if verdict == "ok" else "free some, or set MILLRACE_HOME to a larger disk"
+    fix = "" if verdict == "ok" else f"free some, or name a larger disk: {setting_place('home')}"
     return Finding("disk", verdict, detail, fix)
 
 
@@ -194,8 +170,10 @@ def _external(settings: Settings, status: PartStatus) -> Finding:
         return Finding(status.name, "ok", f"{detail}: {looks[status.name](settings)}")
     except (PlatformError, OSError, ValueError, KeyError) as error:
         told = error.what if isinstance(error, PlatformError) else str(error)
-        key, variable = _ADDRESSES[status.name]
-        fix = f"start it, or mend {key}; unset {variable} to use the local one"
+        fix = f"start it, or correct {setting_place(_ADDRESSES[status.name])}"
+        if isinstance(error, SetupError):
+            # It was not even asked: what it is to be asked with is wrong.
+            fix = ": ".join(filter(None, (error.where, error.fix)))
         return Finding(status.name, "fail", f"{detail} does not answer: {told}", fix)
 
 
@@ -243,24 +221,25 @@ def _settings(settings: Settings) -> Iterator[Finding]:
             detail = f"{key} is for a service of your own, and none is named: it is not used"
             yield Finding("settings", "warn", detail, "name the service, or leave it out")
     for error in profiles_with_faults():
-        yield Finding("settings", "warn", f"{error.where}: {error.what}", error.fix)
+        yield from faults_found("settings", "warn", error)
+    yield from examine_configuration(settings)
 
 
 def _home(settings: Settings) -> Finding:
-    return _writable("home", settings.home, "MILLRACE_HOME")
+    return _writable("home", settings.home, "home")
 
 
 def _lake(settings: Settings) -> Finding:
     if "://" in settings.lake:
         return Finding("lake", "ok", f"{settings.lake} (not looked into from here)")
-    return _writable("lake", Path(settings.lake), "MILLRACE_LAKE")
+    return _writable("lake", Path(settings.lake), "lake.root")
 
 
-def _writable(subject: str, folder: Path, variable: str) -> Finding:
+def _writable(subject: str, folder: Path, key: str) -> Finding:
     nearest = _existing(folder)
     if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
         return Finding(subject, "ok", f"{folder} can be written")
-    fix = f"set {variable} to a folder you can write to"
+    fix = f"name a folder you can write to: {setting_place(key)}"
     return Finding(subject, "fail", f"{folder} cannot be written (because of {nearest})", fix)
 
 
@@ -270,10 +249,11 @@ def _existing(path: Path) -> Path:
 
 
 def _data(settings: Settings) -> Finding:
-    fix = "only the sources whose path names ${MILLRACE_DATA} need it: export MILLRACE_DATA=…"
+    needed = "only sources whose path names ${MILLRACE_DATA} need it"
     if settings.data is None:
-        return Finding("MILLRACE_DATA", "warn", "not set", fix)
+        return Finding("MILLRACE_DATA", "warn", "not set", f"{needed}: export MILLRACE_DATA=…")
     if "://" not in settings.data and not Path(settings.data).is_dir():
+        fix = f"{needed}: correct {setting_place('data')}"
         return Finding("MILLRACE_DATA", "warn", f"{settings.data} is no folder", fix)
     return Finding("MILLRACE_DATA", "ok", settings.data)
 

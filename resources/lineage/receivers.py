@@ -151,6 +151,14 @@ class FileReceiver:
         self._path = path.absolute()
         self.name = f"file:{self._path}"
 
+    def fault(self) -> str:
+        """Say why the file cannot be written, without writing; empty if it looks as if it could."""
+        if self._path.is_dir():
+            return "it is a folder"
+        place = next(one for one in (self._path, *self._path.parents) if one.exists())
+        mode = os.W_OK if place == self._path else os.W_OK | os.X_OK
+        return "" if os.access(place, mode) else f"{place} may not be written to"
+
     def send(self, event: Waiting) -> None:
         """Append a line; a half line of a writer that died is ended first."""
         line = event.body.encode() + b"\n"

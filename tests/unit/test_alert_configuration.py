@@ -190,7 +190,7 @@ def test_the_file_that_is_named_must_be_there(tmp_path: Path) -> None:
     missing = settings_from_env({"MILLRACE_ALERTS": str(tmp_path / "none.yaml")})
     with pytest.raises(SetupError, match=r"none\.yaml") as caught:
         load_config(missing)
-    assert caught.value.where == "alerts.file"
+    assert caught.value.where == "MILLRACE_ALERTS"
     (tmp_path / "alerts.yaml").write_text(FULL, encoding="utf-8")
     named = settings_from_env({"MILLRACE_ALERTS": str(tmp_path / "alerts.yaml")})
     assert "hook" in load_config(named).sinks

@@ -32,9 +32,14 @@ def _run(app: typer.Typer, *arguments: str) -> Result:
     return CliRunner().invoke(app, arguments)
 
 
-def test_up_status_logs_and_down_tell_what_happens(app: typer.Typer, tmp_path: Path) -> None:
+def test_up_status_logs_and_down_tell_what_happens(
+    app: typer.Typer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MILLRACE_LAEK", "/lake")
     started = _run(app, "up")
     assert started.exit_code == 0
+    assert "MILLRACE_LAEK is set, and nothing reads it" in started.stderr
+    assert "fix: did you mean MILLRACE_LAKE?" in started.stderr
     assert "web: running" in started.stderr
     assert "http://127.0.0.1:" in started.stdout
 
