@@ -3,6 +3,7 @@
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote, urlencode
 
@@ -10,9 +11,12 @@ import typer
 
 from cli.needs import NoStartFlag, start_needed
 from cli.output import JsonFlag, page, show_json
-from millrace.errors import EngineUnavailable, NotDeclared, ServingError
+from millrace.errors import EngineUnavailable, NotDeclared, ServingError, nearest
 
 if TYPE_CHECKING:
+    from millrace.errors import Fault
+    from millrace.plan import Plan
+    from millrace.types import DataType
     from resources.settings import Settings
 
 _TIMEOUT_S = 10.0
@@ -32,7 +36,8 @@ def lookup(
         list[str],
         typer.Argument(
             metavar="KEY...",
-            help="Keys; a composite one as name=value,name=value or as a JSON object.",
+            help="Keys: values, or name=value by join key; a composite one as name=value,name=value "
+            "or as a JSON object.",
         ),
     ],
     features: Annotated[
@@ -44,16 +49,21 @@ def lookup(
     as_json: JsonFlag = False,
 ) -> None:
     """Look features up online, as a model would."""
-    from resources.endpoints import server_url
+    from resources.declarations import load_valid_plan
+    from resources.endpoints import is_running, server_url
     from resources.settings import settings_from_env
 
     settings = settings_from_env()
+    plan, faults = load_valid_plan(settings)
+    if not is_running(settings, "server") and _is_all_declared(settings, plan, faults):
+        _refuse_undeclared(plan, entity, features)
+    asked = _keys_asked(plan, entity, keys)
     start_needed(settings, "server", no_start=no_start)
     url = server_url(settings)
     try:
-        answers = [_answer(url, entity, key, features) for key in keys]
+        answers = [_answer(url, entity, key, features) for key in asked]
     except ServingError as error:
-        undeployed = _not_deployed(settings, url, entity, features)
+        undeployed = _not_deployed(plan, url, entity, features)
         if undeployed is None:
             raise
         raise undeployed from error
@@ -65,6 +75,84 @@ def lookup(
         return
     for answer in answers:
         _show(answer)
+
+
+def _is_all_declared(settings: "Settings", plan: "Plan", faults: "Sequence[Fault]") -> bool:
+    """Say whether nothing can be served that these declarations do not have.
+
+    They have faults, or the store is shared, or views were deployed from other folders: then only
+    the server knows.
+    """
+    from streaming.records import RecordFiles
+    from streaming.uploaded_views import UploadedFiles
+
+    if faults or settings.store_url is not None:
+        return False
+    home = settings.home
+    served = {*RecordFiles.of(home).read_all(), *UploadedFiles.of(home).read_all()}
+    return served <= plan.views.keys()
+
+
+def _refuse_undeclared(plan: "Plan", entity: str, features: str) -> None:
+    """Refuse what nothing here declares before parts of the stack are started for it."""
+    for name in map(str.strip, entity.split(",")):
+        if name not in plan.entities:
+            raise NotDeclared(f"no entity {name!r}", fix=nearest(name, list(plan.entities)))
+    for reference in map(str.strip, features.split(",")):
+        view, has_view, name = reference.partition(":")
+        known, wanted = (plan.services, name) if view == "service" else (plan.views, view)
+        if has_view and wanted not in known:
+            kind = "feature service" if view == "service" else "view"
+            raise NotDeclared(f"no {kind} {wanted!r}", fix=nearest(wanted, list(known)))
+
+
+def _keys_asked(plan: "Plan", entity: str, texts: Sequence[str]) -> list[str]:
+    """Return each key as the server reads it: ``name=value`` is for people.
+
+    Of a composite key the parts may be words of their own: ``origin=JFK dest=LAX``.
+
+    Raises:
+        ServingError: a part names no join key; those there are are named.
+    """
+    names = [name.strip() for name in entity.split(",")]
+    if any(name not in plan.entities for name in names):
+        return list(texts)
+    join_keys = {plan.entities[name].join_key: plan.entities[name].type for name in names}
+    if len(join_keys) == 1:
+        return [_single_key(text, entity, *one) for text in texts for one in join_keys.items()]
+    found: list[str] = []
+    parts: dict[str, str] = {}
+    for text in texts:
+        name, is_named, _ = text.partition("=")
+        if text.startswith("{") or not is_named or "," in text:
+            found.append(text)
+            continue
+        if name not in join_keys:
+            raise _unknown_part(text, name, entity, list(join_keys))
+        parts[name] = text
+        if len(parts) == len(join_keys):
+            found.append(",".join(parts.values()))
+            parts = {}
+    return [*found, *parts.values()]
+
+
+def _single_key(text: str, entity: str, join_key: str, type_: "DataType") -> str:
+    name, is_named, value = text.partition("=")
+    if is_named and name == join_key:
+        return value
+    # Text may hold anything, also what looks like a name.
+    if is_named and name.isidentifier() and type_.kind not in {"string", "bytes"}:
+        raise _unknown_part(text, name, entity, [join_key])
+    return text
+
+
+def _unknown_part(text: str, name: str, entity: str, join_keys: list[str]) -> ServingError:
+    wanted = ",".join(f"{key}=…" for key in join_keys)
+    return ServingError(
+        f"the key {text!r} names {name!r}, which is no join key of {entity}",
+        where="KEY",
+        fix=f"write {wanted}; {nearest(name, join_keys)}",
+    )
 
 
 def _answer(url: str, entity: str, key: str, features: str) -> dict[str, Any]:
@@ -83,14 +171,11 @@ def _answer(url: str, entity: str, key: str, features: str) -> dict[str, Any]:
     return answer
 
 
-def _not_deployed(settings: "Settings", url: str, entity: str, features: str) -> NotDeclared | None:
+def _not_deployed(plan: "Plan", url: str, entity: str, features: str) -> NotDeclared | None:
     """Say which view is asked for that is declared here and not served; None if there is none.
 
     The server knows what is published, and no declarations.
     """
-    from resources.declarations import load_valid_plan
-
-    plan, _ = load_valid_plan(settings)
     wanted = {name.strip() for name in entity.split(",")}
     asked: dict[str, None] = {}
     for reference in (part.strip() for part in features.split(",")):

@@ -41,24 +41,28 @@ def produce(
     from resources.declarations import load_valid_plan
     from resources.reports import parse_day
     from resources.settings import settings_from_env
-    from streaming.produce import Pace
+    from streaming.event_files import format_of
+    from streaming.produce import Pace, source_to_send_to
     from streaming.produce import produce as send
 
     settings = settings_from_env()
     plan, faults = load_valid_plan(settings)
     for fault in faults:
         console.print(f"warning: left out: {fault}", markup=False, style="yellow")
-    if source in plan.sources and plan.sources[source].stream is not None and file.exists():
-        start_needed(settings, "kafka", no_start=no_start)
+    source_to_send_to(plan, source)
+    format_of(file)
+    pace = Pace(rate, shift_to_now)
+    first, last = parse_day(start) if start else None, parse_day(end) if end else None
+    start_needed(settings, "kafka", no_start=no_start)
     with progress(f"sending {file.name}") as advance:
         report = send(
             settings,
             plan,
             source,
             file,
-            pace=Pace(rate, shift_to_now),
-            start=parse_day(start) if start else None,
-            end=parse_day(end) if end else None,
+            pace=pace,
+            start=first,
+            end=last,
             progress=lambda done, total: advance(completed=done, total=total),
         )
     if as_json:

@@ -55,6 +55,22 @@ def read_events(path: Path, source: SourcePlan) -> EventRows:
     """
     import pyarrow as pa
 
+    file_format = format_of(path)
+    try:
+        table = _READERS[file_format](path, source)
+    except (OSError, MalformedError, pa.ArrowException) as error:
+        raise DataError(
+            f"not readable as {file_format}: {str(error).splitlines()[0][:200]}", where=str(path)
+        ) from error
+    return _in_order(table, source)
+
+
+def format_of(path: Path) -> str:
+    """Return the format of a file of events, by its name.
+
+    Raises:
+        DataError: it is of none that is known, a folder, or not there.
+    """
     file_format = _FORMATS.get(path.suffix)
     if file_format is None:
         raise DataError(
@@ -64,13 +80,7 @@ def read_events(path: Path, source: SourcePlan) -> EventRows:
         raise DataError("this is a folder", where=str(path), fix="name one file")
     if not path.exists():
         raise DataError("there is no such file", where=str(path))
-    try:
-        table = _READERS[file_format](path, source)
-    except (OSError, MalformedError, pa.ArrowException) as error:
-        raise DataError(
-            f"not readable as {file_format}: {str(error).splitlines()[0][:200]}", where=str(path)
-        ) from error
-    return _in_order(table, source)
+    return file_format
 
 
 def _in_order(table: "pa.Table", source: SourcePlan) -> EventRows:

@@ -112,7 +112,7 @@ def produce(
         DataError: the source has no stream, or the file does not hold its columns.
         EngineUnavailable: Kafka is away.
     """
-    source = _source(plan, source_name)
+    source = source_to_send_to(plan, source_name)
     topic = source.stream.topic if source.stream else ""
     found = read_events(path, source)
     table = _between(found.table, start, end)
@@ -124,7 +124,13 @@ def produce(
     return replace(report, timeless=found.timeless)
 
 
-def _source(plan: Plan, name: str) -> SourcePlan:
+def source_to_send_to(plan: Plan, name: str) -> SourcePlan:
+    """Return a source with a stream of JSON.
+
+    Raises:
+        NotDeclared: there is no such source.
+        DataError: it has no such stream.
+    """
     source = plan.sources.get(name)
     if source is None:
         raise NotDeclared(f"no source {name!r}", fix=nearest(name, list(plan.sources)))

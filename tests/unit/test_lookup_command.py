@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import typer
@@ -161,3 +162,89 @@ def test_a_server_that_is_away_is_said_to_be(
     error = run(app, "customer", "101", "--features", "n").exception
     assert isinstance(error, EngineUnavailable)
     assert error.fix == "millrace up server"
+
+
+COMPOSITE = """
+version: millrace/v1
+sources:
+  - {name: s, columns: {at: timestamp, who: int64, shop: string, till: int64}, event_time: at,
+     stream: {topic: s}}
+entities:
+  - {name: shopper, join_key: who, type: int64}
+  - {name: shop, join_key: shop, type: string}
+  - {name: till, join_key: till, type: int64}
+feature_views:
+  - {name: spend, entity: shopper, source: s, start: 2024-01-01,
+     features: [{name: n, aggregate: count, window: 1h}]}
+  - {name: tills, entities: [shop, till], source: s, start: 2024-01-01,
+     features: [{name: m, aggregate: count, window: 1h}]}
+"""
+
+
+@pytest.fixture
+def declared(app: typer.Typer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> typer.Typer:
+    (tmp_path / "views").mkdir()
+    (tmp_path / "views" / "spend.yaml").write_text(COMPOSITE, encoding="utf-8")
+    monkeypatch.setenv("MILLRACE_VIEWS", str(tmp_path / "views"))
+    return app
+
+
+@pytest.mark.parametrize(
+    ("entity", "keys", "asked"),
+    [
+        ("shopper", ["who=12748", "7", '{"who": 1}'], ["12748", "7", '{"who": 1}']),
+        ("shop", ["shop=a", "b=c", "shop=shop=x"], ["a", "b=c", "shop=x"]),
+        ("shop,till", ["shop=a,till=1", "till=2", "shop=b"], ["shop=a,till=1", "till=2,shop=b"]),
+        ("shop,till", ["shop=a", "till=1", "shop=b"], ["shop=a,till=1", "shop=b"]),
+        ("unheard", ["who=1"], ["who=1"]),
+    ],
+)
+def test_a_key_may_name_its_join_key(
+    declared: typer.Typer, server: FakeServer, entity: str, keys: list[str], asked: list[str]
+) -> None:
+    assert run(declared, entity, *keys, "--features", "n").exit_code == 0
+    paths = [unquote(path.removeprefix("/features/").partition("?")[0]) for path in server.asked]
+    assert paths == asked
+
+
+@pytest.mark.parametrize(
+    ("entity", "key", "what", "fix"),
+    [
+        ("shopper", "whom=1", "no join key of shopper", "write who=…; did you mean 'who'?"),
+        ("shop,till", "tilt=1", "no join key of shop,till", "write shop=…,till=…; did you mean"),
+    ],
+)
+def test_a_key_by_another_name_is_told_the_names_there_are(
+    declared: typer.Typer, server: FakeServer, entity: str, key: str, what: str, fix: str
+) -> None:
+    told = run(declared, entity, key, "--features", "n").exception
+    assert isinstance(told, ServingError)
+    assert what in told.what
+    assert fix in told.fix
+    assert server.asked == []
+
+
+@pytest.mark.parametrize(
+    ("entity", "features", "what", "fix"),
+    [
+        ("shoper", "n", "no entity 'shoper'", "did you mean 'shopper' or 'shop'?"),
+        ("shopper", "spent:n", "no view 'spent'", "did you mean 'spend'?"),
+        ("shopper", "service:all", "no feature service 'all'", "known: "),
+    ],
+)
+def test_what_nothing_declares_starts_no_part(
+    declared: typer.Typer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    entity: str,
+    features: str,
+    what: str,
+    fix: str,
+) -> None:
+    (tmp_path / "endpoints.json").unlink()
+    monkeypatch.delenv("MILLRACE_STORE_URL", raising=False)
+    told = run(declared, entity, "1", "--features", features).exception
+    assert isinstance(told, NotDeclared)
+    assert told.what == what
+    assert told.fix.startswith(fix)
+    assert not (tmp_path / "desired.json").exists()
