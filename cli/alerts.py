@@ -8,7 +8,7 @@ import typer
 from cli.output import JsonFlag, console, page, show_json
 
 if TYPE_CHECKING:
-    from resources.alerts.decision import Condition
+    from resources.alerts.conditions import Condition
     from resources.alerts.outbox import SinkStatus
 
 _Sink = Annotated[str, typer.Argument(metavar="SINK", help="A sink of the alerts file.")]
@@ -53,7 +53,7 @@ def status(*, as_json: JsonFlag = False) -> None:
                     "state": "silent" if is_silent else "running",
                     "looked_s_ago": looked_s,
                 },
-                "open": [_open_json(one) for one in opened],
+                "open": _open_json(opened),
                 "sinks": {one.name: one.as_json() for one in sinks},
                 "refused": refused,
             }
@@ -102,31 +102,46 @@ def _known(sink: str, sinks: list[str]) -> str:
     return sink
 
 
-def _open_json(condition: "Condition") -> dict[str, Any]:
-    incident = condition.open_incident
-    return {
-        "fingerprint": condition.fingerprint,
-        "incident": incident.id if incident else None,
-        "opened_ms": incident.opened_ms if incident else None,
-        "summary": incident.story.summary if incident else "",
-        "owners": list(incident.story.owners) if incident else [],
-        "sinks": list(incident.sinks) if incident else [],
-        "reminders": incident.reminders if incident else 0,
-    }
+def _open_json(opened: "list[Condition]") -> list[dict[str, Any]]:
+    from resources.alerts.folding import followers_of, standing
+
+    known = {one.fingerprint: one for one in opened}
+    followers = followers_of(known)
+    return [
+        {
+            "fingerprint": condition.fingerprint,
+            "incident": incident.id,
+            "opened_ms": incident.opened_ms,
+            "summary": incident.story.summary,
+            "owners": list(incident.story.owners),
+            "sinks": list(incident.sinks),
+            "reminders": incident.reminders,
+            "is_told": incident.is_told,
+            "folded": [one.key for one in followers.get(condition.fingerprint, ())],
+        }
+        for condition in standing(known)
+        if (incident := condition.open_incident) is not None
+    ]
 
 
 def _show(looked_s: int | None, opened: "list[Condition]", sinks: "list[SinkStatus]") -> None:
     from rich.table import Table
 
+    from resources.alerts.folding import followers_of, standing
     from resources.alerts.message import iso, subject_text
 
     looked = "never looked: is Dagster up?" if looked_s is None else f"looked {looked_s} s ago"
-    page.print(f"the watcher {looked}; {len(opened)} incidents are open", markup=False)
-    for one in opened:
+    known = {one.fingerprint: one for one in opened}
+    followers, alone = followers_of(known), standing(known)
+    folded = f", {len(opened) - len(alone)} more folded under them" * (len(alone) < len(opened))
+    page.print(f"the watcher {looked}; {len(alone)} incidents are open{folded}", markup=False)
+    for one in alone:
         incident = one.open_incident
         if incident is not None:
             told = f"  {one.severity} since {iso(incident.opened_ms)}: {subject_text(one.subject)}"
             page.print(f"{told}: {incident.story.summary}", markup=False)
+        for follower in followers.get(one.fingerprint, ()):
+            page.print(f"      and {subject_text(follower)}", markup=False)
     table = Table(box=None, pad_edge=False)
     for column in ("sink", "waiting", "refused", "failures", "last sent", ""):
         table.add_column(column, overflow="fold")

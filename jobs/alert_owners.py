@@ -8,7 +8,7 @@ import dagster as dg
 from feature_assets.keys import asset_path, declared_name
 from jobs.alert_runs import responsible
 from millrace.plan import Plan
-from resources.alerts.decision import Condition
+from resources.alerts.conditions import Condition
 from resources.alerts.facts import Fact, Subject
 
 _OF_ASSETS = frozenset({"check", "partition", "days"})

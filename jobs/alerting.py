@@ -247,14 +247,17 @@ class Look:
     def _decide(
         self, book: "Book", config: "AlertConfig", declared: "Declared", facts: "Sequence[Fact]"
     ) -> None:
+        from jobs.alert_causes import causes_of
         from resources.alerts.decision import awaited_fingerprints, decide
-        from resources.alerts.message import message_of
+        from resources.alerts.folding import Folds
+        from resources.alerts.message import Bases, message_of
         from resources.alerts.state import Posting
 
         is_open = book.open_conditions()
         awaited = {key for fact in facts for key in fact.awaits}
         awaited |= {key for one in is_open.values() if one.incident for key in one.incident.awaits}
-        asked = [*(fact.fingerprint for fact in facts), *awaited_fingerprints(awaited)]
+        above = [one.incident.under for one in is_open.values() if one.incident]
+        asked = [*(fact.fingerprint for fact in facts), *awaited_fingerprints(awaited), *above]
         decision = decide(
             book.conditions(asked) | is_open,
             facts,
@@ -262,19 +265,25 @@ class Look:
             renotify_ms=config.renotify_ms,
             route=config.routing.sinks_of,
             gone=declared.gone(is_open),
+            folds=Folds(
+                causes_of(self.repository, declared.plan),
+                hold_ms=config.fold.hold_ms,
+                settle_ms=config.fold.settle_ms,
+            ),
         )
         book.set_conditions(decision.changed)
-        base = config.dagster_url or self._webserver()
+        bases = Bases(config.dagster_url or self._webserver(), config.docs_url)
         postings = [
-            Posting(message_of(transition, base), sink)
+            Posting(message_of(transition, bases), sink)
             for transition in decision.transitions
-            for sink in transition.incident.sinks
+            for sink in transition.sinks
             if sink in config.sinks
         ]
         book.post(postings, self.now_ms)
 
     def _beat(self, book: "Book", config: "AlertConfig", watch: "Watch") -> int:
         """Post the sign of life of a period, once; returns the period's number."""
+        from resources.alerts.folding import standing
         from resources.alerts.message import heartbeat_message
         from resources.alerts.state import Posting
 
@@ -282,7 +291,7 @@ class Look:
             return watch.heartbeat
         number = self.now_ms // config.heartbeat_ms
         if number > watch.heartbeat:
-            count = len(book.open_conditions())
+            count = len(standing(book.open_conditions()))
             told = f"{count} incidents are open." if count else "Nothing is open."
             message = heartbeat_message(number, self.now_ms, told)
             book.post([Posting(message, sink) for sink in config.heartbeat_sinks], self.now_ms)
@@ -299,9 +308,14 @@ class Look:
     def _summary(
         self, store: "AlertStore", statuses: "Sequence[SinkStatus]", lag_ms: int
     ) -> dict[str, int]:
+        from resources.alerts.folding import standing
+
+        opened = {one.fingerprint: one for one in store.open_conditions()}
+        alone = len(standing(opened))
         return {
             "lag_ms": lag_ms,
-            "open": len(store.open_conditions()),
+            "open": alone,
+            "folded": len(opened) - alone,
             "waiting": sum(one.pending for one in statuses),
             "refused": sum(one.parked for one in statuses),
         }
@@ -334,4 +348,5 @@ class Look:
 
 def _skip_text(told: dict[str, int]) -> str:
     lag = f"; {told['lag_ms'] // 1000} s behind" if told["lag_ms"] else ""
-    return f"{told['open']} open, {told['waiting']} waiting, {told['refused']} refused{lag}"
+    folded = f" ({told['folded']} folded)" if told["folded"] else ""
+    return f"{told['open']} open{folded}, {told['waiting']} waiting, {told['refused']} refused{lag}"

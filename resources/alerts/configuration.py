@@ -24,6 +24,7 @@ from resources.settings import CHECKOUT, Settings, setting_place
 
 SETTING = "alerts.file"
 DEFAULT_FILE = CHECKOUT / "dagster_home" / "alerts.yaml"
+DOCS_FILES = (CHECKOUT / "docs").as_uri()
 VERSION = "millrace-alerts/v1"
 
 _FILE = Keys.plain(
@@ -37,12 +38,15 @@ _FILE = Keys.plain(
         "digest",
         "streams",
         "heartbeat",
+        "fold",
         "dagster_url",
+        "docs_url",
     ),
 )
 _ROUTE = Keys.plain("a route", ("sinks",), ("owners", "tags", "severities", "kinds", "names"))
 _DIGEST = Keys.plain("digest", (), ("above", "size", "window"))
 _STREAMS = Keys.plain("streams", (), ("hold", "max_lag_events", "max_checkpoint_age"))
+_FOLD = Keys.plain("fold", (), ("hold", "settle"))
 _HEARTBEAT = Keys.plain("heartbeat", ("every", "sinks"))
 _VARIABLE = re.compile(r"\$\{([A-Z_][A-Z0-9_]*)\}")
 _SECRET_HEADER = re.compile(r"(?i)auth|token|key|secret|cookie")
@@ -117,13 +121,22 @@ class StreamLimits:
 
 
 @dataclass(frozen=True)
+class FoldTimes:
+    """How long incidents wait for each other; see ``folding.Folds``."""
+
+    hold_ms: int = 2 * MINUTE_MS
+    settle_ms: int = 30 * MINUTE_MS
+
+
+@dataclass(frozen=True)
 class AlertConfig:
     """Everything that is configured.
 
     Attributes:
-        renotify_ms: an incident that stays open is told again after so long.
+        renotify_ms: an error that stays open is told again after so long.
         heartbeat_ms: how often ``heartbeat_sinks`` get a sign of life; None: never.
         dagster_url: base of links; empty: the stack's own webserver, if it runs.
+        docs_url: where the folder ``docs`` is served, for runbooks; by default the checkout's files.
     """
 
     sinks: Mapping[str, SinkSpec]
@@ -133,7 +146,9 @@ class AlertConfig:
     streams: StreamLimits = StreamLimits()
     heartbeat_ms: int | None = None
     heartbeat_sinks: tuple[str, ...] = ()
+    fold: FoldTimes = FoldTimes()
     dagster_url: str = ""
+    docs_url: str = DOCS_FILES
 
 
 def only_stdout() -> AlertConfig:
@@ -221,7 +236,9 @@ class _Reading:
             streams=self.streams(self.part(record, "streams", _STREAMS)),
             heartbeat_ms=self.duration(heartbeat, "every", DAY_MS) if heartbeat else None,
             heartbeat_sinks=self.names(heartbeat, "sinks") if heartbeat else (),
+            fold=self.fold(self.part(record, "fold", _FOLD)),
             dagster_url=(record.optional_text("dagster_url") or "").rstrip("/"),
+            docs_url=(record.optional_text("docs_url") or DOCS_FILES).rstrip("/"),
         )
 
     def _read_sinks(self, record: Record) -> None:
@@ -343,6 +360,13 @@ class _Reading:
         is_judged = record is not None and "max_lag_events" in record
         lag = self.count(record, "max_lag_events", 0, least=0) if is_judged else None
         return StreamLimits(self.duration(record, "hold", default.hold_ms), lag, age_ms)
+
+    def fold(self, record: Record | None) -> FoldTimes:
+        default = FoldTimes()
+        return FoldTimes(
+            hold_ms=self.duration(record, "hold", default.hold_ms),
+            settle_ms=self.duration(record, "settle", default.settle_ms),
+        )
 
     def count(self, record: Record | None, name: str, default: int, *, least: int) -> int:
         node = None if record is None else record.node(name)

@@ -7,143 +7,24 @@ times in which they are read matters; a transition has the same key however ofte
 A failure that is read late, after a newer success, was an incident that opened and healed unseen:
 both transitions are told. A success that is read late, from within an incident, changes nothing.
 
+What opened is then folded: see ``folding``.
+
 Source of the form: Alertmanager's fingerprints and ``for``, with event time in place of samples.
 """
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
 
+from resources.alerts.conditions import Change, Condition, Incident, Transition
 from resources.alerts.facts import SEVERITIES, Fact, Severity, Story, Subject, fingerprint_of
-
-Change = Literal["opened", "still", "resolved"]
+from resources.alerts.folding import ALL_ALONE, Folds, fold, followers_of, is_shown
 
 NO_LONGER_DECLARED = "closed: no longer declared"
 BUILT_SINCE = "what it should have done was done since"
-_NEVER = (-1, "")
 
 Route = Callable[[Subject, Severity, Story], tuple[str, ...]]
 """Says to which sinks a story goes."""
-
-
-@dataclass(frozen=True)
-class Incident:
-    """One span in which a condition failed.
-
-    Attributes:
-        id: made from the fingerprint and the fact that opened it.
-        opened_ms: time of that fact.
-        resolved_ms: time of the fact that ended it; None while it is open.
-        notified_ms: when its last transition was decided, by the watcher's clock.
-        reminders: how often it was told again.
-        sinks: everybody who was told of it.
-        awaits: see ``Fact``.
-    """
-
-    id: str
-    opened_ms: int
-    story: Story
-    notified_ms: int
-    sinks: tuple[str, ...]
-    resolved_ms: int | None = None
-    reminders: int = 0
-    awaits: frozenset[str] = frozenset()
-
-    @property
-    def is_open(self) -> bool:
-        """True until it is resolved."""
-        return self.resolved_ms is None
-
-
-@dataclass(frozen=True)
-class Condition:
-    """What is known of one fingerprint.
-
-    Attributes:
-        is_ok: by the newest fact.
-        at_ms: time of the newest fact.
-        origin: of the newest fact.
-        failing_since_ms: first failure in a row; None if it is well.
-        incident: the newest one, open or not; None if there never was one.
-    """
-
-    subject: Subject
-    severity: Severity
-    is_ok: bool = True
-    at_ms: int = _NEVER[0]
-    origin: str = _NEVER[1]
-    failing_since_ms: int | None = None
-    incident: Incident | None = None
-
-    @property
-    def fingerprint(self) -> str:
-        """Its identity."""
-        return fingerprint_of(self.subject, self.severity)
-
-    @property
-    def open_incident(self) -> Incident | None:
-        """The incident that is not over."""
-        return self.incident if self.incident is not None and self.incident.is_open else None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values; ``from_json`` reads them."""
-        incident = self.incident
-        return {
-            "subject": self.subject.key,
-            "severity": self.severity,
-            "is_ok": self.is_ok,
-            "at_ms": self.at_ms,
-            "origin": self.origin,
-            "failing_since_ms": self.failing_since_ms,
-            "incident": None
-            if incident is None
-            else {
-                **vars(incident),
-                "story": incident.story.to_json(),
-                "awaits": sorted(incident.awaits),
-            },
-        }
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> "Condition":
-        """Read what ``to_json`` wrote."""
-        told = document["incident"]
-        incident = None
-        if told is not None:
-            read = {
-                "story": Story.from_json(told["story"]),
-                "sinks": tuple(told["sinks"]),
-                "awaits": frozenset(told["awaits"]),
-            }
-            incident = Incident(**{**told, **read})
-        subject = Subject.parse(document["subject"])
-        return cls(**{**document, "subject": subject, "incident": incident})
-
-
-@dataclass(frozen=True)
-class Transition:
-    """One thing to tell, to some sinks.
-
-    Attributes:
-        number: of the reminder; 0 for the other changes.
-        at_ms: time of the fact it follows from; for a reminder, of the decision.
-        note: why, where the story does not say it.
-    """
-
-    change: Change
-    subject: Subject
-    severity: Severity
-    incident: Incident
-    story: Story
-    at_ms: int
-    number: int = 0
-    note: str = ""
-
-    @property
-    def key(self) -> str:
-        """The idempotency key: the same transition has it however often it is sent."""
-        return ":".join((self.incident.id, self.change, *([str(self.number)] * bool(self.number))))
 
 
 @dataclass(frozen=True)
@@ -162,23 +43,26 @@ def decide(
     renotify_ms: int,
     route: Route,
     gone: Collection[str] = (),
+    folds: Folds = ALL_ALONE,
 ) -> Decision:
     """Return what changed and what is to be told of it.
 
     Args:
-        known: conditions by fingerprint: at least those of the facts, those with an open incident
-            and those that an open incident or a fact awaits.
+        known: conditions by fingerprint: at least those of the facts, those with an open incident,
+            those under which one is folded, and those that an open incident or a fact awaits.
         facts: in any order; ones that were seen before change nothing.
         now_ms: the watcher's clock.
-        renotify_ms: an incident that stays open is told again after so long.
+        renotify_ms: an error that stays open is told again after so long; a warning is told once.
         route: names the sinks; those who were told of an incident hear of its end.
         gone: fingerprints of conditions whose subject is declared no more.
+        folds: what is folded under what; by default every incident stands for itself.
     """
     deciding = _Deciding(dict(known), now_ms, route)
     for fact in sorted(facts, key=lambda fact: fact.order):
         deciding.apply(fact)
     deciding.close(gone)
     deciding.end_awaited()
+    deciding.transitions = fold(deciding.conditions, deciding.transitions, now_ms, folds)
     deciding.remind(renotify_ms)
     return Decision(deciding.changed(known), tuple(deciding.transitions))
 
@@ -249,6 +133,7 @@ class _Deciding:
             notified_ms=self.now_ms,
             sinks=self.route(fact.subject, fact.severity, fact.story),
             awaits=frozenset(fact.awaits),
+            is_told=False,
         )
         self._tell("opened", condition, incident, fact.story, fact.at_ms)
         return replace(condition, incident=incident)
@@ -274,13 +159,11 @@ class _Deciding:
         story: Story,
         at_ms: int,
         *,
-        number: int = 0,
         note: str = "",
     ) -> None:
+        subject, severity = condition.subject, condition.severity
         self.transitions.append(
-            Transition(
-                change, condition.subject, condition.severity, incident, story, at_ms, number, note
-            )
+            Transition(change, subject, severity, incident, story, at_ms, note=note)
         )
 
     def close(self, gone: Collection[str]) -> None:
@@ -318,9 +201,14 @@ class _Deciding:
         return None
 
     def remind(self, renotify_ms: int) -> None:
+        followers = followers_of(self.conditions)
         for fingerprint, condition in list(self.conditions.items()):
             incident = condition.open_incident
-            if incident is None or self.now_ms - incident.notified_ms < renotify_ms:
+            if incident is None or condition.severity != "error":
+                continue
+            if self.now_ms - incident.notified_ms < renotify_ms:
+                continue
+            if not is_shown(self.conditions, condition):
                 continue
             number = incident.reminders + 1
             routed = self.route(condition.subject, condition.severity, incident.story)
@@ -330,7 +218,11 @@ class _Deciding:
                 notified_ms=self.now_ms,
                 sinks=tuple(dict.fromkeys((*incident.sinks, *routed))),
             )
-            self._tell("still", condition, newest, incident.story, self.now_ms, number=number)
+            told = Transition(
+                "still", condition.subject, condition.severity, newest, incident.story, self.now_ms
+            )
+            folded = tuple(followers.get(fingerprint, ()))
+            self.transitions.append(replace(told, number=number, followers=folded))
             self.conditions[fingerprint] = replace(condition, incident=newest)
 
     def changed(self, known: Mapping[str, Condition]) -> dict[str, Condition]:

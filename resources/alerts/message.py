@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 from urllib.parse import quote
 
-from resources.alerts.decision import Change, Transition
+from resources.alerts.conditions import Change, Transition
 from resources.alerts.facts import WHOLE, Severity, Story, Subject
 
 TITLE_LENGTH = 140
@@ -15,6 +15,11 @@ TITLE_LENGTH = 140
 SUMMARY_LENGTH = 800
 _DETAIL_LENGTH = 300
 _DETAILS = 12
+_NAMED = 4
+_MOST_FOLDED = 50
+_DOCS = "docs/"
+_OF_ASSETS = frozenset({"check", "partition", "days", "late"})
+"""Kinds that are about an asset, and so link to its page."""
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+@")
 _SECRET = re.compile(
     r"(?i)\b(password|passwd|pwd|token|secret|api[_-]?key|authorization)(['\"]?\s*[=:]\s*)"
@@ -49,6 +54,7 @@ class Message:
         fingerprint: the condition it is about.
         details: short facts by name.
         links: URLs by text.
+        folded: what else fails because of it, in words; the first of it.
         at_ms: when what is told was so, epoch milliseconds.
         opened_ms: when the incident began.
     """
@@ -67,6 +73,7 @@ class Message:
     links: Mapping[str, str]
     at_ms: int
     opened_ms: int
+    folded: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; ``from_json`` reads them."""
@@ -75,7 +82,8 @@ class Message:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Message":
         """Read what ``to_json`` wrote."""
-        return cls(**{**document, "owners": tuple(document["owners"])})
+        folded = tuple(document.get("folded", ()))
+        return cls(**{**document, "owners": tuple(document["owners"]), "folded": folded})
 
     @property
     def at(self) -> str:
@@ -126,13 +134,21 @@ def digest_title(messages: Sequence[Message]) -> str:
     return f"{len(messages)} alerts: {told}"
 
 
-def message_of(transition: Transition, dagster_url: str = "") -> Message:
-    """Write a transition down.
+@dataclass(frozen=True)
+class Bases:
+    """Where links begin; empty: there are none.
 
-    Args:
-        transition: what was decided.
-        dagster_url: base URL of the webserver, for links; empty for none.
+    Attributes:
+        dagster: the webserver.
+        docs: where the folder ``docs`` is served.
     """
+
+    dagster: str = ""
+    docs: str = ""
+
+
+def message_of(transition: Transition, bases: Bases = Bases()) -> Message:
+    """Write a transition down."""
     subject, story = transition.subject, transition.story
     word = _WORDS[transition.change]
     if transition.number > 1:
@@ -142,6 +158,8 @@ def message_of(transition: Transition, dagster_url: str = "") -> Message:
         details["failing since"] = iso(transition.incident.opened_ms)
     if transition.note:
         details["note"] = transition.note
+    if transition.followers:
+        details["folded"] = _folded_text(transition)
     return Message(
         key=transition.key,
         incident=transition.incident.id,
@@ -154,10 +172,20 @@ def message_of(transition: Transition, dagster_url: str = "") -> Message:
         summary=_cut(story.summary, SUMMARY_LENGTH),
         details=dict(list(details.items())[-_DETAILS:]),
         owners=story.owners,
-        links=_links(subject, story, dagster_url),
+        links=_links(subject, story, bases),
         at_ms=transition.at_ms,
         opened_ms=transition.incident.opened_ms,
+        folded=tuple(subject_text(one) for one in transition.followers[:_MOST_FOLDED]),
     )
+
+
+def _folded_text(transition: Transition) -> str:
+    """Count what is folded and name the first of it; of a cause that healed, what is left."""
+    names = [subject_text(one) for one in transition.followers]
+    why = "still fail" if transition.change == "resolved" else "fail because of it"
+    more = f"; and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    text = f"{len(names)} more {why}: {'; '.join(names[:_NAMED])}"
+    return _cut(text, _DETAIL_LENGTH - len(more)) + more
 
 
 def subject_text(subject: Subject) -> str:
@@ -222,13 +250,29 @@ def _cut(text: str, length: int) -> str:
     return clean if len(clean) <= length else f"{clean[: length - 1]}…"
 
 
-def _links(subject: Subject, story: Story, base: str) -> dict[str, str]:
+def _links(subject: Subject, story: Story, bases: Bases) -> dict[str, str]:
     links: dict[str, str] = {}
+    base = bases.dagster
     if base and story.run_id:
         links["run"] = f"{base}/runs/{story.run_id}"
-    if base and subject.kind in {"check", "partition"}:
-        partition = "" if subject.partition == WHOLE else f"?partition={quote(subject.partition)}"
-        links["asset"] = f"{base}/assets/{subject.name}{partition}"
+    if base and subject.kind in _OF_ASSETS:
+        page = f"{base}/assets/{'/'.join(map(_quoted, subject.name.split('/')))}"
+        if subject.kind == "check":
+            links["check"] = f"{page}?view=checks&checkDetail={_quoted(subject.aspect)}"
+        if subject.partition != WHOLE:
+            links["partition"] = f"{page}?view=partitions&partition={_quoted(subject.partition)}"
+        elif subject.kind != "check":
+            links["partitions"] = f"{page}?view=partitions"
     if story.runbook:
-        links["runbook"] = story.runbook
+        links["runbook"] = _runbook_url(story.runbook, bases.docs)
     return links
+
+
+def _quoted(text: str) -> str:
+    return quote(text, safe="")
+
+
+def _runbook_url(runbook: str, docs: str) -> str:
+    """Return what one can click: a page of ``docs`` lies where that folder is served."""
+    is_page = runbook.startswith(_DOCS) and docs
+    return f"{docs}/{runbook.removeprefix(_DOCS)}" if is_page else runbook

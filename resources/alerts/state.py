@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from millrace.durations import DAY_MS
 from resources.alerts import tables
-from resources.alerts.decision import Condition
+from resources.alerts.conditions import Condition
 from resources.alerts.message import Message
 from resources.settings import Settings
 

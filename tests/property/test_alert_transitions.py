@@ -5,7 +5,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resources.alerts.decision import Condition, Transition, decide
+from resources.alerts.conditions import Condition, Transition
+from resources.alerts.decision import decide
 from resources.alerts.facts import Fact, Subject
 
 PARTITIONS = ("2020-01-01", "2020-01-02")

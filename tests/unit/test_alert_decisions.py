@@ -6,15 +6,10 @@ from typing import Any
 
 import pytest
 
-from resources.alerts.decision import (
-    NO_LONGER_DECLARED,
-    Condition,
-    Decision,
-    Transition,
-    decide,
-)
+from resources.alerts.conditions import Condition, Transition
+from resources.alerts.decision import NO_LONGER_DECLARED, Decision, decide
 from resources.alerts.facts import Fact, Severity, Story, Subject
-from resources.alerts.message import Message, message_of, redact, subject_text
+from resources.alerts.message import Bases, Message, message_of, redact, subject_text
 from resources.alerts.routing import Match, Route, Routing
 
 HOUR_MS = 3_600_000
@@ -270,14 +265,15 @@ def test_a_message_says_what_where_since_when_and_links_to_it() -> None:
     story = Story("12 % null", {"actual": "0.12"}, ("a@example.com",), {}, "r1", "docs/runbooks.md")
     watcher.see(replace(bad(10_000), story=story))
     [resolved] = watcher.see(replace(good(20_000), story=Story("passed", run_id="r2")))
-    message = message_of(resolved, "http://dagster")
+    message = message_of(resolved, Bases("http://dagster", "https://docs.example.com"))
     assert message.title == "RESOLVED: check null_rate of events/payments, 2020-01-01"
     assert message.details == {"failing since": "1970-01-01T00:00:10Z"}
     assert message.owners == ("a@example.com",)
     assert message.links == {
         "run": "http://dagster/runs/r2",
-        "asset": "http://dagster/assets/events/payments?partition=2020-01-01",
-        "runbook": "docs/runbooks.md",
+        "check": "http://dagster/assets/events/payments?view=checks&checkDetail=null_rate",
+        "partition": "http://dagster/assets/events/payments?view=partitions&partition=2020-01-01",
+        "runbook": "https://docs.example.com/runbooks.md",
     }
     assert Message.from_json(message.to_json()) == message
 

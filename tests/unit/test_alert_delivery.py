@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from resources.alerts.conditions import Transition
 from resources.alerts.configuration import VERSION, AlertConfig, read_config
-from resources.alerts.decision import Transition, decide
+from resources.alerts.decision import decide
 from resources.alerts.delivery import LEASE_MS, SinkReport, deliver
 from resources.alerts.facts import Fact, Story, Subject
 from resources.alerts.message import heartbeat_message, message_of

@@ -34,6 +34,7 @@ digest: {{above: 100}}
 streams: {{hold: 30s, max_lag_events: 10}}
 heartbeat: {{every: 365d, sinks: [backup]}}
 dagster_url: http://dagster
+docs_url: https://docs.example.com/
 """
 EVENTS, FEATURES = dg.AssetKey(["events", "payments_events"]), dg.AssetKey(["features", "spend"])
 HOUR_MS = 3_600_000
@@ -45,12 +46,14 @@ class Tables:
 
     Attributes:
         bad: days that cannot be built.
+        spend_bad: days of which the features alone cannot be built.
         nulls: days whose check fails.
         crash: what kills the step before anything is built.
     """
 
     def __init__(self) -> None:
         self.bad: dict[str, str] = {}
+        self.spend_bad: dict[str, str] = {}
         self.nulls: set[str] = set()
         self.crash = ""
         self.severity = dg.AssetCheckSeverity.ERROR
@@ -95,12 +98,13 @@ class Tables:
         for day in days:
             self._judge(context, day)
             if day not in self.bad:
-                for key in (EVENTS, FEATURES):
+                for key in (EVENTS, FEATURES)[: 1 if day in self.spend_bad else 2]:
                     context.log_event(dg.AssetMaterialization(key, partition=day))
         bad = {day: self.bad[day] for day in days if day in self.bad}
-        if bad:
+        spend_bad = {day: self.spend_bad[day] for day in days if day in self.spend_bad}
+        if bad or spend_bad:
             inherited = {day: f"events/payments_events failed: {why}" for day, why in bad.items()}
-            told = {"events/payments_events": bad, "features/spend": inherited}
+            told = {"events/payments_events": bad, "features/spend": inherited | spend_bad}
             metadata = {"failures": dg.MetadataValue.json(told)}
             raise dg.Failure("days failed", metadata=metadata, allow_retries=False)
         yield dg.MaterializeResult(EVENTS)
@@ -229,9 +233,8 @@ def test_bad_days_are_told_once_by_name_and_resolve_when_they_are_rebuilt(house:
     ]
     assert house.last["summary"] == "no such file"
     assert house.last["owners"] == ["payments@example.com"]
-    assert house.last["links"]["asset"].endswith(
-        "/assets/events/payments_events?partition=2020-01-05"
-    )
+    page = "http://dagster/assets/events/payments_events?view=partitions&partition=2020-01-05"
+    assert house.last["links"]["partition"] == page
     assert house.tell() == []
     house.tables.bad.pop("2020-01-05")
     house.run("2020-01-05", "2020-01-05")
@@ -248,7 +251,7 @@ def test_a_check_is_told_for_each_bad_day_and_not_once_more_for_all(house: House
     assert house.tell() == ["FAILED: check null_rate of events/payments_events, 2020-01-02"]
     assert house.last["summary"] == "12 % are null"
     assert house.last["details"] == {"null_rate": "0.12"}
-    assert house.last["links"]["runbook"] == "docs/runbooks.md#null_rate"
+    assert house.last["links"]["runbook"] == "https://docs.example.com/runbooks.md#null_rate"
     assert house.last["owners"] == [
         "quality@example.com",
         "nulls@example.com",
@@ -274,6 +277,29 @@ def test_a_day_held_back_for_its_check_is_told_by_the_check_alone(house: House) 
     house.tables.bad = {"2020-01-02": "held back: null_rate"}
     house.run("2020-01-01", "2020-01-03")
     assert house.tell() == ["FAILED: check null_rate of events/payments_events, 2020-01-02"]
+
+
+def test_features_of_a_bad_day_are_folded_under_it_and_told_if_they_fail_without_it(
+    house: House,
+) -> None:
+    house.tables.nulls = {"2020-01-02"}
+    house.tables.spend_bad = {"2020-01-02": "a value does not fit", "2020-01-03": "neither here"}
+    house.run("2020-01-01", "2020-01-05")
+    # Windows of a day reach into the day before, so the third follows too.
+    assert house.tell() == ["FAILED: check null_rate of events/payments_events, 2020-01-02"]
+    folded = ["build of features/spend, 2020-01-02", "build of features/spend, 2020-01-03"]
+    assert house.last["folded"] == folded
+    assert house.last["details"]["folded"] == f"2 more fail because of it: {'; '.join(folded)}"
+    assert house.tick().cursor is not None
+    told = json.loads(house.tick().cursor or "")
+    assert (told["open"], told["folded"]) == (1, 2)
+    house.tables.nulls.clear()
+    house.tables.spend_bad.pop("2020-01-03")
+    house.run("2020-01-02", "2020-01-03")
+    assert house.tell() == [
+        "RESOLVED: check null_rate of events/payments_events, 2020-01-02",
+        "FAILED: build of features/spend, 2020-01-02",
+    ]
 
 
 def test_a_crashed_run_is_told_and_ends_once_other_runs_have_built_its_days(house: House) -> None:
