@@ -7,14 +7,17 @@ again once it has started one of them. None holds a secret: a store's URL, which
 import json
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import dagster as dg
 
+from feature_assets.keys import LOCATION
 from millrace.errors import EngineUnavailable
 from millrace.plan import EntityPlan, ViewPlan
 from millrace.spec import Location
 from millrace.types import DataType
-from resources.endpoints import flink_url, kafka_bootstrap, server_url
+from resources.dagster_api import HISTORY_JOB
+from resources.endpoints import dagster_url, flink_url, kafka_bootstrap, server_url
 from resources.settings import CHECKOUT, Settings
 
 _PAGES = {
@@ -27,6 +30,9 @@ _PAGES = {
     "stream": "docs/streams.md",
     "online": "docs/serving.md",
 }
+
+BUILD_OP = "start_builds"
+"""The one op of the job that builds what a waiting version lacks."""
 
 _EXAMPLES = {
     "string": "A-101",
@@ -94,6 +100,17 @@ def job_link(links: Links, job_id: str | None) -> dict[str, Any]:
     if links.flink is None or job_id is None:
         return {}
     return {"flink_job": dg.MetadataValue.url(f"{links.flink}/#/job/running/{job_id}/overview")}
+
+
+def build_history_links(settings: Settings, view: str) -> dict[str, Any]:
+    """Return the job that builds what a waiting version lacks, and its launchpad, filled in."""
+    found: dict[str, Any] = {"build_job": dg.MetadataValue.job(HISTORY_JOB, LOCATION)}
+    base = _known(dagster_url, settings)
+    if base is not None:
+        config = quote(f"ops:\n  {BUILD_OP}:\n    config:\n      views: [{view}]\n", safe="")
+        place = f"{base}/locations/__repository__%40{LOCATION}/jobs/{HISTORY_JOB}"
+        found["build"] = dg.MetadataValue.url(f"{place}/playground/setup?config={config}")
+    return found
 
 
 def online_links(links: Links, view: ViewPlan) -> dict[str, Any]:

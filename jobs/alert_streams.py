@@ -34,7 +34,7 @@ def stream_facts(
     if not records:
         return [], set()
     try:
-        seen = survey(engines, records)
+        seen = survey(engines, plan, records)
     except PlatformError as error:
         # Whatever ails the streams must not keep anything else from being told.
         told = _reachable(now_ms, limits, str(error) if wanted else "")

@@ -14,6 +14,7 @@ from feature_assets.specs import live_specs
 from jobs.alerting import alert_sensor, deliver_job
 from jobs.automation import following_sensor, late_data_sensors
 from jobs.backfills import backfill_jobs, source_job
+from jobs.history import history_job
 from jobs.lineage import lineage_job, lineage_sensor
 from jobs.retention import retention_job, retention_schedule
 from jobs.schedules import source_schedules
@@ -82,7 +83,16 @@ def build_definitions(
             *live_specs(plan, settings.lake, links_of(settings)),
         ],
         asset_checks=[*books_checks(plan), *parity_checks(plan)],
-        jobs=[*backfill_jobs(plan), actions, *by_hand, alerts, lineage, pruning, uploading],
+        jobs=[
+            *backfill_jobs(plan),
+            history_job(engines),
+            actions,
+            *by_hand,
+            alerts,
+            lineage,
+            pruning,
+            uploading,
+        ],
         schedules=[
             *(
                 schedule

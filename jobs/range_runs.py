@@ -5,7 +5,7 @@ fast and does the same as the UI.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from functools import cached_property
@@ -231,8 +231,10 @@ def _check_end(source: SourcePlan, days: Days, today: date, where: str) -> None:
         )
 
 
-def launch(api: DagsterApi, run: RangeRun) -> str:
+def launch(api: DagsterApi, run: RangeRun, tags: Mapping[str, str] | None = None) -> str:
     """Launch one run, reloading the code location if it holds other declarations; returns its id.
+
+    ``tags`` are added to those of the range.
 
     Raises:
         EngineRejected: Dagster cannot load the view, or refuses the run.
@@ -246,7 +248,7 @@ def launch(api: DagsterApi, run: RangeRun) -> str:
                 where=api.url,
                 fix="`millrace up dagster` restarts it with the MILLRACE_VIEWS of this shell",
             )
-    return api.launch(run.assets, run.days, by_hour=run.is_hourly)
+    return api.launch(run.assets, run.days, by_hour=run.is_hourly, tags=tags)
 
 
 def _is_loaded(api: DagsterApi, run: RangeRun) -> bool:

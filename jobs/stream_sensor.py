@@ -17,6 +17,7 @@ import dagster as dg
 from feature_assets.keys import asset_path
 from feature_assets.links import job_link, links_of
 from feature_assets.timing import REPORT_EVERY_MS
+from jobs.online_reports import OnlineEvent, online_event, told_apart
 from jobs.run_states import UNDER_WAY
 from millrace.errors import PlatformError
 from streaming.engines import Engines
@@ -36,7 +37,7 @@ _RETRY_LONGEST_S = 600
 _RUNS_REMEMBERED = 10
 
 Reported = Mapping[str, tuple[str, int]]
-"""What was last reported of each view: its state, and when."""
+"""What was last reported of each view: how it stood, and when."""
 
 
 def stream_sensor(engines: Engines, actions_job: dg.JobDefinition) -> dg.SensorDefinition:
@@ -76,7 +77,7 @@ def tick(
         return dg.SkipReason("no stream was ever deployed; `millrace stream deploy` does it")
     plan, faults = load_valid_plan(engines.settings)
     try:
-        seen = survey(engines, records)
+        seen = survey(engines, plan, records)
     except PlatformError as error:
         return dg.SkipReason(str(error))
     now_ms = engines.now_ms()
@@ -84,12 +85,15 @@ def tick(
     actions = decide(records, declared, seen.facts, now_ms)
     requests = _requests(instance, actions, now_ms)
     reported: Reported = json.loads(cursor) if cursor else {}
-    due = [view for view in records if _is_due(reported.get(view), seen.health[view].state, now_ms)]
+    stands = {view: _stands(seen, view) for view in records}
+    due = [view for view in records if _is_due(reported.get(view), stands[view], now_ms)]
     observe(engines, plan, records, seen, due)
-    told = {view: (seen.health[view].state, now_ms) for view in due}
+    told = {view: (stands[view], now_ms) for view in due}
     return dg.SensorResult(
         run_requests=requests,
-        asset_events=[e for view in due for e in _observations(engines, records[view], seen)],
+        asset_events=[
+            event for view in due for event in _events(engines, instance, records[view], seen)
+        ],
         cursor=json.dumps({**{v: r for v, r in reported.items() if v in records}, **told}),
         skip_reason=None if requests else _skip_text(seen, actions),
     )
@@ -163,15 +167,23 @@ def _is_due(reported: tuple[str, int] | None, state: str, now_ms: int) -> bool:
     return reported is None or reported[0] != state or now_ms - reported[1] >= OBSERVE_EVERY_MS
 
 
-def _observations(
-    engines: Engines, record: "StreamRecord", seen: "Survey"
-) -> Iterator[dg.AssetObservation | dg.AssetMaterialization]:
-    health, facts = seen.health[record.view], seen.facts[record.view]
-    about = {"state": health.state, "version": record.version}
+def _stands(seen: "Survey", view: str) -> str:
+    """Return a text that is another one as soon as there is news of a view."""
+    served = "?"
+    if seen.facts[view].is_store_known:
+        served = told_apart(seen.published.get(view), seen.health[view].waiting)
+    return f"{seen.health[view].state}|{served}"
+
+
+def _events(
+    engines: Engines, instance: dg.DagsterInstance, record: "StreamRecord", seen: "Survey"
+) -> Iterator[OnlineEvent]:
+    health = seen.health[record.view]
     yield dg.AssetObservation(
         asset_key=dg.AssetKey(asset_path("stream", record.view)),
         metadata=_told(
-            **about,
+            state=health.state,
+            version=record.version,
             lag_events=seen.lag(engines, record),
             checkpoint_age_s=health.checkpoint_age_s,
             job_id=health.job_id,
@@ -179,20 +191,30 @@ def _observations(
             **job_link(links_of(engines.settings), health.job_id),
         ),
     )
-    progress = seen.progress.get((record.view, record.fingerprint), {})
-    online = dg.AssetKey(asset_path("online", record.view))
-    metadata = _told(
-        **about,
-        published=facts.published is not None if facts.is_store_known else None,
+    if seen.facts[record.view].is_store_known:
+        yield _online_event(engines, instance, record, seen)
+
+
+def _online_event(
+    engines: Engines, instance: dg.DagsterInstance, record: "StreamRecord", seen: "Survey"
+) -> OnlineEvent:
+    """Return what is served, with the state of the job that feeds that version."""
+    view, found = record.view, seen.published.get(record.view)
+    serving = record
+    if record.previous is not None and found is not None and found.serving != record.version:
+        serving = record.previous
+    state = (seen.health if serving is record else seen.serving)[view].state
+    progress = seen.progress.get((view, serving.fingerprint), {})
+    return online_event(
+        instance,
+        engines.settings,
+        view,
+        found,
+        waiting=seen.health[view].waiting,
+        is_kept_up=state == "running" and bool(progress),
+        state=state,
         tile_lag=progress.get("tile_lag"),
-        cut_over_ms=record.cut_over_ms,
     )
-    if health.state == "running" and facts.published is not None and progress:
-        # Only a materialisation counts for Dagster's freshness, and the table is being written.
-        tags = {"dagster/code_version": record.fingerprint}
-        yield dg.AssetMaterialization(online, metadata=metadata, tags=tags)
-    else:
-        yield dg.AssetObservation(online, metadata=metadata)
 
 
 def _told(**metadata: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import dagster as dg
 
 from feature_assets.keys import asset_path
 from feature_assets.lineage import enclosing
+from jobs.online_reports import changed_event
 from millrace.errors import PlatformError
 from resources.lineage.runs import within
 from resources.settings import Settings
@@ -67,7 +68,7 @@ def _actions_job(engines: Engines) -> dg.JobDefinition:
             return f"{action.kind}: {action.reason}"
 
         decided = [Action(**entry) for entry in context.op_config["actions"]]
-        _each(context, {action.view: partial(act, action) for action in decided})
+        _each(context, engines, {action.view: partial(act, action) for action in decided})
 
     @dg.job(
         name=ACTIONS_JOB,
@@ -120,7 +121,7 @@ def _hand_job(engines: Engines, verb: str) -> dg.JobDefinition:
             return f"{verb}: by hand"
 
         views = context.op_config["views"] or _all_views(engines.settings, verb)
-        _each(context, {view: partial(on, view) for view in views})
+        _each(context, engines, {view: partial(on, view) for view in views})
 
     @dg.job(
         name=f"stream_{verb}",
@@ -144,8 +145,10 @@ def _all_views(settings: Settings, verb: str) -> Sequence[str]:
     return list(RecordFiles.of(settings.home).read_all())
 
 
-def _each(context: dg.OpExecutionContext, acts: Mapping[str, Callable[[], str]]) -> None:
-    """Act on each view and report what was done.
+def _each(
+    context: dg.OpExecutionContext, engines: Engines, acts: Mapping[str, Callable[[], str]]
+) -> None:
+    """Act on each view and report what was done, and what is served since then.
 
     Raises:
         dagster.Failure: some acts failed, in their own words. Not retried here: the sensor
@@ -159,8 +162,24 @@ def _each(context: dg.OpExecutionContext, acts: Mapping[str, Callable[[], str]])
                 done = act()
         except PlatformError as error:
             errors.append(f"{view}: {error}")
-        else:
-            key = dg.AssetKey(asset_path("stream", view))
-            context.log_event(dg.AssetObservation(asset_key=key, metadata={"action": done}))
+            continue
+        key = dg.AssetKey(asset_path("stream", view))
+        context.log_event(dg.AssetObservation(asset_key=key, metadata={"action": done}))
+        _tell_served(context, engines, view, done)
     if errors:
         raise dg.Failure("\n".join(errors), allow_retries=False)
+
+
+def _tell_served(context: dg.OpExecutionContext, engines: Engines, view: str, done: str) -> None:
+    """Report the version that answers lookups, if it is another by now."""
+    from streaming.publishing import read_published
+
+    try:
+        with engines.store() as client:
+            found = read_published(client).get(view)
+    except PlatformError as error:
+        context.log.warning("what is served of %s is told by the sensor: %s", view, error)
+        return
+    event = changed_event(context.instance, engines.settings, view, found, done)
+    if event is not None:
+        context.log_event(event)

@@ -23,6 +23,8 @@ AssetPath = tuple[str, ...]
 
 ASSET_JOB = "__ASSET_JOB"
 """Dagster's own job over any choice of assets."""
+HISTORY_JOB = "build_history"
+"""The platform's job that builds what a waiting version lacks."""
 FINISHED = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
 FAILURES = "failures"
 """Metadata entry of a failed step: asset key to partition key to reason."""

@@ -57,7 +57,7 @@ def deploy(
         with engines.store() as client:
             publishing.publish(client, record, engines.now_ms())
             publishing.publish_services(client, plan)
-    if record.cut_over_ms is None and _has_history(settings, record):
+    if record.cut_over_ms is None and _has_history(engines, view, record, progress):
         upload_tiles(engines, plan, view.name, progress)
         return deployed(files, view.name)
     return record
@@ -262,9 +262,19 @@ def upload_tiles(engines: Engines, plan: Plan, view_name: str, progress: Progres
     upload(engines.settings, plan, view_name, progress)
 
 
-def _has_history(settings: Settings, record: StreamRecord) -> bool:
+def _has_history(
+    engines: Engines, view: ViewPlan, record: StreamRecord, progress: Progress
+) -> bool:
+    """Tell whether tiles are built that can be uploaded: all of those that the older version has."""
     from resources.partition_log import ended_days, read_partition_log
     from resources.tiles_table import tiles_table
+    from streaming.waiting import history_reason, missing_history
 
-    log = read_partition_log(settings, tiles_table(record.view, record.version))
+    if record.previous is not None:
+        history = missing_history(engines.settings, view, record.previous, engines.now_ms())
+        if history.days:
+            waits = f"{record.previous.version} serves until {record.version} has them"
+            progress(f"{history_reason(view.name, history)}; {waits}")
+            return False
+    log = read_partition_log(engines.settings, tiles_table(record.view, record.version))
     return bool(ended_days(log, record.fingerprint))

@@ -51,6 +51,11 @@ class JobFacts:
         """True unless it ended or is unknown; it may still be starting or restarting."""
         return self.state is not None and self.state not in ENDED
 
+    @property
+    def hindrance(self) -> str | None:
+        """Why the job does not read, in a word; None if it does."""
+        return None if self.is_running else (self.state or "unknown to Flink")
+
 
 @dataclass(frozen=True)
 class PublishedFacts:
@@ -59,10 +64,12 @@ class PublishedFacts:
     Attributes:
         fingerprints: of the versions that are published.
         cut_over_ms: by fingerprint; None where no batch tiles are claimed.
+        serving: the version that answers lookups; None while none is complete.
     """
 
     fingerprints: frozenset[str] = frozenset()
     cut_over_ms: Mapping[str, int | None] = field(default_factory=dict)
+    serving: str | None = None
 
 
 @dataclass(frozen=True)
@@ -216,6 +223,11 @@ def _published(record: StreamRecord, facts: StreamFacts) -> list[Action]:
         return []
     if facts.published is None or record.fingerprint not in facts.published.fingerprints:
         return [_action("publish", record, "the store has no publication of this version")]
+    serving = (record.previous or record).version
+    if facts.published.serving != serving:
+        # Whoever promoted it was cut off between the record and the store.
+        found = facts.published.serving or "none"
+        return [_action("publish", record, f"the store names {found} as serving, not {serving}")]
     if (
         record.cut_over_ms is not None
         and facts.published.cut_over_ms.get(record.fingerprint) is None

@@ -1,35 +1,46 @@
-"""``stream status``: every view with a stream and every source, as one document."""
+"""``stream status``: every view with a stream, what uploads alone serve, and every source."""
 
 from dataclasses import replace
 from typing import Any
 
-from millrace.errors import EngineError, EngineUnavailable
-from millrace.plan import Plan
+from millrace.errors import EngineError, EngineUnavailable, PlatformError
+from millrace.plan import Plan, ViewPlan
 from resources.settings import Settings
+from streaming import publishing
 from streaming.engines import Engines
+from streaming.offsets import lag_events
 from streaming.records import RecordFiles, StreamRecord
-from streaming.survey import StreamHealth, health_of, lag_events, look, stream_views
+from streaming.survey import StreamHealth, facts_of, health_of, look, stream_views
+from streaming.uploaded_views import UploadedFiles
+from streaming.waiting import Progress, waiting_stream, waiting_upload
 
 
 def status(
     settings: Settings, plan: Plan, *, engines: Engines | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Return ``{"views": {name: …}, "sources": {name: …}}`` as SPEC §3 has it.
+    """Return ``{"views": {name: …}, "uploads": {name: …}, "sources": {name: …}}`` as SPEC §3 has it.
 
-    Views are those with a stream and those that were deployed and are declared no more. Nothing
-    that is away makes it fail: what is not known is null, and ``detail`` says why.
+    Views are those with a stream and those that were deployed and are declared no more; uploads are
+    those that are served without one. Nothing that is away makes it fail: what is not known is null,
+    and ``detail`` says why.
     """
     from streaming.archive.status import archive_status
 
     engines = engines or Engines(settings)
     records = RecordFiles.of(settings.home).read_all()
     names = dict.fromkeys([*stream_views(plan), *records])
-    views = {name: view_health(engines, records.get(name)).to_json() for name in names}
-    return {"views": views, "sources": archive_status(settings, plan)}
+    views = {name: view_health(engines, records.get(name), plan.views.get(name)) for name in names}
+    return {
+        "views": {name: health.to_json() for name, health in views.items()},
+        "uploads": _uploads(engines, plan),
+        "sources": archive_status(settings, plan),
+    }
 
 
-def view_health(engines: Engines, record: StreamRecord | None) -> StreamHealth:
-    """Look at one stream, its lag included; ``absent`` if it was never deployed."""
+def view_health(
+    engines: Engines, record: StreamRecord | None, view: ViewPlan | None = None
+) -> StreamHealth:
+    """Look at one stream, its lag and what it waits for included; ``absent`` if never deployed."""
     if record is None:
         return StreamHealth("absent", detail="never deployed")
     try:
@@ -37,7 +48,31 @@ def view_health(engines: Engines, record: StreamRecord | None) -> StreamHealth:
     except EngineUnavailable as error:
         return StreamHealth("unknown", record.job_id, record.version, detail=str(error))
     found = health_of(record, job, checkpoints, engines.now_ms())
+    if record.previous is not None:
+        hindrance = facts_of(job).hindrance
+        told = _progress(engines)
+        waiting = waiting_stream(engines, view, record, hindrance, checkpoints, told)
+        found = found.with_waiting(waiting)
     try:
         return replace(found, lag_events=lag_events(engines, record, checkpoints))
     except EngineError as error:
         return replace(found, detail=f"{found.detail} {error}".strip())
+
+
+def _progress(engines: Engines) -> Progress:
+    try:
+        with engines.store() as client:
+            return publishing.read_progress(client)
+    except PlatformError:
+        return {}
+
+
+def _uploads(engines: Engines, plan: Plan) -> dict[str, Any]:
+    settings, found = engines.settings, {}
+    for name, record in UploadedFiles.of(settings.home).read_all().items():
+        waiting = waiting_upload(settings, plan.views.get(name), record, engines.now_ms())
+        shown: dict[str, Any] = {"version": record.version, "cut_over_ms": record.cut_over_ms}
+        if waiting is not None:
+            shown |= {"waits_for": waiting.to_json(), "detail": waiting.text}
+        found[name] = shown
+    return found

@@ -11,6 +11,7 @@ from resources.settings import Settings
 from streaming import publishing
 from streaming.actions import superseded
 from streaming.engines import Engines
+from streaming.offsets import lag_events
 from streaming.reconcile import (
     ENDED,
     Declared,
@@ -19,6 +20,7 @@ from streaming.reconcile import (
     StreamFacts,
 )
 from streaming.records import RecordFiles, StreamRecord
+from streaming.waiting import Progress, Waiting, waiting_stream
 
 if TYPE_CHECKING:
     from resources.flink import CheckpointReport, JobReport
@@ -40,10 +42,6 @@ State = Literal[
 DEGRADED_AFTER_S = 90.0
 """No complete checkpoint for so long, at an interval of 10 s, means that something is wrong."""
 
-_PROGRESS_FRESH_MS = 15_000
-
-Progress = Mapping[tuple[str, str], Mapping[str, Any]]
-
 
 @dataclass(frozen=True)
 class StreamHealth:
@@ -54,7 +52,8 @@ class StreamHealth:
             ``broken`` failed too often and waits for a restart by hand; ``unknown``: Flink does
             not answer.
         checkpoint_age_s: age of the last complete checkpoint; None before the first.
-        detail: why it is not running; empty if it is.
+        detail: why it is not running, or what a version beside it waits for; else empty.
+        waiting: the same of that version, to be read by programs; None without one.
     """
 
     state: State
@@ -63,17 +62,27 @@ class StreamHealth:
     lag_events: int | None = None
     checkpoint_age_s: float | None = None
     detail: str = ""
+    waiting: Waiting | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return what ``stream status --json`` shows; ``detail`` only if there is one."""
-        shown = {
+        """Return what ``stream status --json`` shows; the last three only if there is such a thing."""
+        shown: dict[str, Any] = {
             "state": self.state,
             "job_id": self.job_id,
             "version": self.version,
             "lag_events": self.lag_events,
             "checkpoint_age_s": self.checkpoint_age_s,
         }
+        if self.waiting is not None:
+            shown |= {"serves": self.waiting.serving, "waits_for": self.waiting.to_json()}
         return {**shown, "detail": self.detail} if self.detail else shown
+
+    def with_waiting(self, waiting: Waiting | None) -> "StreamHealth":
+        """Return the same of a stream whose newest version waits; it says what for."""
+        if waiting is None:
+            return self
+        detail = "; ".join(filter(None, (self.detail, waiting.text)))
+        return replace(self, detail=detail, waiting=waiting)
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,9 @@ class Survey:
     """Everything that was seen at one look.
 
     Attributes:
+        health: of the newest version of each.
+        serving: of the version that answers lookups, which may be the one before it.
+        published: what the store publishes, by view; of views without a stream too.
         checkpoints: by view; None where Flink does not know the job.
         progress: what the writer last said of each (view, fingerprint).
         away: why something could not be looked at, a line each.
@@ -88,6 +100,8 @@ class Survey:
 
     facts: Mapping[str, StreamFacts]
     health: Mapping[str, StreamHealth]
+    serving: Mapping[str, StreamHealth]
+    published: Mapping[str, PublishedView]
     checkpoints: "Mapping[str, CheckpointReport | None]"
     progress: Progress
     away: tuple[str, ...] = ()
@@ -100,7 +114,7 @@ class Survey:
             return None
 
 
-def survey(engines: Engines, records: Mapping[str, StreamRecord]) -> Survey:
+def survey(engines: Engines, plan: Plan, records: Mapping[str, StreamRecord]) -> Survey:
     """Look at the streams of some records; cheap enough for every few seconds.
 
     Raises:
@@ -118,24 +132,33 @@ def survey(engines: Engines, records: Mapping[str, StreamRecord]) -> Survey:
         is_store_known = False
         away.append(str(error))
     files = RecordFiles.of(engines.settings.home)
-    facts, health, reports = {}, {}, {}
+    facts, health, serving, reports = {}, {}, {}, {}
     living = {job.job_id for job in engines.flink.jobs() if job.state not in ENDED}
     for view, record in records.items():
         job, checkpoints = look(engines, record)
-        seen = StreamFacts(
-            job=_facts_of(job),
-            previous=_previous_facts(engines, record),
+        known = facts_of(job)
+        waiting = waiting_stream(
+            engines, plan.views.get(view), record, known.hindrance, checkpoints, progress
+        )
+        previous = JobFacts()
+        reports[view] = checkpoints
+        now_ms = engines.now_ms()
+        health[view] = health_of(record, job, checkpoints, now_ms).with_waiting(waiting)
+        serving[view] = health[view]
+        if record.previous is not None:
+            older, of_older = look(engines, record.previous)
+            previous = facts_of(older)
+            serving[view] = health_of(record.previous, older, of_older, now_ms)
+        facts[view] = StreamFacts(
+            job=known,
+            previous=previous,
             twins=tuple(job for job in superseded(record) if job in living),
             published=_published_facts(published.get(view)),
             is_store_known=is_store_known,
+            is_complete=record.previous is not None and waiting is None,
             is_busy=files.is_being_changed(view),
         )
-        if record.previous is not None and seen.job.is_running:
-            is_complete = _is_complete(engines, record, checkpoints, progress, away)
-            seen = replace(seen, is_complete=is_complete)
-        facts[view], reports[view] = seen, checkpoints
-        health[view] = health_of(record, job, checkpoints, engines.now_ms())
-    return Survey(facts, health, reports, progress, tuple(away))
+    return Survey(facts, health, serving, published, reports, progress, tuple(away))
 
 
 def look(
@@ -156,13 +179,9 @@ def look(
         return job, None
 
 
-def _facts_of(job: "JobReport | None") -> JobFacts:
+def facts_of(job: "JobReport | None") -> JobFacts:
+    """Return what is decided on of what Flink says of a job."""
     return JobFacts() if job is None else JobFacts(job.state, job.is_running)
-
-
-def _previous_facts(engines: Engines, record: StreamRecord) -> JobFacts:
-    older = record.previous
-    return JobFacts() if older is None else _facts_of(engines.flink.job(older.job_id))
 
 
 def _published_facts(found: PublishedView | None) -> PublishedFacts | None:
@@ -170,63 +189,9 @@ def _published_facts(found: PublishedView | None) -> PublishedFacts | None:
         return None
     return PublishedFacts(
         fingerprints=frozenset(version.fingerprint for version in found.versions),
+        serving=found.serving,
         cut_over_ms={version.fingerprint: version.cut_over_ms for version in found.versions},
     )
-
-
-def _is_complete(
-    engines: Engines,
-    record: StreamRecord,
-    checkpoints: "CheckpointReport | None",
-    progress: Progress,
-    away: list[str],
-) -> bool:
-    """Say whether a new version holds all that the older one does."""
-    older = record.previous
-    if older is not None and older.cut_over_ms is not None and record.cut_over_ms is None:
-        return False
-    told = progress.get((record.view, record.fingerprint))
-    if told is None or engines.now_ms() - told["at_ms"] > _PROGRESS_FRESH_MS:
-        return False
-    try:
-        read = _read_offsets(engines, record, checkpoints)
-    except EngineError as error:
-        away.append(str(error))
-        return False
-    has_read = all(read.get(int(p), 0) >= end for p, end in record.catch_up.items())
-    reached_ms = told["progress_ms"]
-    return has_read and reached_ms is not None and reached_ms >= record.submitted_at_ms
-
-
-def _read_offsets(
-    engines: Engines, record: StreamRecord, checkpoints: "CheckpointReport | None"
-) -> Mapping[int, int]:
-    """Return how far the job has surely come, by partition.
-
-    The group's offsets are of this job only once it has completed a checkpoint; a job that began
-    at the topic's beginning must not be credited with what its forerunner had read.
-    """
-    is_its_own = checkpoints is not None and checkpoints.completed > 0
-    if is_its_own or record.restored_from is not None:
-        return engines.committed_offsets(record.flink_group, record.source_topic)
-    return engines.begin_offsets(record.source_topic)
-
-
-def lag_events(
-    engines: Engines, record: StreamRecord, checkpoints: "CheckpointReport | None"
-) -> int:
-    """Return how many events of the source's topic the job has not surely counted.
-
-    Offsets are committed with each checkpoint, so up to ten seconds of traffic are in it; zero
-    means that everything is counted.
-
-    Raises:
-        EngineError: Kafka does not answer, or the topic is gone.
-    """
-    read = _read_offsets(engines, record, checkpoints)
-    begins = engines.begin_offsets(record.source_topic)
-    ends = engines.end_offsets(record.source_topic)
-    return sum(max(end - max(read.get(p, 0), begins.get(p, 0)), 0) for p, end in ends.items())
 
 
 def health_of(
@@ -238,9 +203,6 @@ def health_of(
     """Judge a stream by what is recorded of it and what Flink says."""
     age_s = None if checkpoints is None else checkpoints.age_s
     state, detail = _judged(record, job, age_s, now_ms)
-    older = record.previous
-    if older is not None and state in {"running", "starting"}:
-        detail = f"{older.version} serves until {record.version} is complete"
     return StreamHealth(
         state,
         job_id=record.job_id,
@@ -253,7 +215,7 @@ def health_of(
 def _judged(
     record: StreamRecord, job: "JobReport | None", age_s: float | None, now_ms: int
 ) -> tuple[State, str]:
-    facts = _facts_of(job)
+    facts = facts_of(job)
     if record.desired == "stopped":
         return ("stopping", "") if facts.is_alive else ("stopped", "")
     if not facts.is_alive:

@@ -58,7 +58,7 @@ class Streams:
         records = self.files.read_all()
         settings = self.engines.settings
         declared = declared_of(records, self.plan, settings, has_faults=has_faults)
-        seen = survey(self.engines, records)
+        seen = survey(self.engines, self.plan, records)
         return decide(records, declared, seen.facts, self.engines.now_ms())
 
     def reconcile(self) -> list[str]:

@@ -45,7 +45,7 @@ UPGRADING = replace(
 )
 STOPPED = replace(RECORD, desired="stopped")
 RUNS = JobFacts("RUNNING", is_running=True)
-PUBLISHED = PublishedFacts(frozenset({OLD, NEW}), {OLD: None, NEW: None})
+PUBLISHED = PublishedFacts(frozenset({OLD, NEW}), {OLD: None, NEW: None}, "v1")
 FINE = StreamFacts(job=RUNS, published=PUBLISHED)
 GONE = Declared(None)
 
@@ -80,7 +80,13 @@ def failing(*ago_s: int) -> StreamRecord:
         pytest.param(RECORD, seen(published=None), "publish", id="publication lost"),
         pytest.param(
             RECORD,
-            seen(published=PublishedFacts(frozenset({NEW}))),
+            seen(published=replace(PUBLISHED, serving="v0")),
+            "publish",
+            id="the store names a version that serves no more",
+        ),
+        pytest.param(
+            RECORD,
+            seen(published=PublishedFacts(frozenset({NEW}), {}, "v1")),
             "publish",
             id="another version published",
         ),
@@ -92,7 +98,7 @@ def failing(*ago_s: int) -> StreamRecord:
         ),
         pytest.param(
             replace(RECORD, cut_over_ms=5),
-            seen(published=PublishedFacts(frozenset({OLD}), {OLD: 5})),
+            seen(published=PublishedFacts(frozenset({OLD}), {OLD: 5}, "v1")),
             "",
             id="batch tiles are there",
         ),

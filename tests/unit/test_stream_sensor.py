@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,16 @@ import pytest
 
 from jobs.definitions import build_definitions
 from jobs.stream_sensor import OBSERVE_EVERY_MS, SENSOR, tick
-from streaming import deployments
+from resources.partition_log import append_partition_log
+from resources.reports import BuildReport, PartitionOutcome
+from streaming import deployments, publishing
 from streaming.records import RecordFiles, StreamRecord
+from streaming.status import view_health
 from tests.stream_fakes import FakeEngines, fake_engines, write_views
+
+ONLINE = dg.AssetKey(["online", "spend_online"])
+EDGE_MS = 1_578_182_400_000
+"""2020-01-05."""
 
 
 class Location:
@@ -27,8 +36,12 @@ class Location:
         self.cursor: str | None = None
 
     @property
+    def files(self) -> RecordFiles:
+        return RecordFiles.of(self.engines.settings.home)
+
+    @property
     def record(self) -> StreamRecord:
-        found = RecordFiles.of(self.engines.settings.home).read("spend")
+        found = self.files.read("spend")
         assert found is not None
         return found
 
@@ -43,10 +56,39 @@ class Location:
         )
 
     def tick(self) -> dg.SensorResult | dg.SkipReason:
+        """Look once, and store what is told, as the daemon does."""
         result = tick(self.engines, self.instance, self.cursor)
         if isinstance(result, dg.SensorResult):
             self.cursor = result.cursor
+            for event in result.asset_events:
+                self.instance.report_runless_asset_event(event)
         return result
+
+    def online(self) -> list[dict[str, Any]]:
+        """Look once; return what is told of what is served: metadata, and the kind of event."""
+        result = self.tick()
+        assert isinstance(result, dg.SensorResult)
+        return [
+            {"event": type(event).__name__, **{k: v.value for k, v in event.metadata.items()}}
+            for event in result.asset_events
+            if event.asset_key == ONLINE
+        ]
+
+    def build(self, version: str, fingerprint: str, days: int) -> None:
+        """Log the first days of the view's tiles as built, long ago."""
+        outcomes = tuple(PartitionOutcome(date(2020, 1, n)) for n in range(1, days + 1))
+        report = BuildReport(f"tiles/spend/{version}", version, 0, outcomes)
+        append_partition_log(self.engines.settings, report, fingerprint)
+
+    def say_complete(self) -> None:
+        """Let the newest job have read its topic, and the writer have stored that."""
+        record = self.record
+        self.engines.fake.complete_checkpoint(record.job_id)
+        self.engines.committed[record.flink_group] = dict(self.engines.ends["payments"])
+        told = {"progress_ms": record.submitted_at_ms, "tile_lag": 0, "source_lag": 0}
+        told["at_ms"] = self.engines.now_ms()
+        field = f"spend/{record.fingerprint}".encode()
+        self.engines.memory.hset(b"m1:progress", field, json.dumps(told))
 
     def requests(self) -> list[dg.RunRequest]:
         result = self.tick()
@@ -104,8 +146,8 @@ def test_a_lost_job_is_one_run_whose_log_says_why(location: Location) -> None:
     assert location.record.generation == 2
     said = [entry.user_message for entry in location.instance.all_logs(done.run_id)]
     assert f"restore spend: Flink does not know v1's job {lost.job_id}" in said
-    [observed] = [e for e in done.all_events if e.event_type_value == "ASSET_OBSERVATION"]
-    assert observed.asset_key == dg.AssetKey(["stream", "spend_stream"])
+    observed = [e.asset_key for e in done.all_events if e.event_type_value == "ASSET_OBSERVATION"]
+    assert dg.AssetKey(["stream", "spend_stream"]) in observed
     assert location.requests() == []
 
 
@@ -182,6 +224,107 @@ def test_states_are_observed_when_they_change_and_every_few_minutes(location: Lo
     assert observed() == [(key, "starting") for key in both]
     location.engines.clock[0] += OBSERVE_EVERY_MS
     assert observed() == [(key, "starting") for key in both]
+
+
+def change_the_view(location: Location) -> StreamRecord:
+    """Serve v1 with four days of history, then declare another meaning; returns v1's record."""
+    old = location.deploy()
+    location.build("v1", old.fingerprint, days=4)
+    location.engines.ends["payments"] = {0: 10, 1: 0}
+    location.say_complete()
+    published_as_uploaded(location, old)
+    location.files.note_upload("spend", old.fingerprint, EDGE_MS, None)
+    location.plan = write_views(location.views, least=100)
+    [upgrade] = location.requests()
+    assert location.run(upgrade).success
+    return old
+
+
+def test_what_is_told_to_be_served_is_what_answers_while_another_version_waits(
+    location: Location,
+) -> None:
+    old = change_the_view(location)
+    [told] = location.online()
+    assert (told["version"], told["cut_over_ms"], told["state"]) == ("v1", EDGE_MS, "running")
+    assert (told["waits"], told["missing_days"]) == ("v2", 1)
+    assert (told["missing_from"], told["missing_to"]) == ("2020-01-04", "2020-01-04")
+    assert told["missing_tables"] == "events/payments, tiles/spend/v2"
+    assert told["build_command"] == "millrace backfill spend --start 2020-01-04 --end 2020-01-05"
+    assert "its job has 10 event(s) to read" in told["waits_for"]
+    assert told["event"] == "AssetMaterialization"
+    newest = location.instance.fetch_materializations(ONLINE, limit=1).records[0]
+    tags = newest.event_log_entry.asset_materialization
+    assert tags is not None
+    assert (tags.tags or {})["dagster/code_version"] == old.fingerprint
+    shown = view_health(location.engines, location.record, location.plan.view("spend")).to_json()
+    assert (shown["version"], shown["serves"]) == ("v2", "v1")
+    assert shown["waits_for"]["missing_days"] == ["2020-01-04"]
+    assert shown["waits_for"]["command"] == told["build_command"]
+    assert told["waits_for"] in shown["detail"]
+
+
+def test_a_promotion_is_told_by_the_run_that_makes_it_with_both_versions_and_the_reason(
+    location: Location,
+) -> None:
+    change_the_view(location)
+    new = location.record
+    location.online()
+    location.say_complete()
+    location.build("v2", new.fingerprint, days=4)
+    location.files.note_upload("spend", new.fingerprint, EDGE_MS, None)
+    published_as_uploaded(location, new)
+    [promote] = location.requests()
+    done = location.run(promote)
+    told = [e for e in done.all_events if e.asset_key == ONLINE]
+    assert [e.event_type_value for e in told] == ["ASSET_MATERIALIZATION"]
+    metadata = {
+        k: v.value for k, v in told[0].step_materialization_data.materialization.metadata.items()
+    }
+    assert (metadata["version"], metadata["from_version"], metadata["to_version"]) == (
+        "v2",
+        "v1",
+        "v2",
+    )
+    assert str(metadata["why"]).startswith("promote: complete, and serves from now on")
+    [after] = location.online()
+    assert after["version"] == "v2"
+    assert {"from_version", "waits"}.isdisjoint(after)
+
+
+def test_a_promotion_whose_run_died_before_it_told_is_found_in_the_store_and_told_once(
+    location: Location,
+) -> None:
+    change_the_view(location)
+    location.online()
+    with location.engines.store() as client:
+        found = publishing.read_published(client)["spend"]
+        publishing.amend(client, "spend", lambda _: replace(found, serving="v2"))
+    [told] = location.online()
+    assert (told["from_version"], told["to_version"], told["version"]) == ("v1", "v2", "v2")
+    assert "cut off" in told["why"]
+    assert told["event"] == "AssetMaterialization"
+    location.engines.clock[0] += OBSERVE_EVERY_MS
+    [again] = location.online()
+    assert "from_version" not in again
+
+
+def test_what_a_store_that_is_away_serves_is_not_guessed(location: Location) -> None:
+    location.deploy()
+    assert [told["version"] for told in location.online()] == ["v1"]
+    location.engines.away.add("store")
+    assert location.online() == []
+    location.engines.away.clear()
+    assert [told["version"] for told in location.online()] == ["v1"]
+
+
+def published_as_uploaded(location: Location, record: StreamRecord) -> None:
+    with location.engines.store() as client:
+        found = publishing.read_published(client)["spend"]
+        versions = tuple(
+            replace(v, cut_over_ms=EDGE_MS) if v.fingerprint == record.fingerprint else v
+            for v in found.versions
+        )
+        publishing.amend(client, "spend", lambda _: replace(found, versions=versions))
 
 
 def test_an_observation_carries_lag_and_the_age_of_the_checkpoint(location: Location) -> None:

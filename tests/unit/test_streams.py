@@ -260,7 +260,7 @@ def test_a_store_that_is_away_stops_nothing_else(streams: Streams) -> None:
     streams.flink.forget()
     streams.wait(15)
     assert streams.reconcile() == ["restore"]
-    seen = survey(streams.engines, streams.files.read_all())
+    seen = survey(streams.engines, streams.plan, streams.files.read_all())
     assert seen.away == ("the store does not run",)
 
 
