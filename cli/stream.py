@@ -87,6 +87,7 @@ def status(views: _Views = None, *, as_json: JsonFlag = False) -> None:
         sources = {plan.views[v].source.name for v in views if v in plan.views}
         document = {
             "views": {v: h for v, h in document["views"].items() if v in views},
+            "uploads": {v: u for v, u in document["uploads"].items() if v in views},
             "sources": {s: b for s, b in document["sources"].items() if s in sources},
         }
     if as_json:
@@ -94,10 +95,13 @@ def status(views: _Views = None, *, as_json: JsonFlag = False) -> None:
         return
     if document["views"]:
         _show(document)
-    elif not views:
+    elif not (views or document["uploads"]):
         page.print("no declared view has a source with a stream, and none was deployed")
+    for view, uploaded in document["uploads"].items():
+        text = uploaded.get("detail") or f"{uploaded['version']} serves what was uploaded of it"
+        page.print(f"{view}: {text}", markup=False, soft_wrap=True)
     for view in dict.fromkeys(views or ()):
-        if view not in document["views"]:
+        if view not in document["views"] | document["uploads"]:
             source = plan.view(view).source.name
             page.print(
                 f"{view}: source {source!r} has no stream; millrace upload {view} publishes it",
@@ -151,7 +155,7 @@ def _show(document: dict[str, dict[str, Any]]) -> None:
         table.add_row(
             name,
             f"[{style}]{view['state']}[/]",
-            view["version"] or "",
+            f"{view['version']} (waits)" if "serves" in view else view["version"] or "",
             _number(view["lag_events"]),
             _number(view["checkpoint_age_s"]),
             view["job_id"] or "",

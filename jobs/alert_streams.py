@@ -12,6 +12,7 @@ from streaming.engines import Engines
 if TYPE_CHECKING:
     from streaming.records import StreamRecord
     from streaming.survey import StreamHealth
+    from streaming.waiting import Waiting
 
 FLINK = "flink"
 _WELL = frozenset({"running", "degraded", "stopping", "stopped"})
@@ -31,27 +32,67 @@ def stream_facts(
 
     records = RecordFiles.of(engines.settings.home).read_all()
     wanted = {view: record for view, record in records.items() if record.desired == "running"}
+    facts, uploaded = _uploaded(engines, plan, limits, now_ms)
     if not records:
-        return [], set()
+        return facts, uploaded
     try:
         seen = survey(engines, plan, records)
     except PlatformError as error:
         # Whatever ails the streams must not keep anything else from being told.
         told = _reachable(now_ms, limits, str(error) if wanted else "")
-        return [told], {FLINK, *records}
-    facts = [_reachable(now_ms, limits)]
+        return [told, *facts], {FLINK, *records, *uploaded}
+    facts.append(_reachable(now_ms, limits))
     for view, record in records.items():
         lag = None
         if limits.max_lag_events is not None and view in wanted:
             lag = seen.lag(engines, record)
         facts += _of(record, seen.health[view], lag, limits, plan, now_ms)
-    return facts, {FLINK, *records}
+        facts.append(_waits(plan, view, seen.health[view].waiting, limits, now_ms))
+    return facts, {FLINK, *records, *uploaded}
 
 
 def _reachable(now_ms: int, limits: StreamLimits, error: str = "") -> Fact:
     story = Story(error or "Flink answers", runbook=_RUNBOOK)
     subject = Subject("stream", FLINK, "does not answer")
     return Fact(subject, "error", not error, now_ms, story, hold_ms=limits.hold_ms)
+
+
+def _uploaded(
+    engines: Engines, plan: Plan, limits: StreamLimits, now_ms: int
+) -> tuple[list[Fact], set[str]]:
+    """Say of views that uploads alone serve whether a version of theirs waits."""
+    from streaming.uploaded_views import UploadedFiles
+    from streaming.waiting import waiting_upload
+
+    settings = engines.settings
+    records = UploadedFiles.of(settings.home).read_all()
+    facts = [
+        _waits(
+            plan, view, waiting_upload(settings, plan.views.get(view), one, now_ms), limits, now_ms
+        )
+        for view, one in records.items()
+    ]
+    return facts, set(records)
+
+
+def _waits(
+    plan: Plan, name: str, waiting: "Waiting | None", limits: StreamLimits, now_ms: int
+) -> Fact:
+    view = plan.views.get(name)
+    details = {}
+    if waiting is not None:
+        details = {"serves": waiting.serving, "waits": waiting.version}
+        if command := waiting.history.command(name):
+            details["command"] = command
+    story = Story(
+        summary="the version that was declared serves" if waiting is None else waiting.text,
+        details=details,
+        owners=(view.owner,) if view is not None and view.owner else (),
+        tags=dict(view.tags) if view is not None else {},
+        runbook=_RUNBOOK,
+    )
+    subject = Subject("stream", name, "version waits")
+    return Fact(subject, "warn", waiting is None, now_ms, story, hold_ms=limits.max_wait_ms)
 
 
 def _of(

@@ -71,7 +71,11 @@ def _uploads(engines: Engines, plan: Plan) -> dict[str, Any]:
     settings, found = engines.settings, {}
     for name, record in UploadedFiles.of(settings.home).read_all().items():
         waiting = waiting_upload(settings, plan.views.get(name), record, engines.now_ms())
-        shown: dict[str, Any] = {"version": record.version, "cut_over_ms": record.cut_over_ms}
+        shown: dict[str, Any] = {
+            "state": "serving",
+            "version": record.version,
+            "cut_over_ms": record.cut_over_ms,
+        }
         if waiting is not None:
             shown |= {"waits_for": waiting.to_json(), "detail": waiting.text}
         found[name] = shown

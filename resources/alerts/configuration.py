@@ -45,7 +45,7 @@ _FILE = Keys.plain(
 )
 _ROUTE = Keys.plain("a route", ("sinks",), ("owners", "tags", "severities", "kinds", "names"))
 _DIGEST = Keys.plain("digest", (), ("above", "size", "window"))
-_STREAMS = Keys.plain("streams", (), ("hold", "max_lag_events", "max_checkpoint_age"))
+_STREAMS = Keys.plain("streams", (), ("hold", "max_lag_events", "max_checkpoint_age", "max_wait"))
 _FOLD = Keys.plain("fold", (), ("hold", "settle"))
 _HEARTBEAT = Keys.plain("heartbeat", ("every", "sinks"))
 _VARIABLE = re.compile(r"\$\{([A-Z_][A-Z0-9_]*)\}")
@@ -113,11 +113,13 @@ class StreamLimits:
         hold_ms: it may be down or behind for so long before anybody is told.
         max_lag_events: more uncounted events are a failure; None: not judged.
         max_checkpoint_age_ms: an older last checkpoint is one.
+        max_wait_ms: a new version of a view may wait for so long before anybody is told.
     """
 
     hold_ms: int = 2 * MINUTE_MS
     max_lag_events: int | None = None
     max_checkpoint_age_ms: int = 3 * MINUTE_MS
+    max_wait_ms: int = 30 * MINUTE_MS
 
 
 @dataclass(frozen=True)
@@ -359,7 +361,8 @@ class _Reading:
         age_ms = self.duration(record, "max_checkpoint_age", default.max_checkpoint_age_ms)
         is_judged = record is not None and "max_lag_events" in record
         lag = self.count(record, "max_lag_events", 0, least=0) if is_judged else None
-        return StreamLimits(self.duration(record, "hold", default.hold_ms), lag, age_ms)
+        wait_ms = self.duration(record, "max_wait", default.max_wait_ms)
+        return StreamLimits(self.duration(record, "hold", default.hold_ms), lag, age_ms, wait_ms)
 
     def fold(self, record: Record | None) -> FoldTimes:
         default = FoldTimes()

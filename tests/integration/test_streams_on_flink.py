@@ -105,7 +105,7 @@ class Streams:
         """Decide once about a view and do it, as the sensor and its runs would."""
         records, plan = {view: self.record(view)}, load_plan(self.settings)
         declared = declared_of(records, plan, self.settings, has_faults=False)
-        seen = survey(self.engines, records)
+        seen = survey(self.engines, plan, records)
         actions = decide(records, declared, seen.facts, self.engines.now_ms())
         for action in actions:
             perform(self.settings, plan, action, print)

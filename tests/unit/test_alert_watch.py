@@ -403,6 +403,23 @@ def test_a_stream_that_falls_behind_is_told(house: House) -> None:
     assert house.last["summary"] == "11 events wait, 10 may"
 
 
+def test_a_version_that_waits_longer_than_it_may_is_told_with_what_it_waits_for(
+    house: House,
+) -> None:
+    deployed(house)
+    house.plan = write_views(house.views, least=100)
+    house.engines.fake.complete_checkpoint(deployed(house))
+    assert house.tell() == []
+    house.engines.clock[0] += 1_800_000
+    assert house.tell() == ["FAILED: stream spend version waits"]
+    assert house.last["summary"] == (
+        "v1 serves until v2 is complete: the writer says nothing of it"
+    )
+    house.plan = write_views(house.views)
+    house.engines.fake.complete_checkpoint(deployed(house))
+    assert house.tell() == ["RESOLVED: stream spend version waits"]
+
+
 def test_flink_that_does_not_answer_is_one_alert_and_not_one_per_stream(house: House) -> None:
     deployed(house)
     house.engines.fake.is_away = True

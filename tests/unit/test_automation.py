@@ -275,12 +275,13 @@ class Served:
     """A deployed view; its lake is what ``plan`` says it is."""
 
     engines: FakeEngines
+    instance: dg.DagsterInstance
     edge_ms: int = 0
     built_ms: int = 0
     cursor: str | None = None
 
     def look(self) -> list[str]:
-        result = uploads.look(self.engines, self.cursor, NOW)
+        result = uploads.look(self.engines, self.instance, self.cursor, NOW)
         self.cursor = result.cursor
         return [str(request.run_key) for request in result.run_requests or ()]
 
@@ -288,7 +289,8 @@ class Served:
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Served:
     plan = write_views(tmp_path / "views")
-    found = Served(fake_engines(tmp_path, views=[tmp_path / "views"]))
+    engines = fake_engines(tmp_path, views=[tmp_path / "views"])
+    found = Served(engines, dg.DagsterInstance.ephemeral())
 
     def planned(_settings: object, view: Any, held: Any, _now_ms: int) -> UploadPlan:
         if not found.edge_ms:

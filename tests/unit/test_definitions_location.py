@@ -76,6 +76,7 @@ def test_keys_jobs_and_schedules_are_these(location: dg.Definitions) -> None:
             "tiles/habits_tiles",
             "tiles/spend_tiles",
         ],
+        "build_history": [],
         "deliver_alerts": [],
         "prune_history": [],
         "upload_views": [],
