@@ -288,7 +288,11 @@ class _Reading:
 
     def option(self, node: Node, name: str, shape: Field) -> Any:
         if shape.shape == "number":
-            return self.reader.number(node, name)
+            return (
+                self.reader.number(node, name)
+                if shape.least is None
+                else self.whole(node, name, shape.least)
+            )
         if shape.shape == "texts":
             return tuple(self.reader.text(one, name) for one in self.reader.items(node, name))
         if shape.shape == "pairs":
@@ -375,13 +379,17 @@ class _Reading:
         node = None if record is None else record.node(name)
         if node is None:
             return default
+        number = self.whole(node, name, least)
+        return default if number is None else number
+
+    def whole(self, node: Node, name: str, least: int) -> int | None:
         number = self.reader.number(node, name)
         if number is None:
-            return default
+            return None
         if number < least or number != int(number):
             what = f"{name} is {number:g}"
             self.reader.fault(node, what, f"write a whole number of at least {least}")
-            return default
+            return None
         return int(number)
 
     def duration(self, record: Record | None, name: str, default_ms: int) -> int:

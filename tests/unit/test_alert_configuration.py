@@ -9,6 +9,7 @@ from millrace.errors import SetupError, SpecError
 from resources.alerts.configuration import VERSION, AlertConfig, load_config, read_config
 from resources.alerts.facts import Story, Subject
 from resources.alerts.sinks.email import Email
+from resources.alerts.sinks.file import File
 from resources.alerts.sinks.slack import Slack
 from resources.alerts.sinks.webhook import Webhook
 from resources.settings import CHECKOUT, settings_from_env
@@ -32,6 +33,7 @@ sinks:
     headers: {{Authorization: "Bearer ${{HOOK_TOKEN}}", X-Team: data}}
     signing_key: ${{HOOK_KEY}}
   log: {{type: stdout}}
+  audit: {{type: file, path: "/var/log/${{TENANT}}.jsonl", max_bytes: 1000, keep: 2}}
 routes:
   - owners: [payments@example.com]
     severities: [error]
@@ -58,7 +60,7 @@ def test_the_example_of_the_docs_is_read() -> None:
     text = (CHECKOUT / "docs" / "alerts.md").read_text(encoding="utf-8")
     example = text.partition("```yaml\n")[2].partition("```")[0]
     config = read_config(example)
-    assert list(config.sinks) == ["payments-chat", "pager", "mail", "hook", "log"]
+    assert list(config.sinks) == ["payments-chat", "pager", "mail", "hook", "audit", "log"]
     assert len(config.routing.routes) == 3
 
 
@@ -74,7 +76,7 @@ def in_file(*lines: str) -> str:
 
 def test_everything_that_can_be_said_is_read() -> None:
     config = read_config(FULL)
-    assert list(config.sinks) == ["payments-chat", "pager", "mail", "hook", "log"]
+    assert list(config.sinks) == ["payments-chat", "pager", "mail", "hook", "log", "audit"]
     assert config.renotify_ms == 12 * 3_600_000
     assert (config.digests.above, config.digests.size, config.digests.window_ms) == (5, 20, 120_000)
     assert config.streams.max_lag_events == 1000
@@ -94,6 +96,8 @@ def test_environment_variables_are_put_in_when_a_sink_is_made() -> None:
     assert isinstance(mail, Email)
     assert (mail.port, mail.security, mail.password) == (587, "starttls", ENV["SMTP_PASSWORD"])
     assert mail.recipients == ("a@example.com", "b@example.com")
+    audit = config.sinks["audit"].open(ENV)
+    assert audit == File(Path("/var/log/t1.jsonl"), max_bytes=1000, keep=2)
     hook = config.sinks["hook"].open(ENV)
     headers = {"Authorization": "Bearer tok", "X-Team": "data"}
     assert hook == Webhook("https://hooks.example.com/t1", headers, ENV["HOOK_KEY"])

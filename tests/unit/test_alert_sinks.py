@@ -1,15 +1,18 @@
 """Each sink against a real server that refuses what the real service would refuse."""
 
+import json
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from email.message import EmailMessage
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from millrace.errors import EngineError
 from resources.alerts.message import Delivery, Message, digest_title, probe_message
-from resources.alerts.sinks import email, pagerduty, slack, stdout, webhook
+from resources.alerts.sinks import email, file, pagerduty, slack, stdout, webhook
 from resources.alerts.sinks.sink import MessageRefused, SinkUnavailable
 from tests import alert_receivers as receivers
 from tests.alert_receivers import ROUTING_KEY, HttpReceiver, serving
@@ -273,3 +276,61 @@ def test_stdout_writes_each_line_with_the_key(capsys: pytest.CaptureFixture[str]
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"alert incident0:opened {message().title}"
     assert all(line.startswith("alert incident0:opened ") for line in lines)
+
+
+def lines(path: Path) -> list[str]:
+    return [json.loads(line)["key"] for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_file_gets_one_line_a_message_that_reads_back_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "alerts.jsonl"
+    sink = file.build({"path": str(path)})
+    sink.send(one())
+    sink.send(digest(2, summary="a \n line \u2028 of ü"))
+    read = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    expected = [message(), *digest(2, summary="a \n line \u2028 of ü").messages]
+    assert [Message.from_json(document) for document in read] == expected
+
+
+def test_a_full_file_is_put_aside_and_the_oldest_goes(tmp_path: Path) -> None:
+    path = tmp_path / "alerts.jsonl"
+    size = len(json.dumps(message().to_json())) + 1
+    sink = file.File(path, max_bytes=2 * size, keep=2)
+    for number in range(9):
+        sink.send(one(key=f"incident{number}:opened"))
+        assert sum(p.stat().st_size for p in tmp_path.glob("alerts.jsonl*")) <= 3 * 2 * size
+    kept = [lines(p) for p in (path, tmp_path / "alerts.jsonl.1", tmp_path / "alerts.jsonl.2")]
+    assert kept == [[f"incident{n}:opened" for n in some] for some in ((8,), (6, 7), (4, 5))]
+    assert not (tmp_path / "alerts.jsonl.3").exists()
+    file.File(path, max_bytes=1, keep=0).send(one())
+    assert lines(path) == ["incident0:opened"]
+
+
+def test_a_line_that_a_crash_cut_off_spoils_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "alerts.jsonl"
+    path.write_text('{"key": "cut o', encoding="utf-8")
+    file.File(path).send(one())
+    assert path.read_text(encoding="utf-8").splitlines()[0] == '{"key": "cut o'
+    assert json.loads(path.read_text(encoding="utf-8").splitlines()[1])["key"] == message().key
+
+
+def append(path: Path, first: int) -> None:
+    sink = file.File(path, max_bytes=40_000, keep=100)
+    for number in range(first, first + 40):
+        sink.send(one(key=f"incident{number}:opened", **LONG))
+
+
+def test_lines_of_several_processes_never_mix_and_none_is_lost(tmp_path: Path) -> None:
+    path = tmp_path / "alerts.jsonl"
+    with ProcessPoolExecutor(2) as processes:
+        for done in [processes.submit(append, path, first) for first in (0, 40)]:
+            done.result()
+    files = [p for p in tmp_path.glob("alerts.jsonl*") if p.suffix != ".lock"]
+    written = sorted(key for p in files for key in lines(p))
+    assert written == sorted(f"incident{n}:opened" for n in range(80))
+
+
+def test_a_file_that_cannot_be_written_is_tried_again(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("", encoding="utf-8")
+    with pytest.raises(SinkUnavailable, match="cannot write"):
+        file.File(tmp_path / "taken" / "alerts.jsonl").send(one())

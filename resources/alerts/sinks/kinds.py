@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from resources.alerts.sinks import email, pagerduty, slack, stdout, webhook
+from resources.alerts.sinks import email, file, pagerduty, slack, stdout, webhook
 from resources.alerts.sinks.sink import Field, Options, Sink
 
 
@@ -22,6 +22,7 @@ SINK_KINDS: Mapping[str, SinkKind] = MappingProxyType(
         "pagerduty": SinkKind(pagerduty.FIELDS, pagerduty.build),
         "email": SinkKind(email.FIELDS, email.build),
         "webhook": SinkKind(webhook.FIELDS, webhook.build),
+        "file": SinkKind(file.FIELDS, file.build),
         "stdout": SinkKind(stdout.FIELDS, stdout.build),
     }
 )

@@ -17,11 +17,13 @@ class Field:
     Attributes:
         shape: a ``secret`` may be written only as ``${NAME}`` of an environment variable.
         choices: the only values; empty for any.
+        least: the smallest number; None for any.
     """
 
     shape: Shape
     is_required: bool = False
     choices: tuple[str, ...] = ()
+    least: int | None = None
 
 
 Options = Mapping[str, Any]
