@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, combinations, islice
 from typing import TYPE_CHECKING, Any
 
+from millrace.aggregates import AGGREGATES
 from millrace.plan import ViewPlan
 from millrace.types import INT64
 from resources.history import find_history
@@ -60,7 +61,7 @@ class Recomputer:
         import pyarrow.compute as pc
 
         self._view = view
-        ordered = any(f.aggregate in {"first", "last"} for f in view.features)
+        ordered = any(f.aggregate.entry.is_ordered for f in view.features)
         reads_id = ordered and view.source.event_id is not None
         self._kernel = _with_newest(view, reads_event_id=reads_id)
         history = find_history(settings, view, pa.array(as_of_ms, pa.int64()))
@@ -189,7 +190,9 @@ def _with_newest(view: ViewPlan, *, reads_event_id: bool) -> "KernelView":
 
     kernel = KernelView.of(view)
     windows = dict.fromkeys(f.window for f in view.features)
-    newest = (KernelFeature(_ts_name(w), "max", _NEWEST, w, INT64) for w in windows)
+    newest = (
+        KernelFeature(_ts_name(w), AGGREGATES["max"].bind(INT64), _NEWEST, w) for w in windows
+    )
     return replace(
         kernel,
         has_event_id=reads_event_id,

@@ -42,7 +42,6 @@ _APPEND_SLACK_S = 0.05
 _SHOWN = 50
 _RELATIVE = 1e-9
 _ABSOLUTE = 1e-12
-_ADDED = frozenset({"sum", "avg", "variance", "stddev"})
 
 Progress = Callable[[str], None]
 
@@ -257,6 +256,6 @@ def is_same(feature: FeaturePlan, served: Any, recomputed: Any) -> bool:
     """
     if served is None or recomputed is None:
         return served is recomputed
-    if feature.type.kind == "float64" and feature.aggregate in _ADDED:
+    if feature.aggregate.agreement == "rounded":
         return math.isclose(served, recomputed, rel_tol=_RELATIVE, abs_tol=_ABSOLUTE)
     return bool(served == recomputed)

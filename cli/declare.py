@@ -166,7 +166,8 @@ def _feature_as_json(feature: "FeaturePlan") -> dict[str, Any]:
     return {
         "name": feature.name,
         "type": str(feature.type),
-        "aggregate": feature.aggregate,
+        "aggregate": feature.aggregate.name,
+        "parameters": dict(feature.aggregate.parameters),
         "input": None if feature.measure is None else feature.measure.expression.text,
         "window_ms": feature.window.length_ms,
         "hop_ms": feature.window.hop_ms,
@@ -251,7 +252,7 @@ def _feature_table(view: "ViewPlan") -> "Table":
         table.add_row(
             feature.name,
             str(feature.type),
-            Text(f"{feature.aggregate}({of}){_else(feature)}"),
+            Text(f"{feature.aggregate.of(of)}{_else(feature)}"),
             "lifetime" if window.length_ms is None else format_duration(window.length_ms),
             format_duration(window.hop_ms),
             format_duration(window.offset_ms) if window.offset_ms else "",

@@ -52,7 +52,7 @@ def window_text(window: Window) -> str:
 def input_text(feature: FeaturePlan) -> str:
     """Return the aggregate as a call: ``avg(amount)``, ``count(*)``."""
     argument = "*" if feature.measure is None else feature.measure.expression.text
-    return f"{feature.aggregate}({argument})"
+    return feature.aggregate.of(argument)
 
 
 def source_text(source: SourcePlan) -> str:

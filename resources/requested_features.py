@@ -31,7 +31,7 @@ class RequestedView:
     @property
     def reads_event_id(self) -> bool:
         """True where the source names events and a feature needs the name to break ties."""
-        ordered = any(f.aggregate in {"first", "last"} for f in self.view.features)
+        ordered = any(f.aggregate.entry.is_ordered for f in self.view.features)
         return ordered and self.view.source.event_id is not None
 
 

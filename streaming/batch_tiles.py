@@ -167,7 +167,7 @@ class _Packing:
 
 
 def _column_values(array: "pa.Array", column: TileColumn) -> list[Any]:
-    if not column.is_edge:
+    if not column.partial.holds_edge:
         return _values(array)
     fields = {array.type.field(i).name: child for i, child in enumerate(array.flatten())}
     ids = _values(fields["event_id"]) if "event_id" in fields else [None] * len(array)

@@ -17,6 +17,7 @@ from resources.partition_log import append_partition_log
 from resources.reports import BuildReport, PartitionOutcome
 from resources.settings import Settings
 from tests import reference
+from tests.oracle import oracle_feature
 
 DECLARED = """
 version: millrace/v1
@@ -104,13 +105,7 @@ def far_value(view: ViewPlan, feature: FeaturePlan, query_ms: int) -> object:
         reference.Event("a", at, at, {"amount": i, "seen": at, "due": day_of(at)}.get(column))
         for i, at in enumerate(INSTANTS)
     ]
-    window = feature.window
-    asked = reference.Feature(
-        "count_rows" if feature.measure is None else feature.aggregate,
-        window.length_ms,
-        window.hop_ms,
-        window.offset_ms,
-    )
+    asked = oracle_feature(feature)
     return reference.value(events, asked, "a", query_ms, start_ms=view.start_ms)
 
 

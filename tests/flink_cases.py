@@ -247,7 +247,7 @@ def read_tile(view: ViewPlan, value: bytes) -> Tile:
     tile: dict[str, Any] = {}
     for column in tile_columns(view):
         found = document[column.name]
-        if column.is_edge and found is not None:
+        if column.partial.holds_edge and found is not None:
             id_type = _id_type(view)
             event_id = None if id_type is None else _typed(found["event_id"], id_type)
             kept = _typed(found["value"], column.type)

@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import pyarrow as pa
 
+from millrace.aggregates import AGGREGATES
 from millrace.kernel.arrow import KernelFeature, KernelView, arrow_type, join_features
 from millrace.types import FLOAT64, INT64, STRING, DataType, decimal, parse_type
 from millrace.windows import Window
@@ -59,10 +60,11 @@ def kernel_view(
         features=tuple(
             KernelFeature(
                 f"f{i}",
-                "count" if f.aggregate == "count_rows" else f.aggregate,
+                AGGREGATES["count"].bind(None)
+                if f.aggregate == "count_rows"
+                else AGGREGATES[f.aggregate].bind(measure),
                 None if f.aggregate == "count_rows" else "m0",
                 Window(f.length_ms, f.hop_ms, f.offset_ms),
-                result_type(f.aggregate, measure),
                 f.default,
             )
             for i, f in enumerate(features)

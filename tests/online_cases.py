@@ -24,6 +24,7 @@ from millrace.tiles import TileEvent, build_tile, tile_start_ms
 from millrace.types import INT64, STRING, DataType
 from millrace.windows import Window
 from tests import reference
+from tests.oracle import oracle_feature
 
 SOURCE = SourcePlan(
     name="events",
@@ -50,8 +51,7 @@ def feature_of(
 ) -> FeaturePlan:
     """A feature of the column ``v_<type>``; without a type it counts rows."""
     measure = None if type_ is None else Measure(f"m_{type_.kind}", _column(type_))
-    result = AGGREGATES[aggregate].result_type(type_)
-    return FeaturePlan(name, aggregate, measure, window, result, default=default)
+    return FeaturePlan(name, AGGREGATES[aggregate].bind(type_), measure, window, default=default)
 
 
 def _column(type_: DataType) -> Any:
@@ -145,11 +145,7 @@ def _can_part(view: ViewPlan, left_ms: int, right_ms: int, from_ms: int) -> bool
 
 def expected(feature: FeaturePlan, view: ViewPlan, events: list[reference.Event], q_ms: int) -> Any:
     """The value by the reference."""
-    window = feature.window
-    name = "count_rows" if feature.measure is None else feature.aggregate
-    type_ = "int64" if feature.measure is None else str(feature.measure.type)
-    bounds = (window.length_ms, window.hop_ms, window.offset_ms)
-    asked = reference.Feature(name, *bounds, type_, feature.default)
+    asked = oracle_feature(feature)
     return reference.value(events, asked, "k", q_ms, hindsight=True, start_ms=view.start_ms)
 
 

@@ -167,7 +167,7 @@ class _Column:
 def _type_of(view: ViewPlan, column: TileColumn) -> Any:
     import pyarrow as pa
 
-    if not column.is_edge:
+    if not column.partial.holds_edge:
         return arrow_type(column.type)
     assert view.source.event_id is not None
     id_type: DataType = view.source.column(view.source.event_id).type

@@ -24,6 +24,7 @@ from resources.partition_log import append_partition_log
 from resources.reports import BuildReport, Days, PartitionOutcome
 from resources.settings import Settings
 from tests import reference
+from tests.oracle import oracle_feature
 
 FIRST = date(2024, 3, 1)
 DAYS = Days(FIRST, FIRST + timedelta(days=6))
@@ -193,14 +194,7 @@ def expected_values(
 ) -> list[object]:
     """Return what the oracle says of each spine row."""
     events = [_event(view, feature, r) for r in shop.rows[view.source.name] if _counts(view, r)]
-    asked = reference.Feature(
-        "count_rows" if feature.measure is None else feature.aggregate,
-        feature.window.length_ms,
-        feature.window.hop_ms,
-        feature.window.offset_ms,
-        "int64" if feature.measure is None else str(feature.measure.type),
-        feature.default,
-    )
+    asked = oracle_feature(feature)
     times = spine.column("event_timestamp").cast(pa.int64()).to_pylist()
     return [
         reference.value(

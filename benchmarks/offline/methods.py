@@ -53,7 +53,7 @@ def _spark_range(task: Task, out: Path) -> None:
     for feature in task.view.features:
         frame = ordered.rangeBetween(-_length_ms(feature), -1)
         value = F.lit(1) if feature.measure is None else F.col(feature.measure.expression.text)
-        columns.append(getattr(F, feature.aggregate)(value).over(frame).alias(feature.name))
+        columns.append(getattr(F, feature.aggregate.name)(value).over(frame).alias(feature.name))
     events = spark.read.format("delta").load(task.events)
     rows = events.select(F.col("transaction_id").alias("row_id"), *columns)
     rows.write.mode("overwrite").parquet(str(out))
@@ -72,7 +72,7 @@ def _duckdb_range(frame_of: Callable[[FeaturePlan], str]) -> Method:
                 f"RANGE BETWEEN {frame_of(feature)} PRECEDING AND 1 PRECEDING)"
             )
             value = "*" if feature.measure is None else feature.measure.expression.text
-            columns.append(f"{feature.aggregate}({value}) OVER {name} AS {feature.name}")
+            columns.append(f"{feature.aggregate.name}({value}) OVER {name} AS {feature.name}")
         query = (
             f"SELECT transaction_id AS row_id, {', '.join(columns)} "
             f"FROM read_parquet('{task.events}/**/*.parquet') WINDOW {', '.join(windows.values())}"

@@ -18,6 +18,7 @@ from resources.offline import OfflineStore
 from resources.reports import BuildReport, Days
 from resources.settings import Settings
 from tests import reference
+from tests.oracle import oracle_feature
 
 _log = logging.getLogger(__name__)
 
@@ -166,13 +167,7 @@ def check_against_oracle(
     compared = 0
     for feature in view.features:
         events = oracle_events(rows, view, feature)
-        asked = reference.Feature(
-            "count_rows" if feature.measure is None else feature.aggregate,
-            feature.window.length_ms,
-            feature.window.hop_ms,
-            feature.window.offset_ms,
-            "int64" if feature.measure is None else str(feature.measure.type),
-        )
+        asked = oracle_feature(feature)
         for row in table:
             key = tuple(row[k] for k in view.join_keys)
             q_ms = round(row["event_time"].timestamp() * 1000)

@@ -165,8 +165,8 @@ def test_every_column_of_a_merged_tile_is_that_of_all_its_events() -> None:
     money = decimal(12, 2)
     measure = Measure("m0", column_expression("v", money))
     features = [
-        FeaturePlan(name, name, measure, Window(60_000, HOP_MS), aggregate.result_type(money))
-        for name, aggregate in AGGREGATES.items()
+        FeaturePlan(name, entry.bind(money), measure, Window(60_000, HOP_MS))
+        for name, entry in AGGREGATES.items()
     ]
     view = view_of(*features)
     events = [
@@ -177,7 +177,7 @@ def test_every_column_of_a_merged_tile_is_that_of_all_its_events() -> None:
     merged = merged_tile(view, list(by_start(view, events).values()))
     assert merged.keys() == whole.keys()
     for column in tile_columns(view):
-        if column.suffix in {"mean", "m2"}:
+        if column.partial.suffix in {"mean", "m2"}:
             assert abs(merged[column.name] - whole[column.name]) < 1e-9
         else:
             assert merged[column.name] == whole[column.name], column.name

@@ -86,7 +86,7 @@ def check(view: ViewPlan, events: list[reference.Event], answers: list[Answer], 
 
 def is_close(feature: FeaturePlan, got: object, want: object, scale: float) -> bool:
     if isinstance(want, float) and isinstance(got, float):
-        tolerance = {"variance": scale**2, "stddev": scale}.get(feature.aggregate, 0.0)
+        tolerance = {"variance": scale**2, "stddev": scale}.get(feature.aggregate.name, 0.0)
         return math.isclose(got, want, rel_tol=1e-9, abs_tol=1e-9 * tolerance)
     return got == want and type(got) is type(want)
 

@@ -26,11 +26,11 @@ ANY_PLACE = Place(0, 0)
 
 
 def value_of(name: str, type_: DataType | None, values: list[Any]) -> Any:
-    aggregate = AGGREGATES[name]
-    state = aggregate.init(type_)
+    aggregate = AGGREGATES[name].bind(type_)
+    state = aggregate.algebra.init()
     for i, value in enumerate(values):
-        state = aggregate.update(state, value, Place(i, i))
-    return aggregate.finalize(state, type_)
+        state = aggregate.algebra.update(state, value, Place(i, i))
+    return aggregate.finalize(state)
 
 
 def test_the_nine_aggregates_are_there() -> None:
@@ -82,13 +82,13 @@ def test_what_can_be_compared_is_accepted(name: str, type_: DataType) -> None:
     ],
 )
 def test_result_types(name: str, type_: DataType | None, result: DataType) -> None:
-    assert AGGREGATES[name].result_type(type_) == result
+    assert AGGREGATES[name].bind(type_).type == result
 
 
 def test_only_count_works_without_a_measure() -> None:
-    assert [a.name for a in AGGREGATES.values() if not a.needs_measure] == ["count"]
+    assert [a.name for a in AGGREGATES.values() if not a.needs_input] == ["count"]
     with pytest.raises(SpecError, match="needs a column or an expression"):
-        AGGREGATES["sum"].result_type(None)
+        AGGREGATES["sum"].bind(None)
 
 
 def test_a_window_without_events_counts_zero_and_has_no_other_value() -> None:
@@ -152,18 +152,20 @@ def test_first_and_last_break_ties_by_ingest_time_then_id_then_value() -> None:
     for ordered in (events, events[::-1]):
         found = {}
         for name in ("first", "last"):
-            state = AGGREGATES[name].init(STRING)
+            aggregate = AGGREGATES[name].bind(STRING)
+            state = aggregate.algebra.init()
             for place, value in ordered:
-                state = AGGREGATES[name].update(state, value, place)
-            found[name] = AGGREGATES[name].finalize(state, STRING)
+                state = aggregate.algebra.update(state, value, place)
+            found[name] = aggregate.finalize(state)
         assert found == {"first": "x", "last": "arrived last"}
 
 
 def test_an_event_without_an_id_comes_before_those_with_one() -> None:
-    state = AGGREGATES["last"].init(INT64)
+    last = AGGREGATES["last"].bind(INT64)
+    state = last.algebra.init()
     for event_id, value in ((7, 1), (None, 2)):
-        state = AGGREGATES["last"].update(state, value, Place(1, 1, event_id))
-    assert AGGREGATES["last"].finalize(state, INT64) == 1
+        state = last.algebra.update(state, value, Place(1, 1, event_id))
+    assert last.finalize(state) == 1
 
 
 @pytest.mark.parametrize("name", list(AGGREGATES))
@@ -179,31 +181,31 @@ def test_an_event_without_an_id_comes_before_those_with_one() -> None:
 def test_a_packed_state_unpacks_to_the_same_value(
     name: str, type_: DataType, values: list[Any]
 ) -> None:
-    aggregate = AGGREGATES[name]
-    state = aggregate.init(type_)
+    aggregate = AGGREGATES[name].bind(type_)
+    algebra = aggregate.algebra
+    state = algebra.init()
     for i, value in enumerate(values):
-        state = aggregate.update(state, value, Place(i, i, i))
-    packed = aggregate.pack(state, type_)
-    assert len(packed) == len(aggregate.partials(type_))
-    again = aggregate.finalize(aggregate.unpack(packed, type_), type_)
-    assert again == aggregate.finalize(state, type_)
+        state = algebra.update(state, value, Place(i, i, i))
+    packed = algebra.pack(state)
+    assert len(packed) == len(aggregate.partials)
+    assert aggregate.finalize(algebra.unpack(packed)) == aggregate.finalize(state)
 
 
 def test_a_tile_without_room_for_its_sum_makes_every_sum_over_it_null() -> None:
     wide, largest = decimal(38, 0), Decimal(10**38 - 1)
-    aggregate = AGGREGATES["sum"]
-    state = aggregate.update(aggregate.init(wide), largest, ANY_PLACE)
-    state = aggregate.update(state, largest, ANY_PLACE)
-    packed = aggregate.pack(state, wide)
+    aggregate = AGGREGATES["sum"].bind(wide)
+    algebra = aggregate.algebra
+    state = algebra.update(algebra.init(), largest, ANY_PLACE)
+    state = algebra.update(state, largest, ANY_PLACE)
+    packed = algebra.pack(state)
     assert packed == (2, None)
-    merged = aggregate.merge(aggregate.unpack(packed, wide), aggregate.init(wide))
-    assert aggregate.finalize(merged, wide) is None
+    merged = algebra.merge(algebra.unpack(packed), algebra.init())
+    assert aggregate.finalize(merged) is None
 
 
 def test_tile_columns_are_named_by_what_they_keep() -> None:
     suffixes = {
-        name: [p.suffix for p in aggregate.partials(INT64)]
-        for name, aggregate in AGGREGATES.items()
+        name: [p.suffix for p in entry.bind(INT64).partials] for name, entry in AGGREGATES.items()
     }
     assert suffixes == {
         "count": ["count"],
@@ -216,8 +218,11 @@ def test_tile_columns_are_named_by_what_they_keep() -> None:
         "first": ["first"],
         "last": ["last"],
     }
-    assert [p.suffix for p in AGGREGATES["count"].partials(None)] == ["rows"]
-    assert [str(p.type) for p in AGGREGATES["sum"].partials(INT64)] == ["int64", "decimal(38,0)"]
+    assert [p.suffix for p in AGGREGATES["count"].bind(None).partials] == ["rows"]
+    assert [str(p.type) for p in AGGREGATES["sum"].bind(INT64).partials] == [
+        "int64",
+        "decimal(38,0)",
+    ]
 
 
 def test_extremes_of_dates_are_dates() -> None:

@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from millrace.aggregates import AGGREGATES
 from millrace.compile.flink import FUNCTIONS, FlinkEndpoints, job_id, stream_job
 from millrace.errors import UnsupportedByEngine
 from millrace.plan import StreamPlan, ViewPlan
+from millrace.types import BYTES
 from tests.golden.rewrite import golden_plan
 
 VIEWS = golden_plan().views
@@ -36,10 +38,10 @@ def test_a_stream_that_is_not_json_is_refused() -> None:
 
 def test_extremes_of_bytes_are_refused() -> None:
     view = VIEWS["typed_values"]
-    feature = replace(view.feature("payload_last_1d"), aggregate="max")
+    feature = replace(view.feature("payload_last_1d"), aggregate=AGGREGATES["max"].bind(BYTES))
     with pytest.raises(UnsupportedByEngine) as caught:
         stream_job(replace(view, features=(feature,)))
-    assert caught.value.what == "Flink has no max of bytes"
+    assert caught.value.what == "Flink has no max of bytes: it cannot compare them"
     assert "payload_last_1d" in caught.value.where
 
 

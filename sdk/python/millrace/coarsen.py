@@ -9,16 +9,16 @@ Source: Tecton's online compaction, which likewise keeps large tiles in the midd
 at both ends.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from millrace.aggregates import AGGREGATES, Aggregate
-from millrace.plan import ViewPlan
-from millrace.tiles import LAST_EVENT, TileColumn, tile_columns
-from millrace.types import DataType
+from millrace.aggregates.algebras import Algebra, CountingRows, Newest
+from millrace.plan import Measure, ViewPlan
+from millrace.tiles import TileColumn, tile_columns
+from millrace.types import INT64
 from millrace.windows import Window
 
 if TYPE_CHECKING:
@@ -94,10 +94,22 @@ class TileMerger:
     """
 
     def __init__(self, view: ViewPlan) -> None:
-        columns = tile_columns(view)
-        places = {column.name: place for place, column in enumerate(columns)}
-        self._width = len(columns)
-        self._folds = [fold for column in columns if (fold := _fold(column, places)) is not None]
+        places = {column: place for place, column in enumerate(tile_columns(view))}
+        self._width = len(places)
+        kept: dict[tuple[Measure | None, Algebra], tuple[int, ...]] = {}
+        for measure, algebra in (
+            (None, CountingRows(INT64)),
+            (None, Newest(INT64)),
+            *((feature.measure, feature.aggregate.algebra) for feature in view.features),
+        ):
+            columns = [TileColumn(measure, partial) for partial in algebra.partials]
+            kept[measure, algebra] = tuple(places[column] for column in columns)
+        # A count is often a part of what another aggregate keeps, and merges with that.
+        self._folds = [
+            (algebra, mine)
+            for (_, algebra), mine in kept.items()
+            if not any(set(mine) < set(others) for others in kept.values())
+        ]
 
     def merge(self, tiles: Sequence[Sequence[Any]]) -> Sequence[Any]:
         """Return the tile of the events of all of these, at least one."""
@@ -105,40 +117,10 @@ class TileMerger:
             return tiles[0]
         columns = list(zip(*tiles, strict=True))
         merged: list[Any] = [None] * self._width
-        for fold in self._folds:
-            for place, value in fold(columns):
+        for algebra, places in self._folds:
+            state = algebra.init()
+            for values in zip(*[columns[place] for place in places], strict=True):
+                state = algebra.merge(state, algebra.unpack(values))
+            for place, value in zip(places, algebra.pack(state), strict=True):
                 merged[place] = value
         return merged
-
-
-Columns = Sequence[Sequence[Any]]
-Fold = Callable[[Columns], Iterable[tuple[int, Any]]]
-"""Merges a column of several tiles, or columns that belong together: (place, merged value)."""
-
-
-def _fold(column: TileColumn, places: Mapping[str, int]) -> Fold | None:
-    """Return what merges a column; None for one that is merged with another."""
-    place = places[column.name]
-    if column.name == LAST_EVENT:
-        return lambda columns: [(place, max(columns[place]))]
-    if column.measure is None or column.suffix == "count":
-        return lambda columns: [(place, sum(columns[place]))]
-    prefix, type_ = column.measure.name, column.measure.type
-    if column.suffix == "m2":
-        return None
-    if column.suffix == "mean":
-        moments = (places[f"{prefix}_count"], place, places[f"{prefix}_m2"])
-        return _merged_by(AGGREGATES["variance"], type_, moments)
-    if column.suffix == "sum":
-        return _merged_by(AGGREGATES["sum"], type_, (places[f"{prefix}_count"], place))
-    return _merged_by(AGGREGATES[column.suffix], type_, (place,))
-
-
-def _merged_by(algebra: Aggregate, type_: DataType, places: tuple[int, ...]) -> Fold:
-    def fold(columns: Columns) -> Iterable[tuple[int, Any]]:
-        state = algebra.init(type_)
-        for values in zip(*[columns[place] for place in places], strict=True):
-            state = algebra.merge(state, algebra.unpack(values, type_))
-        return zip(places, algebra.pack(state, type_), strict=True)
-
-    return fold

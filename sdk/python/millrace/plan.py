@@ -10,6 +10,7 @@ from datetime import date, time
 from math import gcd
 from typing import Any
 
+from millrace.aggregates import Aggregate
 from millrace.calendar import day_ms
 from millrace.durations import DAY_MS
 from millrace.errors import DataError, NotDeclared, nearest
@@ -169,18 +170,27 @@ class FeaturePlan:
     """One output column.
 
     Attributes:
+        aggregate: bound to the measure's type and its parameters.
         measure: what is aggregated; None for a count of rows.
-        type: the type of the value.
-        default: a value of that type in place of every null; None: nulls stay.
+        default: a value of its type in place of every null; None: nulls stay.
     """
 
     name: str
-    aggregate: str
+    aggregate: Aggregate
     measure: Measure | None
     window: Window
-    type: DataType
     description: str = ""
     default: Any = None
+
+    @property
+    def type(self) -> DataType:
+        """The type of the value."""
+        return self.aggregate.type
+
+    @property
+    def empty(self) -> Any:
+        """The value over no events."""
+        return self.aggregate.empty if self.default is None else self.default
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from millrace.aggregates import AGGREGATES, Aggregate, Edge, Partial, Place
+from millrace.aggregates import PARTIALS, Edge, LastEvent, Partial, Place, Rows
 from millrace.plan import FeaturePlan, Measure, ViewPlan
 from millrace.types import INT64, DataType
 
 TILE_START = "tile_start_ms"
 """First millisecond of the tile; with the join keys it is the key of a tile."""
-LAST_EVENT = "last_event_ms"
+LAST_EVENT = LastEvent.suffix
 """Event time of the tile's newest event: the ``ts`` of a value and the guard of an upsert."""
-ROWS = "rows"
+ROWS = Rows.suffix
 """Number of events in the tile."""
-
-_SUFFIXES = ("rows", "count", "sum", "min", "max", "mean", "m2", "first", "last")
 
 Tile = Mapping[str, Any]
 """The columns of one tile by name, without its key; every column of ``tile_columns`` is there."""
@@ -32,16 +30,28 @@ class TileColumn:
 
     Attributes:
         measure: what it is a partial of; None for ``rows`` and ``last_event_ms``.
-        suffix: the partial's suffix, see ``millrace.aggregates.Partial``.
-        type: type of the value; for ``first`` and ``last`` of the value inside the ``Edge``.
-        is_edge: the column holds an ``Edge``.
+        partial: what it keeps.
     """
 
-    name: str
     measure: Measure | None
-    suffix: str
-    type: DataType
-    is_edge: bool = False
+    partial: Partial
+
+    @property
+    def name(self) -> str:
+        """Its name: ``m0_sum``; what is of no measure is called after what it keeps."""
+        suffix = self.partial.suffix
+        return suffix if self.measure is None else f"{self.measure.name}_{suffix}"
+
+    @property
+    def of(self) -> Measure:
+        """The measure it is a partial of; only for partials that have one."""
+        assert self.measure is not None, self.partial  # noqa: S101 - forms ask where there is one
+        return self.measure
+
+    @property
+    def type(self) -> DataType:
+        """Type of the value; of the value inside the ``Edge`` where it keeps one."""
+        return self.partial.type
 
 
 @dataclass(frozen=True)
@@ -66,34 +76,18 @@ def tile_columns(view: ViewPlan) -> tuple[TileColumn, ...]:
 
     ``rows`` first, then each measure's partials in a fixed order, then ``last_event_ms``.
     """
-    needed: dict[str, TileColumn] = {}
-    for feature in view.features:
-        for partial in _partials(feature):
-            name = column_name(feature.measure, partial)
-            needed[name] = TileColumn(
-                name, feature.measure, partial.suffix, partial.type, partial.is_edge
-            )
-    needed.pop(ROWS, None)
-    order = {measure.name: i for i, measure in enumerate(view.measures)}
+    needed = dict.fromkeys(column for feature in view.features for column in _columns(feature))
+    order = {measure: place for place, measure in enumerate(view.measures)}
     ordered = sorted(
-        needed.values(),
-        key=lambda c: (order[c.measure.name] if c.measure else -1, _SUFFIXES.index(c.suffix)),
+        (column for column in needed if column.measure is not None),
+        key=lambda c: (order[c.of], PARTIALS.index(type(c.partial))),
     )
-    return (
-        TileColumn(ROWS, None, "rows", INT64),
-        *ordered,
-        TileColumn(LAST_EVENT, None, LAST_EVENT, INT64),
-    )
-
-
-def column_name(measure: Measure | None, partial: Partial) -> str:
-    """Return the tile column of a partial: ``m0_sum``; ``rows`` belongs to no measure."""
-    return partial.suffix if measure is None else f"{measure.name}_{partial.suffix}"
+    return (TileColumn(None, Rows(INT64)), *ordered, TileColumn(None, LastEvent(INT64)))
 
 
 def feature_columns(feature: FeaturePlan) -> tuple[str, ...]:
     """Return the tile columns a feature is made of, in the order its aggregate unpacks them."""
-    return tuple(column_name(feature.measure, partial) for partial in _partials(feature))
+    return tuple(column.name for column in _columns(feature))
 
 
 def build_tile(view: ViewPlan, events: Iterable[TileEvent]) -> Tile:
@@ -104,13 +98,12 @@ def build_tile(view: ViewPlan, events: Iterable[TileEvent]) -> Tile:
         LAST_EVENT: max((e.place.event_ms for e in held), default=None),
     }
     for feature in view.features:
-        aggregate, type_ = AGGREGATES[feature.aggregate], _measured(feature)
-        state = aggregate.init(type_)
+        algebra = feature.aggregate.algebra
+        state = algebra.init()
         for event in held:
             value = 1 if feature.measure is None else event.measures[feature.measure.name]
-            state = aggregate.update(state, value, event.place)
-        packed = aggregate.pack(state, type_)
-        columns.update(zip(feature_columns(feature), packed, strict=True))
+            state = algebra.update(state, value, event.place)
+        columns.update(zip(feature_columns(feature), algebra.pack(state), strict=True))
     return columns
 
 
@@ -119,21 +112,20 @@ def merge_tiles(feature: FeaturePlan, tiles: Iterable[Tile]) -> Any:
 
     A tile's edges may be ``Edge`` records or plain tuples and dicts of their four fields.
     """
-    aggregate, type_ = AGGREGATES[feature.aggregate], _measured(feature)
-    state = aggregate.init(type_)
-    for kept in _kept(aggregate, feature, tiles):
-        state = aggregate.merge(state, aggregate.unpack(kept, type_))
-    return aggregate.finalize(state, type_)
+    algebra = feature.aggregate.algebra
+    state = algebra.init()
+    for kept in _kept(feature, tiles):
+        state = algebra.merge(state, algebra.unpack(kept))
+    return feature.aggregate.finalize(state)
 
 
-def _kept(
-    aggregate: Aggregate, feature: FeaturePlan, tiles: Iterable[Tile]
-) -> Iterator[tuple[Any, ...]]:
-    names = feature_columns(feature)
-    is_edge = aggregate.partials(_measured(feature))[0].is_edge
+def _kept(feature: FeaturePlan, tiles: Iterable[Tile]) -> Iterator[tuple[Any, ...]]:
+    columns = _columns(feature)
     for tile in tiles:
-        values = tuple(tile[name] for name in names)
-        yield (_as_edge(values[0]),) if is_edge else values
+        yield tuple(
+            _as_edge(tile[column.name]) if column.partial.holds_edge else tile[column.name]
+            for column in columns
+        )
 
 
 def _as_edge(value: Any) -> Edge | None:
@@ -144,9 +136,5 @@ def _as_edge(value: Any) -> Edge | None:
     return Edge(*value)
 
 
-def _partials(feature: FeaturePlan) -> tuple[Partial, ...]:
-    return AGGREGATES[feature.aggregate].partials(_measured(feature))
-
-
-def _measured(feature: FeaturePlan) -> DataType | None:
-    return None if feature.measure is None else feature.measure.type
+def _columns(feature: FeaturePlan) -> tuple[TileColumn, ...]:
+    return tuple(TileColumn(feature.measure, partial) for partial in feature.aggregate.partials)

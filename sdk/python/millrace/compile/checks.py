@@ -31,8 +31,6 @@ ERROR_TIMES = 10.0
 RUNBOOKS = "docs/runbooks.md"
 """Where to read what to do: a heading per type."""
 
-_NEVER_NEGATIVE = frozenset({"count", "variance", "stddev"})
-
 
 @dataclass(frozen=True)
 class Rule:
@@ -180,14 +178,15 @@ def _view_defaults(view: ViewPlan) -> Iterator[Rule]:
 
 def _of_feature(view: ViewPlan, feature: FeaturePlan) -> Iterator[Rule]:
     # These two hold by the meaning of the aggregate: to break one is an error of the platform.
-    if feature.aggregate == "count":
+    entry = feature.aggregate.entry
+    if entry.is_never_null:
         yield _blocking(_rule("null_rate", feature.name, "error", max=0.0))
-    if feature.aggregate in _NEVER_NEGATIVE:
+    if entry.is_never_negative:
         yield _blocking(_rule("range", feature.name, "error", min=0))
     settled = _settled(view, feature)
     if settled is None:
         return
-    if feature.aggregate != "count":
+    if not entry.is_never_null:
         yield _rule("null_rate", feature.name, "warn", tolerance=0.05, settled=settled)
     if feature.type.is_numeric:
         yield _rule("frozen", feature.name, "warn", tolerance=0.3, settled=settled)

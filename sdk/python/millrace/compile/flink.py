@@ -31,7 +31,7 @@ from typing import Protocol
 from sqlglot import exp
 
 from millrace.compile import flink_ddl as ddl
-from millrace.compile.expressions import flink_double, to_flink
+from millrace.compile.expressions import to_flink
 from millrace.compile.flink_events import (
     ACCEPTED,
     DEDUPLICATED,
@@ -42,13 +42,22 @@ from millrace.compile.flink_events import (
     deduplicated_view,
     source_table,
 )
-from millrace.compile.trees import call, column, identifier, is_not_null, named, table
+from millrace.compile.flink_tiles import (
+    EVENT_ID,
+    gap_of,
+    kept_type,
+    on_wire,
+    tile_functions,
+    tile_query,
+    tile_start,
+    wire_type,
+)
+from millrace.compile.trees import column, is_not_null, named, table
 from millrace.durations import DAY_MS
 from millrace.errors import UnsupportedByEngine
 from millrace.expressions import Expression
 from millrace.plan import StreamPlan, ViewPlan
-from millrace.tiles import LAST_EVENT, ROWS, TILE_START, TileColumn, tile_columns
-from millrace.types import DataType
+from millrace.tiles import TILE_START, tile_columns
 
 FUNCTIONS: Mapping[str, str] = MappingProxyType(
     {
@@ -80,11 +89,6 @@ _STATE: Mapping[str, str] = MappingProxyType(
 
 STATEMENT_END = "\n;\n"
 """Statements of a script are parted by a line that holds only a semicolon."""
-
-_EVENT_ID = "_event_id"
-_SIMPLE: Mapping[str, type[exp.Count | exp.Min | exp.Max]] = MappingProxyType(
-    {"count": exp.Count, "min": exp.Min, "max": exp.Max}
-)
 
 
 @dataclass(frozen=True)
@@ -181,7 +185,7 @@ def stream_job(view: ViewPlan, endpoints: FlinkEndpoints | None = None) -> Strea
         accepted_view(view.source, wanted),
         *([] if view.source.event_id is None else [deduplicated_view(view.source, wanted)]),
         ddl.create_view("measured", _measured(view, counted)),
-        exp.Insert(this=table("tiles"), expression=_tiles(view, endpoints)),
+        exp.Insert(this=table("tiles"), expression=tile_query(view, _tile_ttl_ms(view, endpoints))),
     ]
     return StreamJob(
         name=f"{view.name}-{view.fingerprint}",
@@ -205,12 +209,12 @@ def _checked_stream(view: ViewPlan) -> StreamPlan:
             fix="use format: json",
         )
     for feature in view.features:
-        measured = feature.measure.type.kind if feature.measure else None
-        if feature.aggregate in {"min", "max"} and measured == "bytes":
+        gap = gap_of(feature)
+        if gap is not None:
             raise UnsupportedByEngine(
-                f"Flink has no {feature.aggregate} of bytes",
+                f"Flink has no {feature.aggregate} of {feature.aggregate.input}: {gap.reason}",
                 where=f"{where}, feature {feature.name}",
-                fix="declare the column as string",
+                fix=gap.fix,
             )
     return stream
 
@@ -229,14 +233,10 @@ def _expressions(view: ViewPlan) -> list[Expression]:
 
 
 def _functions(view: ViewPlan) -> list[str]:
-    suffixes = {column.suffix for column in tile_columns(view)}
-    needed = {"parse_json_row", "epoch_ms"}
+    needed = {"parse_json_row", "epoch_ms", *tile_functions(view)}
     needed |= set() if view.source.event_id is None else {"previous_arrival"}
     called = (call.name for e in _expressions(view) for call in to_flink(e).find_all(exp.Anonymous))
     needed |= {"utc_day"} & {name.lower() for name in called}
-    if "m2" in suffixes:
-        needed.add("moments")
-    needed |= {f"{edge}_edge" for edge in ("first", "last") if edge in suffixes}
     return [name for name in FUNCTIONS if name in needed]
 
 
@@ -275,8 +275,8 @@ def _tile_ttl_ms(view: ViewPlan, endpoints: FlinkEndpoints) -> int:
 
 
 def _tile_table(view: ViewPlan, endpoints: FlinkEndpoints) -> exp.Create:
-    keys = [ddl.table_column(e.join_key, _wire_type(e.type)) for e in view.entities]
-    kept = [ddl.table_column(c.name, _kept_type(view, c)) for c in tile_columns(view)]
+    keys = [ddl.table_column(e.join_key, wire_type(e.type)) for e in view.entities]
+    kept = [ddl.table_column(c.name, kept_type(view, c)) for c in tile_columns(view)]
     key = (*view.join_keys, TILE_START)
     topic = endpoints.tile_topic or f"millrace.tiles.{view.name}.{view.fingerprint}"
     options = {
@@ -297,108 +297,16 @@ def _tile_table(view: ViewPlan, endpoints: FlinkEndpoints) -> exp.Create:
 
 def _measured(view: ViewPlan, counted: str) -> exp.Select:
     columns: list[exp.Expression] = [
-        named(_on_wire(column(e.join_key), e.type), e.join_key) for e in view.entities
+        named(on_wire(column(e.join_key), e.type), e.join_key) for e in view.entities
     ]
-    columns.append(named(_tile_start(view), TILE_START))
+    columns.append(named(tile_start(view), TILE_START))
     columns += [column(EVENT_MS), column(INGEST_MS)]
     if view.source.event_id is not None:
         event_id = view.source.column(view.source.event_id)
-        columns.append(named(_on_wire(column(event_id.name), event_id.type), _EVENT_ID))
-    columns += [named(_on_wire(to_flink(m.expression), m.type), m.name) for m in view.measures]
+        columns.append(named(on_wire(column(event_id.name), event_id.type), EVENT_ID))
+    columns += [named(on_wire(to_flink(m.expression), m.type), m.name) for m in view.measures]
     earliest = exp.GTE(this=column(EVENT_MS), expression=bigint(view.start_ms))
     present = [is_not_null(column(name)) for name in view.join_keys]
     filtered = [] if view.filter is None else [to_flink(view.filter)]
     query = exp.select(*columns).from_(table(counted))
     return query.where(earliest, *present, *filtered)
-
-
-def _tile_start(view: ViewPlan) -> exp.Expression:
-    hop = exp.Literal.number(view.tile_hop_ms)
-    past = call("MOD", column(EVENT_MS), hop)
-    if view.start_ms < 0:  # MOD has the sign of the event time; the tile's floor has not
-        past = call("MOD", exp.Add(this=past, expression=hop.copy()), hop.copy())
-    return exp.Sub(this=column(EVENT_MS), expression=past)
-
-
-def _tiles(view: ViewPlan, endpoints: FlinkEndpoints) -> exp.Select:
-    keys = (*view.join_keys, TILE_START)
-    columns = tile_columns(view)
-    inner: dict[str, exp.Expression] = {}
-    for kept in columns:
-        name, value = _aggregated(view, kept)
-        inner[name] = value
-    ttl = exp.EQ(
-        this=exp.Literal.string("measured"),
-        expression=exp.Literal.string(f"{_tile_ttl_ms(view, endpoints)} ms"),
-    )
-    hint = exp.Hint(expressions=[exp.Anonymous(this="STATE_TTL", expressions=[ttl])])
-    aggregated = exp.select(
-        *(column(name) for name in keys), *(named(v, n) for n, v in inner.items())
-    ).from_(table("measured"))
-    aggregated = aggregated.group_by(*(column(name) for name in keys))
-    aggregated.set("hint", hint)
-    outer = [*(column(name) for name in keys), *(_finished(c) for c in columns)]
-    return exp.select(*outer).from_(aggregated.subquery(identifier("aggregated")))
-
-
-def _aggregated(view: ViewPlan, kept: TileColumn) -> tuple[str, exp.Expression]:
-    """One aggregate of the inner query: the tile column, or the moments that two columns share."""
-    if kept.suffix == ROWS:
-        return kept.name, exp.Count(this=exp.Star())
-    if kept.suffix == LAST_EVENT or kept.measure is None:
-        return kept.name, exp.Max(this=column(EVENT_MS))
-    value: exp.Expression = column(kept.measure.name)
-    if kept.suffix in {"mean", "m2"}:
-        return f"{kept.measure.name}_moments", call(
-            "MOMENTS", flink_double(value, kept.measure.type)
-        )
-    if kept.is_edge:
-        places = [EVENT_MS, INGEST_MS, *([_EVENT_ID] if view.source.event_id else [])]
-        edge = call(f"{kept.suffix}_edge".upper(), *map(column, places), value)
-        return kept.name, edge
-    if kept.suffix == "sum":
-        if kept.measure.type.is_integer:  # Flink's sum of a decimal has 38 digits
-            value = _cast(value, "DECIMAL(28, 0)")
-        return kept.name, exp.Sum(this=value)
-    return kept.name, _SIMPLE[kept.suffix](this=value)
-
-
-def _finished(kept: TileColumn) -> exp.Expression:
-    if kept.measure is None:
-        return column(kept.name)
-    if kept.suffix in {"mean", "m2"}:
-        return named(column(kept.suffix, f"{kept.measure.name}_moments"), kept.name)
-    if kept.suffix == "sum" and kept.type.kind == "float64":
-        return named(_finite(column(kept.name)), kept.name)
-    return column(kept.name)
-
-
-def _finite(value: exp.Expression) -> exp.Expression:
-    # JSON has no infinity, and no comparison holds for NaN.
-    largest = _cast(exp.Literal.number("1.7976931348623157E308"), "DOUBLE")
-    return exp.Case().when(exp.LTE(this=exp.Abs(this=value.copy()), expression=largest), value)
-
-
-def _kept_type(view: ViewPlan, kept: TileColumn) -> str:
-    value = _wire_type(kept.type)
-    if not kept.is_edge:
-        return value
-    fields = [("event_ms", "BIGINT"), ("ingest_ms", "BIGINT")]
-    if view.source.event_id is not None:
-        id_type = view.source.column(view.source.event_id).type
-        fields.append(("event_id", _wire_type(id_type)))
-    fields.append(("value", value))
-    return f"ROW<{', '.join(f'`{name}` {type_}' for name, type_ in fields)}>"
-
-
-def _wire_type(type_: DataType) -> str:
-    return "BIGINT" if type_.kind == "timestamp" else ddl.sql_type(type_)
-
-
-def _on_wire(value: exp.Expression, type_: DataType) -> exp.Expression:
-    """Instants leave as epoch milliseconds."""
-    return call("EPOCH_MS", value) if type_.kind == "timestamp" else value
-
-
-def _cast(value: exp.Expression, type_: str) -> exp.Expression:
-    return exp.Cast(this=value, to=ddl.built_type(type_))

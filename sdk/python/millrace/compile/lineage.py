@@ -95,10 +95,11 @@ def tiles_columns(view: ViewPlan, events: str) -> ColumnLineage:
 
 def _partial(column: TileColumn, time: str, events: str) -> list[dict[str, Any]]:
     if column.measure is None:
-        is_count = column.suffix == "rows"
-        return [] if is_count else [_field(events, time, "DIRECT", "AGGREGATION", f"max({time})")]
+        if not column.partial.tells_values:
+            return []
+        return [_field(events, time, "DIRECT", "AGGREGATION", f"max({time})")]
     expression = column.measure.expression
-    said, masking = f"{column.suffix}({expression.text})", column.suffix == "count"
+    said, masking = f"{column.partial.suffix}({expression.text})", not column.partial.tells_values
     return [
         _field(events, name, "DIRECT", "AGGREGATION", said, masking=masking)
         for name in expression.columns
@@ -217,9 +218,9 @@ def _inputs(feature: FeaturePlan, events: str) -> list[dict[str, Any]]:
     if feature.measure is None:
         return []
     expression = feature.measure.expression
-    said = f"{feature.aggregate}({expression.text}) {_window_text(feature.window)}"
+    said = f"{feature.aggregate.of(expression.text)} {_window_text(feature.window)}"
     # A count tells how many values there were and none of them.
-    masking = feature.aggregate == "count"
+    masking = not feature.aggregate.entry.shows_values
     return [
         _field(events, column, "DIRECT", "AGGREGATION", said, masking=masking)
         for column in expression.columns

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from millrace.aggregates import AGGREGATES
 from millrace.codec import FORMAT, Codec, Kind, Slot
 from millrace.errors import StoreError
 from millrace.plan import FeaturePlan, ViewPlan
@@ -80,8 +79,8 @@ def _tile_slots(view: ViewPlan) -> list[dict[str, Any]]:
         {
             "name": column.name,
             "type": str(column.type),
-            "is_edge": column.is_edge,
-            "id_type": id_type if column.is_edge else None,
+            "is_edge": column.partial.holds_edge,
+            "id_type": id_type if column.partial.holds_edge else None,
         }
         for column in tile_columns(view)
         if column.name != LAST_EVENT  # it stands in the header of every packed value
@@ -98,25 +97,23 @@ def _row_slots(view: ViewPlan) -> list[dict[str, Any]]:
 
 
 def _feature(feature: FeaturePlan) -> dict[str, Any]:
-    measured = None if feature.measure is None else feature.measure.type
-    aggregate = AGGREGATES[feature.aggregate]
+    aggregate = feature.aggregate
     return {
         "name": feature.name,
         "type": str(feature.type),
-        "aggregate": feature.aggregate,
-        "input_type": None if measured is None else str(measured),
+        "aggregate": aggregate.name,
+        **({"parameters": dict(aggregate.parameters)} if aggregate.parameters else {}),
+        "input_type": None if aggregate.input is None else str(aggregate.input),
         "window": {
             "length_ms": feature.window.length_ms,
             "hop_ms": feature.window.hop_ms,
             "offset_ms": feature.window.offset_ms,
         },
         "merged_from": list(feature_columns(feature)),
-        "empty": aggregate.finalize(aggregate.init(measured), measured)
-        if feature.default is None
-        else _plain(feature.default),
+        "empty": _plain(feature.empty),
     }
 
 
 def _plain(value: Any) -> Any:
     """Return a value as JSON has it: decimals and days as their text."""
-    return value if isinstance(value, (bool, int, float, str)) else str(value)
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

@@ -5,16 +5,18 @@ Both queries read one placeholder table, which the caller registers as a tempora
 under ANSI mode: nothing in them can overflow or divide by zero with an error.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from sqlglot import exp
 
+from millrace.aggregates import Partial, check_forms, partials
 from millrace.compile.dialects import SPARK
 from millrace.compile.expressions import to_spark
 from millrace.compile.trees import call, column, identifier, integer, is_not_null, named, table
 from millrace.durations import DAY_MS
 from millrace.plan import ViewPlan
-from millrace.tiles import LAST_EVENT, ROWS, TILE_START, TileColumn, tile_columns
+from millrace.tiles import TILE_START, TileColumn, tile_columns
 from millrace.types import DataType
 
 EVENT_MS = "_event_ms"
@@ -31,14 +33,6 @@ _SQL_TYPES = {
     "timestamp": "TIMESTAMP",
     "date": "DATE",
     "bytes": "BINARY",
-}
-
-_SIMPLE: Mapping[str, type[exp.Count | exp.Min | exp.Max]] = {
-    "count": exp.Count,
-    "min": exp.Min,
-    "first": exp.Min,
-    "max": exp.Max,
-    "last": exp.Max,
 }
 
 
@@ -76,7 +70,7 @@ def tile_query(view: ViewPlan, events: str | exp.Table) -> str:
     )
     inner = _measures(view, events, named(start, TILE_START))
     keys = [column(name) for name in (*view.join_keys, TILE_START)]
-    partials = [named(_partial(view, c), c.name) for c in tile_columns(view)]
+    partials = [named(FORMS[type(c.partial)](view, c), c.name) for c in tile_columns(view)]
     day = named(_day_of(column(TILE_START)), EVENT_DATE)
     measured = inner.subquery(identifier("measured"))
     query = exp.select(*keys, *partials, day).from_(measured)
@@ -101,37 +95,64 @@ def _conditions(view: ViewPlan) -> list[exp.Expression]:
     return [earliest, *present, *filtered]
 
 
-def _partial(view: ViewPlan, kept: TileColumn) -> exp.Expression:
-    if kept.suffix == ROWS:
-        return exp.Count(this=exp.Star())
-    if kept.suffix == LAST_EVENT or kept.measure is None:
-        return exp.Max(this=column(EVENT_MS))
-    value: exp.Expression = column(kept.measure.name)
-    if kept.suffix == "sum":
-        return _sum(value, kept.measure.type, kept.type)
-    if kept.suffix in {"mean", "m2"}:
-        is_double = kept.measure.type.kind == "float64"
-        return _moment(kept.suffix, value if is_double else _cast(value, "DOUBLE"))
-    return _SIMPLE[kept.suffix](this=_edge(view, value) if kept.is_edge else value)
+def _rows(view: ViewPlan, kept: TileColumn) -> exp.Expression:
+    return exp.Count(this=exp.Star())
 
 
-def _sum(value: exp.Expression, measured: DataType, kept: DataType) -> exp.Expression:
+def _last_event(view: ViewPlan, kept: TileColumn) -> exp.Expression:
+    return exp.Max(this=column(EVENT_MS))
+
+
+def _value(kept: TileColumn) -> exp.Expression:
+    return column(kept.of.name)
+
+
+def _count(view: ViewPlan, kept: TileColumn) -> exp.Expression:
+    return exp.Count(this=_value(kept))
+
+
+def _sum(view: ViewPlan, kept: TileColumn) -> exp.Expression:
+    value, measured = _value(kept), kept.of.type
     if measured.kind == "float64":
         return _finite(exp.Sum(this=value))
     # TRY_SUM gives null, not an error, where a tile's sum needs more than 38 digits. Integers go
     # in with 28 digits, from which Spark makes a buffer of 38.
     if measured.is_integer:
         value = _cast(value, "DECIMAL(28, 0)")
-    return _cast(call("TRY_SUM", value), sql_type(kept))
+    return _cast(call("TRY_SUM", value), sql_type(kept.type))
 
 
-def _moment(suffix: str, value: exp.Expression) -> exp.Expression:
-    if suffix == "mean":
-        return _finite(exp.Avg(this=value))
+def _min(view: ViewPlan, kept: TileColumn) -> exp.Expression:
+    return exp.Min(this=_value(kept))
+
+
+def _max(view: ViewPlan, kept: TileColumn) -> exp.Expression:
+    return exp.Max(this=_value(kept))
+
+
+def _double(kept: TileColumn) -> exp.Expression:
+    value = _value(kept)
+    return value if kept.of.type.kind == "float64" else _cast(value, "DOUBLE")
+
+
+def _mean(view: ViewPlan, kept: TileColumn) -> exp.Expression:
+    return _finite(exp.Avg(this=_double(kept)))
+
+
+def _m2(view: ViewPlan, kept: TileColumn) -> exp.Expression:
     # VAR_POP merges (n, mean, m2) by Chan's formula inside Spark; times n it gives m2 back.
+    value = _double(kept)
     return _finite(
         exp.Mul(this=exp.VariancePop(this=value), expression=exp.Count(this=value.copy()))
     )
+
+
+def _first(view: ViewPlan, kept: TileColumn) -> exp.Expression:
+    return exp.Min(this=_edge(view, _value(kept)))
+
+
+def _last(view: ViewPlan, kept: TileColumn) -> exp.Expression:
+    return exp.Max(this=_edge(view, _value(kept)))
 
 
 def _edge(view: ViewPlan, value: exp.Expression) -> exp.Expression:
@@ -174,3 +195,22 @@ def _cast(value: exp.Expression, type_: str) -> exp.Expression:
 
 def _printed(query: exp.Select) -> str:
     return query.sql(SPARK, pretty=True) + "\n"
+
+
+FORMS: Mapping[type[Partial], Callable[[ViewPlan, TileColumn], exp.Expression]] = MappingProxyType(
+    {
+        partials.Rows: _rows,
+        partials.Count: _count,
+        partials.Sum: _sum,
+        partials.Min: _min,
+        partials.Max: _max,
+        partials.Mean: _mean,
+        partials.M2: _m2,
+        partials.First: _first,
+        partials.Last: _last,
+        partials.LastEvent: _last_event,
+    }
+)
+"""What Spark is told of each partial: an aggregate over the events of a tile."""
+
+check_forms("Spark", partials.PARTIALS, FORMS)

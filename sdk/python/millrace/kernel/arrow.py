@@ -10,14 +10,14 @@ import pyarrow as pa
 
 from millrace.errors import DataError, nearest
 from millrace.kernel.axis import Int64s, Positions, Stamped, clamp_instants
-from millrace.kernel.chunk import Measure, build_chunk, chunk_results
+from millrace.kernel.chunk import Measure, build_chunk
 from millrace.kernel.columns import (
     Output,
     id_ranks,
     int64_values,
-    is_ranked,
     read_measure,
 )
+from millrace.kernel.forms import chunk_results, gives_ranks
 from millrace.kernel.keys import key_codes
 from millrace.kernel.view import KernelFeature, KernelView
 from millrace.values.arrow import arrow_type
@@ -26,9 +26,6 @@ from millrace.windows import Window
 __all__ = ["KernelFeature", "KernelView", "arrow_type", "join_features"]
 
 MAX_ROWS_PER_CHUNK = 1 << 18
-
-_COMPARING = frozenset({"min", "max", "first", "last"})
-_ORDERED = frozenset({"first", "last"})
 
 
 def join_features(
@@ -69,15 +66,19 @@ def join_features(
     measures, outputs = {}, []
     dictionaries: dict[str, pa.Array | None] = {}
     for name, data_type in view.measures:
-        used = {f.aggregate for f in view.features if f.measure == name}
+        compared = any(gives_ranks(f) for f in view.features if f.measure == name)
         measures[name], dictionaries[name] = read_measure(
-            events.column(name), data_type, ordered=bool(used & _COMPARING)
+            events.column(name), data_type, ordered=compared
         )
     for f in view.features:
-        ranked = f.aggregate in _COMPARING and is_ranked(f.type) and f.measure is not None
-        dictionary = dictionaries[f.measure] if ranked and f.measure is not None else None
+        dictionary = dictionaries[f.measure] if f.measure and gives_ranks(f) else None
         outputs.append(
-            Output.empty(f.type, len(spine), is_count=f.aggregate == "count", dictionary=dictionary)
+            Output.empty(
+                f.type,
+                len(spine),
+                is_null=not f.aggregate.entry.is_never_null,
+                dictionary=dictionary,
+            )
         )
     _Join(view, events, spine, measures, outputs, hindsight=hindsight).run(
         threads, max_rows_per_chunk
@@ -122,7 +123,7 @@ class _Join:
     ) -> None:
         self._view, self._measures, self._outputs = view, measures, outputs
         self._hindsight = hindsight
-        self._ordered = any(f.aggregate in _ORDERED for f in view.features)
+        self._ordered = any(f.aggregate.entry.is_ordered for f in view.features)
         self._windows: list[Window] = list(dict.fromkeys(f.window for f in view.features))
         self._ids = events.column("_event_id") if view.has_event_id and self._ordered else None
         self._ingest_ms = int64_values(events.column("_ingest_ms"))

@@ -95,7 +95,7 @@ def id_ranks(ids: pa.ChunkedArray, rows: Positions) -> Int64s:
 
 @dataclass(frozen=True)
 class Output:
-    """A feature column being filled; rows never filled are null, or 0 for a count.
+    """A feature column being filled; rows never filled are null, or 0 where an aggregate is never null.
 
     Attributes:
         dictionary: what the values are ranks in; None if they are the values.
@@ -110,16 +110,16 @@ class Output:
 
     @classmethod
     def empty(
-        cls, data_type: DataType, rows: int, *, is_count: bool, dictionary: pa.Array | None
+        cls, data_type: DataType, rows: int, *, is_null: bool, dictionary: pa.Array | None
     ) -> "Output":
-        """Allocate a column of nulls (counts: zeros)."""
+        """Allocate a column of nulls, or of zeros."""
         kind = np.int64 if dictionary is not None else _NUMPY[data_type.kind]
         wide = dictionary is None and _is_wide(data_type)
         return cls(
             data_type,
             dictionary,
             np.zeros(rows, kind),
-            None if is_count else np.zeros(rows, np.bool_),
+            np.zeros(rows, np.bool_) if is_null else None,
             np.zeros(rows, np.int64) if wide else None,
         )
 

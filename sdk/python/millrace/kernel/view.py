@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+from millrace.aggregates import Aggregate
 from millrace.types import DataType
 from millrace.windows import Window
 
@@ -16,16 +17,19 @@ class KernelFeature:
 
     Attributes:
         measure: name of the aggregated column; None for a count of rows.
-        type: the type of the value.
         default: what stands in place of every null; None: nulls stay.
     """
 
     name: str
-    aggregate: str
+    aggregate: Aggregate
     measure: str | None
     window: Window
-    type: DataType
     default: Any = None
+
+    @property
+    def type(self) -> DataType:
+        """The type of the value."""
+        return self.aggregate.type
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,6 @@ class KernelView:
                     f.aggregate,
                     f.measure.name if f.measure else None,
                     f.window,
-                    f.type,
                     f.default,
                 )
                 for f in view.features

@@ -1,4 +1,4 @@
-"""Tiles merged into values: each aggregate runs once over a tile, whatever windows share it.
+"""Tiles merged into values: each algebra runs once over a tile, whatever windows share it.
 
 The windows without an offset that end now are nested, so their states are grown from the shortest
 to the longest: a tile that lies in all of them is merged once. A window with an offset lies
@@ -8,31 +8,38 @@ elsewhere and is merged on its own.
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from millrace.aggregates import AGGREGATES, Aggregate, State
-from millrace.types import DataType, parse_type
+from millrace.aggregates import AGGREGATES, Aggregate, Algebra, State
+from millrace.types import parse_type
 from millrace.windows import Window
 
 Span = tuple[int, int]
 """First tile of a window and the one behind its last, as places in an ordered list of tiles."""
 
 
+class Member(NamedTuple):
+    """A feature: its place, that of its window, and what makes its value of the merged state."""
+
+    feature: int
+    window: int
+    aggregate: Aggregate
+
+
 @dataclass(frozen=True)
 class Group:
-    """The features that merge the same columns by the same aggregate, over different windows.
+    """The features that merge the same columns by the same algebra, over different windows.
 
     Attributes:
-        columns: places of the aggregate's columns in a tile.
-        nested: (place of the feature, place of its window) of windows that end at the query.
-        moved: the same of windows with an offset.
+        columns: places of the algebra's columns in a tile.
+        nested: features over windows that end at the query.
+        moved: features over windows with an offset.
     """
 
-    aggregate: Aggregate
-    type: DataType | None
+    algebra: Algebra
     columns: tuple[int, ...]
-    nested: tuple[tuple[int, int], ...]
-    moved: tuple[tuple[int, int], ...]
+    nested: tuple[Member, ...]
+    moved: tuple[Member, ...]
 
     def merge_into(
         self, values: list[Any], spans: Sequence[Span], tiles: Sequence[tuple[Any, ...]]
@@ -44,26 +51,25 @@ class Group:
             spans: of each window, in ``tiles``.
             tiles: slots of the tiles, oldest first.
         """
-        aggregate, type_ = self.aggregate, self.type
-        state, done = aggregate.init(type_), len(tiles)
-        for feature, window in sorted(self.nested, key=lambda pair: -spans[pair[1]][0]):
+        state, done = self.algebra.init(), len(tiles)
+        for feature, window, aggregate in sorted(self.nested, key=lambda m: -spans[m.window][0]):
             first, end = spans[window]
             state = self._grown(state, tiles, first, min(end, done))
             done = min(first, done)
-            values[feature] = aggregate.finalize(state, type_)
-        for feature, window in self.moved:
-            state = self._grown(aggregate.init(type_), tiles, *spans[window])
-            values[feature] = aggregate.finalize(state, type_)
+            values[feature] = aggregate.finalize(state)
+        for feature, window, aggregate in self.moved:
+            state = self._grown(self.algebra.init(), tiles, *spans[window])
+            values[feature] = aggregate.finalize(state)
 
     def _grown(self, state: State, tiles: Sequence[tuple[Any, ...]], first: int, end: int) -> State:
-        merge, unpack, type_ = self.aggregate.merge, self.aggregate.unpack, self.type
+        merge, unpack = self.algebra.merge, self.algebra.unpack
         if len(self.columns) == 1:
             (column,) = self.columns
             for tile in tiles[first:end]:
-                state = merge(state, unpack((tile[column],), type_))
+                state = merge(state, unpack((tile[column],)))
             return state
         for tile in tiles[first:end]:
-            state = merge(state, unpack(tuple([tile[i] for i in self.columns]), type_))
+            state = merge(state, unpack(tuple([tile[i] for i in self.columns])))
         return state
 
 
@@ -71,20 +77,27 @@ def groups_of(
     features: Sequence[Mapping[str, Any]], windows: Sequence[Window], tile_slots: Sequence[str]
 ) -> tuple[Group, ...]:
     """Return the groups of a serving plan's features; ``windows`` are the distinct ones."""
-    members: dict[tuple[Any, ...], list[tuple[int, int]]] = {}
+    groups: dict[tuple[Algebra, tuple[int, ...]], list[Member]] = {}
     for place, feature in enumerate(features):
         columns = tuple(tile_slots.index(name) for name in feature["merged_from"])
-        key = (feature["aggregate"], feature["input_type"], columns)
-        members.setdefault(key, []).append((place, windows.index(window_of(feature))))
+        aggregate = _aggregate_of(feature)
+        member = Member(place, windows.index(window_of(feature)), aggregate)
+        groups.setdefault((aggregate.algebra, columns), []).append(member)
     return tuple(
         Group(
-            AGGREGATES[aggregate],
-            None if input_type is None else parse_type(input_type),
+            algebra,
             columns,
-            nested=tuple(pair for pair in pairs if not windows[pair[1]].offset_ms),
-            moved=tuple(pair for pair in pairs if windows[pair[1]].offset_ms),
+            nested=tuple(m for m in members if not windows[m.window].offset_ms),
+            moved=tuple(m for m in members if windows[m.window].offset_ms),
         )
-        for (aggregate, input_type, columns), pairs in members.items()
+        for (algebra, columns), members in groups.items()
+    )
+
+
+def _aggregate_of(feature: Mapping[str, Any]) -> Aggregate:
+    input_type = feature["input_type"]
+    return AGGREGATES[feature["aggregate"]].bind(
+        None if input_type is None else parse_type(input_type), feature.get("parameters")
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from millrace.aggregates import AGGREGATES, Aggregate, aggregate_named
+from millrace.aggregates import AGGREGATES, Aggregate, Entry, aggregate_named
 from millrace.errors import SpecError
 from millrace.expressions import (
     Expression,
@@ -20,13 +20,6 @@ from millrace.rules.sources import Columns
 from millrace.rules.windows import window_of
 from millrace.spec import Feature, Location
 from millrace.types import DataType
-
-_PARAMETERS: Mapping[str, tuple[str, ...]] = {
-    "last_k": ("k",),
-    "top_k": ("k",),
-    "percentile": ("p",),
-}
-
 
 _OPERATORS = frozenset("+-*/%()<>=!")
 """Characters of expressions that stand in no name."""
@@ -82,49 +75,48 @@ def feature_plan(
     before = len(faults)
     _check_feature_name(feature, join_keys, faults)
     window = window_of(feature, faults)
-    aggregate = _aggregate(feature, faults)
-    _check_parameters(feature, faults)
+    entry = _entry(feature, faults)
+    parameters = _parameters(feature, entry, faults)
     expression = _input(feature, columns, faults)
-    if aggregate is not None:
-        _check_input(feature, aggregate, expression, faults)
+    if entry is not None:
+        _check_input(feature, entry, expression, faults)
     has_input = feature.column is not None or feature.expr is not None
     is_unknown = has_input and expression is None
-    if window is None or aggregate is None or is_unknown or len(faults) > before:
+    if window is None or entry is None or is_unknown or len(faults) > before:
         return None
-    type_ = aggregate.result_type(None if expression is None else expression.type)
-    default = _default(feature, type_, faults)
+    aggregate = entry.bind(None if expression is None else expression.type, parameters)
+    default = _default(feature, aggregate, faults)
     if len(faults) > before:
         return None
     measure = None if expression is None else measures.of(expression)
     return FeaturePlan(
         name=feature.name,
-        aggregate=feature.aggregate,
+        aggregate=aggregate,
         measure=measure,
         window=window,
-        type=type_,
         description=feature.description,
         default=default,
     )
 
 
-def _default(feature: Feature, type_: DataType, faults: FaultList) -> Any:
+def _default(feature: Feature, aggregate: Aggregate, faults: FaultList) -> Any:
     if feature.default is None or (
         isinstance(feature.default, str) and not is_read(feature.default)
     ):
         return None
     where = feature.where.at("default")
-    if feature.aggregate == "count":
+    if aggregate.entry.is_never_null:
         faults.add(
             where,
-            f"feature {feature.name!r}: a count is never null, and has no default",
-            "remove default: a count of nothing is 0",
+            f"feature {feature.name!r}: a {aggregate.name} is never null, and has no default",
+            f"remove default: a {aggregate.name} of nothing is {aggregate.empty}",
         )
         return None
     try:
-        return literal(feature.default, type_)
+        return literal(feature.default, aggregate.type)
     except LiteralFault as fault:
         what = f"feature {feature.name!r}: default {fault.what}"
-        faults.add(where, what, f"{fault.fix}; {feature.aggregate} gives a {type_} here")
+        faults.add(where, what, f"{fault.fix}; {feature.aggregate} gives a {aggregate.type} here")
         return None
 
 
@@ -139,7 +131,7 @@ def _check_feature_name(feature: Feature, join_keys: frozenset[str], faults: Fau
         )
 
 
-def _aggregate(feature: Feature, faults: FaultList) -> Aggregate | None:
+def _entry(feature: Feature, faults: FaultList) -> Entry | None:
     if not is_read(feature.aggregate):
         return None
     try:
@@ -152,15 +144,28 @@ def _aggregate(feature: Feature, faults: FaultList) -> Aggregate | None:
         return None
 
 
-def _check_parameters(feature: Feature, faults: FaultList) -> None:
-    takes = _PARAMETERS.get(feature.aggregate, ())
+def _parameters(feature: Feature, entry: Entry | None, faults: FaultList) -> Mapping[str, float]:
+    """Return what the aggregate is told; every fault of it is reported."""
+    if entry is None:
+        return {}
+    takes = {parameter.name: parameter for parameter in entry.parameters}
     for name in feature.parameters:
-        if name not in takes and is_read(feature.aggregate):
+        if name not in takes:
             faults.add(
                 feature.where.at(name),
                 f"feature {feature.name!r}: {feature.aggregate} takes no {name}",
                 f"remove {name}",
             )
+    for name, parameter in takes.items():
+        value = feature.parameters.get(name, parameter.default)
+        fault = f"{name} is missing" if value is None else parameter.fault(value)
+        if fault is not None:
+            faults.add(
+                feature.where.at(name),
+                f"feature {feature.name!r}: {fault}",
+                f"{name}: {parameter.description}, {parameter.least:g} to {parameter.most:g}",
+            )
+    return feature.parameters
 
 
 def _input(feature: Feature, columns: Columns | None, faults: FaultList) -> Expression | None:
@@ -200,17 +205,17 @@ def _as_expression(text: str, columns: Columns) -> str:
 
 
 def _check_input(
-    feature: Feature, aggregate: Aggregate, expression: Expression | None, faults: FaultList
+    feature: Feature, entry: Entry, expression: Expression | None, faults: FaultList
 ) -> None:
     if expression is None:
-        if aggregate.needs_measure and feature.column is None and feature.expr is None:
+        if entry.needs_input and feature.column is None and feature.expr is None:
             faults.add(
                 feature.where.at("aggregate"),
                 f"feature {feature.name!r}: {feature.aggregate} of what?",
                 "name a column: or an expr:; only count works without",
             )
         return
-    if aggregate.accepts(expression.type):
+    if entry.accepts(expression.type):
         return
     accepting = [a.name for a in AGGREGATES.values() if a.accepts(expression.type)]
     hint = f"{expression.type} works with {', '.join(accepting)}"

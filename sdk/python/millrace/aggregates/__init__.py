@@ -1,0 +1,38 @@
+"""Aggregates: the registry of them, what they keep of a tile, and how kept parts merge.
+
+To add one, see ``docs/aggregates.md``.
+"""
+
+from millrace.aggregates.algebras import Algebra, State
+from millrace.aggregates.forms import Unsupported, check_forms
+from millrace.aggregates.partials import PARTIALS, LastEvent, Partial, Rows
+from millrace.aggregates.places import Edge, Place
+from millrace.aggregates.registry import (
+    AGGREGATES,
+    NOT_YET,
+    Aggregate,
+    Entry,
+    Parameter,
+    aggregate_named,
+    nearest_aggregate,
+)
+
+__all__ = [
+    "AGGREGATES",
+    "NOT_YET",
+    "PARTIALS",
+    "Aggregate",
+    "Algebra",
+    "Edge",
+    "Entry",
+    "LastEvent",
+    "Parameter",
+    "Partial",
+    "Place",
+    "Rows",
+    "State",
+    "Unsupported",
+    "aggregate_named",
+    "check_forms",
+    "nearest_aggregate",
+]

@@ -1,0 +1,106 @@
+"""What a tile keeps: one class for each kind of column.
+
+Every engine that writes, merges or shows tiles owns a table from these classes to its form of them,
+see ``millrace.aggregates.forms``. A class says what is kept and nothing of how.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from millrace.types import DataType
+
+
+@dataclass(frozen=True)
+class Partial:
+    """One column of a tile.
+
+    Attributes:
+        suffix: ends the column's name; before it stands the measure, if it is of one.
+        type: type of the value; of the value inside an ``Edge``.
+        holds_edge: the column holds an ``Edge`` and not a bare value.
+        tells_values: the column shows values of events, which a mere count does not.
+    """
+
+    type: DataType
+    suffix: ClassVar[str]
+    holds_edge: ClassVar[bool] = False
+    tells_values: ClassVar[bool] = True
+
+
+class Rows(Partial):
+    """How many events there are; of no measure. Every tile has it."""
+
+    suffix = "rows"
+    tells_values = False
+
+
+class Count(Partial):
+    """How many values are not null."""
+
+    suffix = "count"
+    tells_values = False
+
+
+class Sum(Partial):
+    """Their sum: null of none, and where it does not fit the type."""
+
+    suffix = "sum"
+
+
+class Min(Partial):
+    """The smallest of them."""
+
+    suffix = "min"
+
+
+class Max(Partial):
+    """The largest of them."""
+
+    suffix = "max"
+
+
+class Mean(Partial):
+    """Their mean as a double."""
+
+    suffix = "mean"
+
+
+class M2(Partial):
+    """The sum of the squares of their distances from the mean."""
+
+    suffix = "m2"
+
+
+class First(Partial):
+    """The oldest of them, with its place."""
+
+    suffix = "first"
+    holds_edge = True
+
+
+class Last(Partial):
+    """The newest of them, with its place."""
+
+    suffix = "last"
+    holds_edge = True
+
+
+class LastEvent(Partial):
+    """Event time of the newest event; of no measure. Every tile has it."""
+
+    suffix = "last_event_ms"
+
+
+PARTIALS: tuple[type[Partial], ...] = (
+    Rows,
+    Count,
+    Sum,
+    Min,
+    Max,
+    Mean,
+    M2,
+    First,
+    Last,
+    LastEvent,
+)
+"""Every kind of column, in the order in which a tile has those of one measure."""

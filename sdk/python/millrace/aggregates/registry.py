@@ -1,0 +1,388 @@
+"""The aggregates of the language, each said once, as data.
+
+An entry says what an aggregate takes, gives and keeps, and how far engines agree on it. Bound to the
+type of its input and its parameters it becomes an ``Aggregate``: what a plan carries, and what every
+engine reads.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, Literal
+
+from millrace.aggregates.algebras import (
+    Algebra,
+    AtEdge,
+    Counting,
+    CountingRows,
+    Extreme,
+    Moments,
+    State,
+    Totals,
+    finite,
+    within,
+)
+from millrace.aggregates.partials import First, Last, Max, Min, Partial
+from millrace.errors import SpecError, nearest
+from millrace.types import FLOAT64, INT64, KINDS, MAX_DECIMAL_PRECISION, DataType, decimal
+
+Agreement = Literal["exact", "rounded"]
+"""How far engines agree on values: to the bit, or where doubles are added to a relative 1e-9."""
+
+_INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
+_NUMERIC = frozenset({"int32", "int64", "float64", "decimal"})
+_ANY = frozenset(KINDS)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """Something an aggregate is told beside its input.
+
+    Attributes:
+        least: the smallest value it may have; ``most`` the largest.
+        default: None: it must be given.
+        is_whole: it is an integer.
+    """
+
+    name: str
+    description: str
+    least: float
+    most: float
+    default: float | None = None
+    is_whole: bool = True
+
+    def fault(self, value: float) -> str | None:
+        """Say what is wrong with a value; None if nothing is."""
+        if isinstance(value, bool) or (self.is_whole and value != int(value)):
+            return f"{self.name} is {value}, not a whole number"
+        if not self.least <= value <= self.most:
+            return f"{self.name} is {value}, outside {self.least:g} to {self.most:g}"
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One aggregate of the language.
+
+    Attributes:
+        name: as written in declarations.
+        summary: what it gives, for people; completes "returns".
+        kinds: kinds of the types it takes.
+        algebra: what tiles keep for it, by the type of its input.
+        result: the type of its value, by the type of its input.
+        finalize: the value of a state; None where there is none.
+        parameters: what it is told.
+        of_rows: what tiles keep where it has no input and takes events as such; None: it needs an
+            input.
+        is_added: doubles are added up for it, in an order that engines do not share.
+        is_ordered: the order of events, and ties in it, matter.
+        is_never_negative: no value is below zero, whatever the input.
+        is_never_null: it has a value over no events.
+        shows_values: its value tells those of events, which a mere count does not.
+    """
+
+    name: str
+    summary: str
+    kinds: frozenset[str]
+    algebra: Callable[[DataType], Algebra]
+    result: Callable[[DataType], DataType]
+    finalize: Callable[["Aggregate", State], Any]
+    parameters: tuple[Parameter, ...] = ()
+    of_rows: Callable[[], Algebra] | None = None
+    is_added: bool = False
+    is_ordered: bool = False
+    is_never_negative: bool = False
+    is_never_null: bool = False
+    shows_values: bool = True
+
+    @property
+    def needs_input(self) -> bool:
+        """True where it is an aggregate of something, not of events as such."""
+        return self.of_rows is None
+
+    def accepts(self, type_: DataType) -> bool:
+        """Tell whether values of a type can be aggregated."""
+        return type_.kind in self.kinds
+
+    def bind(
+        self, input_type: DataType | None, parameters: Mapping[str, float] | None = None
+    ) -> "Aggregate":
+        """Return the aggregate of values of a type, or of events if ``input_type`` is None.
+
+        Raises:
+            SpecError: it needs an input, does not take that type, or a parameter is missing,
+                unknown or out of its bounds.
+        """
+        if input_type is None and self.needs_input:
+            raise SpecError(
+                f"{self.name} needs a column or an expression",
+                fix="name one with column: or expr:; only count works without",
+            )
+        if input_type is not None and not self.accepts(input_type):
+            raise SpecError(f"{self.name} of a {input_type} has no meaning")
+        given = dict(parameters or {})
+        bound = []
+        for one in self.parameters:
+            value = given.pop(one.name, one.default)
+            fault = "is missing" if value is None else one.fault(value)
+            if value is None or fault:
+                raise SpecError(f"{self.name}: {fault or one.name}", fix=one.description)
+            bound.append((one.name, value))
+        if given:
+            raise SpecError(f"{self.name} takes no {', '.join(given)}")
+        return Aggregate(self, input_type, tuple(bound))
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """An aggregate bound to its input and its parameters. Hashable; pickles by name.
+
+    Attributes:
+        input: type of the measure; None of events as such.
+        parameters: name and value of each, in the order of the entry.
+    """
+
+    entry: Entry
+    input: DataType | None
+    parameters: tuple[tuple[str, float], ...] = ()
+
+    def __str__(self) -> str:
+        """Return its name, with its parameters if it has any: ``percentile(p=95)``."""
+        return f"{self.name}({', '.join(self._given)})" if self.parameters else self.name
+
+    def of(self, argument: str) -> str:
+        """Return it as a call, for people: ``percentile(amount, p=95)``."""
+        return f"{self.name}({', '.join([argument, *self._given])})"
+
+    @property
+    def _given(self) -> list[str]:
+        return [f"{name}={value:g}" for name, value in self.parameters]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _bound, (self.name, self.input, self.parameters)
+
+    @property
+    def name(self) -> str:
+        """The name in the language."""
+        return self.entry.name
+
+    @cached_property
+    def type(self) -> DataType:
+        """Type of the value."""
+        return self.entry.result(INT64 if self.input is None else self.input)
+
+    @cached_property
+    def algebra(self) -> Algebra:
+        """What tiles keep, and how it merges."""
+        if self.input is None:
+            assert self.entry.of_rows is not None  # noqa: S101 - ``bind`` saw to it
+            return self.entry.of_rows()
+        return self.entry.algebra(self.input)
+
+    @property
+    def partials(self) -> tuple[Partial, ...]:
+        """The columns of a tile that the value is made of."""
+        return self.algebra.partials
+
+    @property
+    def agreement(self) -> Agreement:
+        """How far engines agree on the value."""
+        return "rounded" if self.entry.is_added and self.type.kind == "float64" else "exact"
+
+    @property
+    def empty(self) -> Any:
+        """The value over no events."""
+        return self.finalize(self.algebra.init())
+
+    def finalize(self, state: State) -> Any:
+        """Return the value of a state; None where there is none."""
+        return self.entry.finalize(self, state)
+
+
+def _bound(name: str, input_type: DataType | None, parameters: Any) -> Aggregate:
+    return Aggregate(AGGREGATES[name], input_type, parameters)
+
+
+def _count(aggregate: Aggregate, state: State) -> Any:
+    return state[0]
+
+
+def _sum(aggregate: Aggregate, state: State) -> Any:
+    count, total, error = state
+    if count == 0 or total is None:
+        return None
+    if isinstance(total, float):
+        return finite(total + error)
+    if isinstance(total, Decimal):
+        return within(total, aggregate.type)
+    return total if _INT64_MIN <= total <= _INT64_MAX else None
+
+
+def _avg(aggregate: Aggregate, state: State) -> Any:
+    count, total, error = state
+    if count == 0 or total is None:
+        return None
+    if isinstance(total, float):
+        return finite((total + error) / count)
+    return float(Fraction(total) / count)
+
+
+def _kept(aggregate: Aggregate, state: State) -> Any:
+    return state[0]
+
+
+def _edge_value(aggregate: Aggregate, state: State) -> Any:
+    return None if state[0] is None else state[0].value
+
+
+def _variance(aggregate: Aggregate, state: State) -> Any:
+    count, _, m2 = state
+    if count < 2 or m2 is None:  # noqa: PLR2004 - the sample variance needs two values
+        return None
+    return m2 / (count - 1)
+
+
+def _stddev(aggregate: Aggregate, state: State) -> Any:
+    variance = _variance(aggregate, state)
+    return None if variance is None else math.sqrt(variance)
+
+
+def _sum_type(type_: DataType) -> DataType:
+    if type_.kind == "decimal":
+        return decimal(min(MAX_DECIMAL_PRECISION, type_.precision + 10), type_.scale)
+    return INT64 if type_.is_integer else FLOAT64
+
+
+def _double(type_: DataType) -> DataType:
+    return FLOAT64
+
+
+def _same(type_: DataType) -> DataType:
+    return type_
+
+
+_ENTRIES = (
+    Entry(
+        "count",
+        "how many rows there are, or values that are not null",
+        _ANY,
+        Counting,
+        lambda type_: INT64,
+        _count,
+        of_rows=lambda: CountingRows(INT64),
+        is_never_negative=True,
+        is_never_null=True,
+        shows_values=False,
+    ),
+    Entry("sum", "the values added up", _NUMERIC, Totals, _sum_type, _sum, is_added=True),
+    Entry("avg", "their mean", _NUMERIC, Totals, _double, _avg, is_added=True),
+    Entry("min", "the smallest value", _ANY, lambda type_: Extreme(type_, Min), _same, _kept),
+    Entry("max", "the largest value", _ANY, lambda type_: Extreme(type_, Max), _same, _kept),
+    Entry(
+        "stddev",
+        "the sample standard deviation; null below two values",
+        _NUMERIC,
+        Moments,
+        _double,
+        _stddev,
+        is_added=True,
+        is_never_negative=True,
+    ),
+    Entry(
+        "variance",
+        "the sample variance; null below two values",
+        _NUMERIC,
+        Moments,
+        _double,
+        _variance,
+        is_added=True,
+        is_never_negative=True,
+    ),
+    Entry(
+        "first",
+        "the oldest value that is not null",
+        _ANY,
+        lambda type_: AtEdge(type_, First),
+        _same,
+        _edge_value,
+        is_ordered=True,
+    ),
+    Entry(
+        "last",
+        "the newest value that is not null",
+        _ANY,
+        lambda type_: AtEdge(type_, Last),
+        _same,
+        _edge_value,
+        is_ordered=True,
+    ),
+)
+
+AGGREGATES: Mapping[str, Entry] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
+"""Every aggregate by its name, in the order in which messages list them."""
+
+NOT_YET: Mapping[str, str] = MappingProxyType(
+    {
+        "first_k": "use first for the oldest value alone",
+        "last_k": "use last for the newest value alone",
+        "distinct": "use count over a filter, or min and max for the range",
+        "approx_distinct": "use count for the number of events",
+        "percentile": "use avg with stddev, or min and max for the range",
+        "median": "use avg with stddev; avg follows outliers, which a median does not",
+        "mode": "use last, or one sum of CASE WHEN … THEN 1 ELSE 0 END per value",
+        "time_since_first": "use first of the event time's column",
+        "time_since_last": "use last of the event time's column",
+        "top_k": "use last, or one sum of CASE WHEN … THEN 1 ELSE 0 END per value",
+    }
+)
+"""Aggregates of the language that this version refuses, with what comes closest."""
+
+
+_ELSEWHERE: Mapping[str, str] = MappingProxyType(
+    {
+        "average": "avg", "mean": "avg", "total": "sum", "minimum": "min", "maximum": "max",
+        "std": "stddev", "stdev": "stddev", "stddev_samp": "stddev", "var": "variance",
+        "var_samp": "variance", "size": "count", "n": "count", "earliest": "first", "oldest": "first",
+        "latest": "last", "newest": "last", "most_recent": "last", "nunique": "distinct",
+        "count_distinct": "distinct", "unique_count": "distinct", "hll": "approx_distinct",
+        "approx_count_distinct": "approx_distinct", "quantile": "percentile", "last_n": "last_k",
+        "first_n": "first_k", "last_distinct_n": "last_k",
+    }
+)  # fmt: skip
+"""Names of aggregates elsewhere."""
+
+
+def aggregate_named(name: str) -> Entry:
+    """Return an aggregate by name.
+
+    Raises:
+        SpecError: there is none of that name, or not yet; the fix names what comes closest.
+    """
+    found = AGGREGATES.get(name)
+    if found is not None:
+        return found
+    if name in NOT_YET:
+        raise SpecError(f"the aggregate {name!r} is not supported yet", fix=NOT_YET[name])
+    fix = nearest_aggregate(name) or nearest(name, list(AGGREGATES))
+    raise SpecError(f"there is no aggregate {name!r}", fix=fix)
+
+
+def nearest_aggregate(name: str) -> str:
+    """Say what comes closest in meaning to an aggregate of another name, for the ``fix`` of an error.
+
+    Returns:
+        empty where the name is nobody's word for an aggregate.
+
+    >>> nearest_aggregate("mean"), nearest_aggregate("p95")
+    ("did you mean 'avg'?", '')
+    """
+    if name in NOT_YET:
+        return f"{name} is not supported yet: {NOT_YET[name]}"
+    meant = _ELSEWHERE.get(name.lower())
+    if meant is not None and meant in NOT_YET:
+        return f"that would be {meant}, which is not supported yet: {NOT_YET[meant]}"
+    return "" if meant is None else f"did you mean {meant!r}?"
