@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 from typing import TYPE_CHECKING
 
-from millrace.compile.spark import measure_query, sql_type
+from millrace.compile.spark import measure_query
 from millrace.durations import DAY_MS
 from millrace.kernel.arrow import KernelView, join_features
 from millrace.plan import Column, ViewPlan
@@ -135,7 +135,7 @@ def _write(
     seen = Slices(tuple(day for day in read if day not in ledger.held))
     slices = Slices.of_hours(days, ledger.hours)
     measured = spark.sql(measure_query(view, read_events(spark, settings, view, seen)))
-    schema = ", ".join(f"`{c.name}` {sql_type(c.type)}" for c in feature_columns(view))
+    schema = ", ".join(f"`{c.name}` {c.type.spark}" for c in feature_columns(view))
     values = measured.repartition(kernel_partitions(rows), *view.join_keys).mapInArrow(
         _as_of_events(KernelView.of(view), version, slices.ranges_ms), schema
     )

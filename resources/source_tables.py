@@ -9,7 +9,6 @@ brings what is new. The archive's books are carried along by it. See docs/decisi
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from millrace.compile.spark import sql_type
 from millrace.plan import Column, SourcePlan
 from millrace.types import DataType
 from resources.archived_days import duplicates_table, events_table
@@ -135,7 +134,7 @@ def rows_as_declared(
         elif column.name in table.columns and column not in change.added:
             columns.append(F.col(f"`{column.name}`"))
         else:
-            columns.append(F.lit(None).cast(sql_type(column.type)).alias(column.name))
+            columns.append(F.lit(None).cast(column.type.spark).alias(column.name))
     gone = [n for n in table.columns if n not in declared and n not in used | set(PLATFORM_COLUMNS)]
     columns += [F.col(f"`{name}`") for name in gone]
     for name, kind in (("_partition", "int"), ("_offset", "bigint")):
@@ -201,7 +200,7 @@ def _cast(cell: "SparkColumn", was: DataType, now: DataType) -> "SparkColumn":
         return F.timestamp_millis(cell)
     if (was.kind, now.kind) == ("timestamp", "int64"):
         return F.unix_millis(cell)
-    return cell.try_cast(sql_type(now))
+    return cell.try_cast(now.spark)
 
 
 def _finish(
@@ -246,6 +245,6 @@ def _follow_ids(
             table = connect().read.format("delta").load(path)
             ids = F.col("event_id")
             goes_over = is_same and goes_over_exactly(was, now)
-            kept = _cast(ids, was, now) if goes_over else F.lit(None).cast(sql_type(now))
+            kept = _cast(ids, was, now) if goes_over else F.lit(None).cast(now.spark)
             rows = table.withColumn("event_id", kept)
             rewrite_table(rows, path, sort=("arrived_ms",))

@@ -82,11 +82,7 @@ class StreamBooks:
 
 def archived_sources(plan: Plan) -> dict[str, SourcePlan]:
     """Return the sources of a plan whose topics the archive reads, in declared order."""
-    return {
-        name: source
-        for name, source in plan.sources.items()
-        if source.stream is not None and source.stream.format == "json"
-    }
+    return {name: source for name, source in plan.sources.items() if source.stream is not None}
 
 
 def app_id(topic: str) -> str:

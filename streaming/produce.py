@@ -134,9 +134,9 @@ def source_to_send_to(plan: Plan, name: str) -> SourcePlan:
     source = plan.sources.get(name)
     if source is None:
         raise NotDeclared(f"no source {name!r}", fix=nearest(name, list(plan.sources)))
-    if source.stream is None or source.stream.format != "json":
+    if source.stream is None:
         raise DataError(
-            "the source has no JSON stream to send to",
+            "the source has no stream to send to",
             where=f"source {name}",
             fix="give it `stream: {topic: …, format: json}`",
         )

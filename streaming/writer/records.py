@@ -1,8 +1,6 @@
 """Records of a tile topic, as Flink wrote them, into packed tiles and the keys they belong under."""
 
 from collections.abc import Callable, Mapping
-from datetime import date
-from decimal import Decimal
 from typing import Any, NamedTuple
 
 import msgspec
@@ -13,18 +11,6 @@ from millrace.errors import DataError
 from millrace.packing import EntityKeys, TilePacker
 from millrace.tiles import LAST_EVENT, ROWS, TILE_START
 from millrace.types import DataType, parse_type
-
-_PYTHON_TYPES: Mapping[str, type] = {
-    "int32": int,
-    "int64": int,
-    "timestamp": int,
-    "float64": float,
-    "bool": bool,
-    "string": str,
-    "date": date,
-    "bytes": bytes,
-    "decimal": Decimal,
-}
 
 
 class PackedTile(NamedTuple):
@@ -126,4 +112,4 @@ def _edge_type(slot: Slot) -> type:
 
 
 def _python_type(type_: DataType) -> Any:
-    return _PYTHON_TYPES[type_.kind]
+    return type_.record.python

@@ -16,7 +16,6 @@ import pytest
 from millrace.compile.dialects import MillraceFlink
 from millrace.compile.expressions import to_flink
 from millrace.compile.flink import FUNCTIONS, STATEMENT_END
-from millrace.compile.flink_ddl import sql_type
 from millrace.expressions import Expression, ExpressionError, evaluate, parse_expression
 from millrace.types import DataType
 from resources.endpoints import flink_url
@@ -57,7 +56,7 @@ def column(name: str, kind: DataType) -> str:
         return f"TO_TIMESTAMP_LTZ(CAST(`{name}` AS BIGINT), 3) AS `{name}`"
     if kind.kind == "bytes":
         return f"CAST(UNHEX(`{name}`) AS BYTES) AS `{name}`"
-    return f"CAST(`{name}` AS {sql_type(kind)}) AS `{name}`"
+    return f"CAST(`{name}` AS {kind.flink}) AS `{name}`"
 
 
 def script(expressions: list[Expression], inlet: Path, outlet: Path) -> str:
@@ -69,7 +68,7 @@ def script(expressions: list[Expression], inlet: Path, outlet: Path) -> str:
         is_instant = expression.type.kind == "timestamp"
         types.append(f"TYPEOF({tree})")
         values.append(f"EPOCH_MS({tree})" if is_instant else tree)
-        sinks.append(f"`e{i}` {'BIGINT' if is_instant else sql_type(expression.type)}")
+        sinks.append(f"`e{i}` {'BIGINT' if is_instant else expression.type.flink}")
     rows = ", ".join(column(name, kind) for name, kind in COLUMNS.items())
     sink = ", ".join(["`row` INT", "`types` STRING", *sinks])
     kept = ", ".join(["`row`", f"CONCAT_WS('|', {', '.join(types)})", *values])
@@ -148,7 +147,7 @@ def test_flink_equals_the_reference(live_stack: Settings, seed: int, tmp_path: P
     found = answers(live_stack, expressions, rows, tmp_path)
     types = found[0]["types"].split("|")
     for i, expression in enumerate(expressions):
-        assert types[i].removesuffix(" NOT NULL") == sql_type(expression.type), expression.text
+        assert types[i].removesuffix(" NOT NULL") == expression.type.flink, expression.text
         for row, answer in zip(rows, found, strict=True):
             got, want = plain(answer[f"e{i}"], expression.type), evaluate(expression, row)
             used = {name: row[name] for name in expression.columns}

@@ -17,7 +17,7 @@ from uuid import uuid4
 import pytest
 
 from millrace.compile.flink import FUNCTIONS, STATEMENT_END
-from millrace.compile.flink_ddl import printed, sql_type
+from millrace.compile.flink_ddl import printed
 from millrace.compile.flink_events import _parsed
 from millrace.plan import Column, SourcePlan
 from millrace.types import parse_type
@@ -132,7 +132,7 @@ def by_flink(
 def script(source: SourcePlan, inlet: Path, outlet: Path) -> str:
     names = ", ".join(f"`{c.name}`" for c in source.columns)
     sink = ", ".join(
-        f"`{c.name}` {'BIGINT' if c.type.kind == 'timestamp' else sql_type(c.type)}"
+        f"`{c.name}` {'BIGINT' if c.type.kind == 'timestamp' else c.type.flink}"
         for c in source.columns
     )
     call = printed(_parsed(source, [c.name for c in source.columns])).replace("`_value`", "`v`")

@@ -31,11 +31,6 @@ def test_a_source_without_a_stream_is_refused() -> None:
     assert caught.value.where == "view every_aggregate"
 
 
-def test_a_stream_that_is_not_json_is_refused() -> None:
-    with pytest.raises(UnsupportedByEngine, match="format 'avro' are not supported yet"):
-        stream_job(with_stream(VIEW, StreamPlan("payments", "avro")))
-
-
 def test_extremes_of_bytes_are_refused() -> None:
     view = VIEWS["typed_values"]
     feature = replace(view.feature("payload_last_1d"), aggregate=AGGREGATES["max"].bind(BYTES))

@@ -219,7 +219,8 @@ class TestSources:
             ({"batch": None}, "source 'cards' has neither batch nor stream"),
             ({"batch": BatchSource("parkuet", "x")}, "batch has the format 'parkuet' | did you mean 'parquet'"),
             ({"batch": BatchSource("csv", " ")}, "batch has an empty path"),
-            ({"stream": StreamSource("t", "xml")}, "stream has the format 'xml' | known: avro, json"),
+            ({"stream": StreamSource("t", "xml")}, "stream has the format 'xml' | known: json"),
+            ({"stream": StreamSource("t", "avro")}, "nothing reads streams of format avro yet: not Flink, not the archive | send json"),
             ({"schedule": Schedule("weekly")}, "schedule has the refresh 'weekly' | known: daily, hourly"),
             ({"schedule": Schedule(at="24:00")}, "at: '24:00' is no time of day | write HH:MM, 00:00 to 23:59"),
             ({"schedule": Schedule(at="06:00:00")}, "at: '06:00:00' is no time of day"),
@@ -496,3 +497,16 @@ class TestWarnings:
     def test_an_ingest_time_without_files(self) -> None:
         source = replace(CARDS, batch=None, stream=StreamSource("t"), ingest_time="arrived")
         assert "ingest_time of source cards is unused" in self.warnings(source=source)
+
+
+def test_what_flink_lacks_is_said_of_a_view_that_follows_a_stream() -> None:
+    cards = replace(CARDS, columns={**COLUMNS, "payload": "bytes"}, stream=StreamSource("cards"))
+    most = Feature("most_1h", "max", "1h", column="payload")
+    live = replace(VIEW, features=(COUNT, most))
+    assert the_fault(specs_of(live, sources=(cards,))) == (
+        "declaration: feature 'most_1h': Flink has no max of bytes, and view 'spend' follows a "
+        "stream: it cannot compare them | declare the column as string; or `online: false`, and the "
+        "view is built and never live"
+    )
+    assert resolve(specs_of(replace(live, online=False), sources=(cards,)))
+    assert resolve(specs_of(live, sources=(replace(cards, stream=None),)))

@@ -18,7 +18,6 @@ import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
 from decimal import Context, Decimal, InvalidOperation
 from math import isfinite
 from typing import Any, Literal
@@ -26,8 +25,8 @@ from typing import Any, Literal
 from millrace.aggregates import Edge
 from millrace.calendar import day_number
 from millrace.errors import DataError, StoreError
-from millrace.layouts import DECIMAL_BYTES, FORMS, Cut, Layout, value_reader
-from millrace.types import INT64, DataType
+from millrace.layouts import DECIMAL_BYTES, Cut, Layout, value_reader
+from millrace.types import INT64, KIND_RECORDS, DataType
 
 FORMAT = 1
 """The layout that this module writes; the first byte of every packed value."""
@@ -42,32 +41,15 @@ _EXACT = Context(prec=100, traps=[InvalidOperation])
 _HEADER = struct.Struct(">Bc8sQ")
 _UNTIL = struct.Struct(">Q")
 _U32 = struct.Struct(">I")
-_FIXED = {kind: struct.Struct(f">{form}") for kind, form in FORMS.items()}
-_PYTHON_TYPES: Mapping[str, type | tuple[type, ...]] = {
-    "int32": int,
-    "int64": int,
-    "timestamp": int,
-    "float64": (float, int),
-    "bool": bool,
-    "date": date,
-    "decimal": (Decimal, int),
-    "string": str,
-    "bytes": bytes,
+_FIXED = {
+    kind: struct.Struct(f">{record.packed}")
+    for kind, record in KIND_RECORDS.items()
+    if record.packed is not None
 }
-# Integers of both widths share a tag: widening a key's column keeps its keys.
-_KEY_TAGS = {
-    "int32": b"i",
-    "int64": b"i",
-    "float64": b"f",
-    "decimal": b"d",
-    "bool": b"b",
-    "string": b"s",
-    "timestamp": b"t",
-    "date": b"y",
-    "bytes": b"x",
-}
-
-_INTEGER_PART = _KEY_TAGS["int64"] + _U32.pack(8)
+# A whole number will do for a double or a decimal.
+_WIDER: Mapping[str, tuple[type, ...]] = {"float64": (float, int), "decimal": (Decimal, int)}
+_PYTHON_TYPES = {kind: _WIDER.get(kind, (record.python,)) for kind, record in KIND_RECORDS.items()}
+_INTEGER_PART = INT64.record.key_tag + _U32.pack(8)
 
 Kind = Literal["row", "tile"]
 _KIND_BYTES: Mapping[Kind, bytes] = {"row": b"R", "tile": b"T"}
@@ -383,13 +365,13 @@ def _key_part(name: str, type_: DataType, value: Any) -> bytes:
         data = data[_U32.size :]
     elif type_.kind == "decimal":  # 100 at scale 0 is not 1.00 at scale 2
         data = bytes([type_.scale]) + data
-    return _KEY_TAGS[type_.kind] + _U32.pack(len(data)) + data
+    return type_.record.key_tag + _U32.pack(len(data)) + data
 
 
 def _read_key_part(reader: _Reader, type_: DataType) -> Any:
     tag, length = reader.take(1), reader.take(_U32.size)
-    if tag != _KEY_TAGS[type_.kind]:
-        raise reader.broken(f"a value is tagged {tag!r}, not {_KEY_TAGS[type_.kind]!r}")
+    if tag != type_.record.key_tag:
+        raise reader.broken(f"a value is tagged {tag!r}, not {type_.record.key_tag!r}")
     data = reader.take(_U32.unpack(length)[0])
     if type_.kind == "decimal":
         if data[:1] != bytes([type_.scale]):

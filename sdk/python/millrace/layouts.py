@@ -13,22 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from millrace.aggregates import Edge
 from millrace.calendar import EPOCH
-from millrace.types import DataType
+from millrace.types import KIND_RECORDS, DataType
 
 if TYPE_CHECKING:
     from millrace.codec import Slot
 
-DECIMAL_BYTES = 16
-FORMS = {
-    "int32": "i",
-    "int64": "q",
-    "timestamp": "q",
-    "float64": "d",
-    "bool": "?",
-    "date": "i",
-    "decimal": f"{DECIMAL_BYTES}s",
-}
-"""Format characters of ``struct`` for the types of fixed width."""
+DECIMAL_BYTES = struct.calcsize(f">{KIND_RECORDS['decimal'].packed}")
 
 _U32 = struct.Struct(">I")
 _PLACE = struct.Struct(">qq")
@@ -53,7 +43,7 @@ class Layout:
         for i, (slot, there) in enumerate(zip(slots, present, strict=True)):
             if not there:
                 continue
-            if slot.is_edge or slot.type.kind not in FORMS:
+            if slot.is_edge or slot.type.record.packed is None:
                 self._runs.append((_form(slots, run), run, i, slot_reader(slot)))
                 run = []
                 continue
@@ -88,7 +78,7 @@ class Layout:
 
 
 def _form(slots: "Sequence[Slot]", run: Sequence[int]) -> struct.Struct:
-    return struct.Struct(">" + "".join(FORMS[slots[i].type.kind] for i in run))
+    return struct.Struct(">" + "".join(slots[i].type.record.packed or "" for i in run))
 
 
 def slot_reader(slot: "Slot") -> Reader:
@@ -107,7 +97,7 @@ def value_reader(type_: DataType) -> Reader:
         return _read_bytes
     if type_.kind == "string":
         return _read_string
-    form, convert = struct.Struct(">" + FORMS[type_.kind]), conversion(type_)
+    form, convert = struct.Struct(f">{type_.record.packed}"), conversion(type_)
 
     def read(data: bytes, at: int) -> tuple[Any, int]:
         (value,) = form.unpack_from(data, at)

@@ -21,7 +21,7 @@ from millrace.codec import (
     key_tail,
 )
 from millrace.errors import DataError
-from millrace.layouts import DECIMAL_BYTES, FORMS
+from millrace.layouts import DECIMAL_BYTES
 from millrace.types import DataType
 
 _BIAS = 2**63
@@ -105,11 +105,11 @@ class _Pattern:
         for i, (slot, there) in enumerate(zip(slots, present, strict=True)):
             if not there:
                 continue
-            if slot.is_edge or slot.type.kind not in FORMS:
+            if slot.is_edge or slot.type.record.packed is None:
                 self._runs.append((struct.Struct(form), places, i, _writer(slot)))
                 form, places = ">", []
                 continue
-            form, places = form + FORMS[slot.type.kind], [*places, i]
+            form, places = f"{form}{slot.type.record.packed}", [*places, i]
             convert = _conversion(slot.type)
             if convert is not None:
                 self._converted.append((i, convert))
@@ -201,7 +201,7 @@ def _value_writer(type_: DataType) -> Writer:
         return lambda value: _U32.pack(len(value)) + value
     if type_.kind == "string":
         return _write_string
-    form, convert = struct.Struct(">" + FORMS[type_.kind]), _conversion(type_)
+    form, convert = struct.Struct(f">{type_.record.packed}"), _conversion(type_)
     if convert is None:
         return form.pack
     return lambda value: form.pack(convert(value))

@@ -1,8 +1,12 @@
-"""The column types of the language."""
+"""The column types of the language, and what each kind of them is elsewhere."""
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from datetime import date
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Any, Literal, get_args
 
 Kind = Literal[
     "int32", "int64", "float64", "decimal", "bool", "string", "timestamp", "date", "bytes"
@@ -12,6 +16,66 @@ KINDS: tuple[str, ...] = get_args(Kind)
 MAX_DECIMAL_PRECISION = 38
 
 _DECIMAL = re.compile(r"decimal\(\s*(\d+)\s*,\s*(\d+)\s*\)")
+
+
+@dataclass(frozen=True)
+class KindRecord:
+    """What one kind of type is in each place that stores or exchanges its values.
+
+    Attributes:
+        spark: its name in Spark's SQL; of a decimal with the places of its digits.
+        flink: the same in Flink's.
+        arrow: its Arrow type, given the module ``pyarrow``, which is not loaded for it.
+        python: class of its values; timestamps are epoch milliseconds.
+        key_tag: what precedes a join key's bytes. Both integers share one: widening a key's column
+            keeps its keys.
+        packed: format of ``struct`` for its value in a packed row or tile; None: a length and bytes.
+        numpy: name of the dtype of its values in the kernel; None: only ranks of them are there.
+    """
+
+    spark: str
+    flink: str
+    arrow: Callable[[Any, "DataType"], Any]
+    python: type
+    key_tag: bytes
+    packed: str | None
+    numpy: str | None
+
+
+KIND_RECORDS: Mapping[str, KindRecord] = MappingProxyType(
+    {
+        "int32": KindRecord("INT", "INT", lambda pa, _: pa.int32(), int, b"i", "i", "int32"),
+        "int64": KindRecord("BIGINT", "BIGINT", lambda pa, _: pa.int64(), int, b"i", "q", "int64"),
+        "float64": KindRecord(
+            "DOUBLE", "DOUBLE", lambda pa, _: pa.float64(), float, b"f", "d", "float64"
+        ),
+        "decimal": KindRecord(
+            "DECIMAL({}, {})",
+            "DECIMAL({}, {})",
+            lambda pa, type_: pa.decimal128(type_.precision, type_.scale),
+            Decimal,
+            b"d",
+            "16s",
+            "int64",
+        ),
+        "bool": KindRecord(
+            "BOOLEAN", "BOOLEAN", lambda pa, _: pa.bool_(), bool, b"b", "?", "uint8"
+        ),
+        "string": KindRecord("STRING", "STRING", lambda pa, _: pa.string(), str, b"s", None, None),
+        "timestamp": KindRecord(
+            "TIMESTAMP",
+            "TIMESTAMP_LTZ(3)",
+            lambda pa, _: pa.timestamp("us", tz="UTC"),
+            int,
+            b"t",
+            "q",
+            "int64",
+        ),
+        "date": KindRecord("DATE", "DATE", lambda pa, _: pa.date32(), date, b"y", "i", "int32"),
+        "bytes": KindRecord("BINARY", "BYTES", lambda pa, _: pa.binary(), bytes, b"x", None, None),
+    }
+)
+"""Every kind, in the order of ``KINDS``."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +94,21 @@ class DataType:
         if self.kind == "decimal":
             return f"decimal({self.precision},{self.scale})"
         return self.kind
+
+    @property
+    def record(self) -> KindRecord:
+        """What its kind is elsewhere."""
+        return KIND_RECORDS[self.kind]
+
+    @property
+    def spark(self) -> str:
+        """The type in Spark's SQL."""
+        return self.record.spark.format(self.precision, self.scale)
+
+    @property
+    def flink(self) -> str:
+        """The type in Flink's SQL."""
+        return self.record.flink.format(self.precision, self.scale)
 
     @property
     def is_integer(self) -> bool:

@@ -58,22 +58,15 @@ class _Spark(Lowering):
     """Spark 4.2, ANSI mode on or off."""
 
     dialect: ClassVar[str | type] = SPARK
-    types: ClassVar[Mapping[str, str]] = {
-        "int32": "INT",
-        "int64": "BIGINT",
-        "float64": "DOUBLE",
-        "bool": "BOOLEAN",
-        "string": "STRING",
-        "timestamp": "TIMESTAMP",
-        "date": "DATE",
-        "bytes": "BINARY",
-    }
 
     _CHECKED: ClassVar[Mapping[str, str]] = {
         "+": "TRY_ADD",
         "-": "TRY_SUBTRACT",
         "*": "TRY_MULTIPLY",
     }
+
+    def spelled(self, kind: DataType) -> str:
+        return kind.spark
 
     def checked(self, op: str, left: exp.Expression, right: exp.Expression) -> exp.Expression:
         return call(self._CHECKED[op], left, right)
@@ -99,17 +92,10 @@ class _Flink(Lowering):
     """Flink 2.2."""
 
     dialect: ClassVar[str | type] = MillraceFlink
-    types: ClassVar[Mapping[str, str]] = {
-        "int32": "INT",
-        "int64": "BIGINT",
-        "float64": "DOUBLE",
-        "bool": "BOOLEAN",
-        "string": "STRING",
-        "timestamp": "TIMESTAMP_LTZ(3)",
-        "date": "DATE",
-        "bytes": "BYTES",
-    }
     names: ClassVar[Mapping[str, str]] = {"LENGTH": "CHAR_LENGTH", "DAY": "DAYOFMONTH"}
+
+    def spelled(self, kind: DataType) -> str:
+        return kind.flink
 
     def checked(self, op: str, left: exp.Expression, right: exp.Expression) -> exp.Expression:
         # BIGINT wraps around silently, and so does a cast from DECIMAL; reading text does not.

@@ -202,12 +202,6 @@ def _checked_stream(view: ViewPlan) -> StreamPlan:
             where=where,
             fix="give the source a stream: {topic: …, format: json}",
         )
-    if stream.format != "json":
-        raise UnsupportedByEngine(
-            f"streams of format {stream.format!r} are not supported yet",
-            where=f"source {view.source.name}",
-            fix="use format: json",
-        )
     for feature in view.features:
         gap = gap_of(feature)
         if gap is not None:

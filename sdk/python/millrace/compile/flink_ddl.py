@@ -11,18 +11,6 @@ from sqlglot import TokenType, exp
 
 from millrace.compile.dialects import MillraceFlink
 from millrace.compile.trees import identifier, table
-from millrace.types import DataType
-
-_SQL_TYPES = {
-    "int32": "INT",
-    "int64": "BIGINT",
-    "float64": "DOUBLE",
-    "bool": "BOOLEAN",
-    "string": "STRING",
-    "timestamp": "TIMESTAMP_LTZ(3)",
-    "date": "DATE",
-    "bytes": "BYTES",
-}
 
 
 class FlinkStatements(MillraceFlink):
@@ -43,13 +31,6 @@ class FlinkStatements(MillraceFlink):
 
         def property_sql(self, expression: exp.Property) -> str:
             return f"{self.sql(expression, 'this')} = {self.sql(expression, 'value')}"
-
-
-def sql_type(type_: DataType) -> str:
-    """Return a type as Flink spells it."""
-    if type_.kind == "decimal":
-        return f"DECIMAL({type_.precision}, {type_.scale})"
-    return _SQL_TYPES[type_.kind]
 
 
 def built_type(text: str) -> exp.DataType:

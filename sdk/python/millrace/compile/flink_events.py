@@ -96,7 +96,7 @@ def _field(declared: Column, *, is_required: bool) -> str:
     constraint = " NOT NULL" if is_required else ""
     origin = declared.renamed_from
     comment = "" if origin is None else " '" + origin.replace("'", "''") + "'"
-    return f"`{declared.name}` {ddl.sql_type(declared.type)}{constraint}{comment}"
+    return f"`{declared.name}` {declared.type.flink}{constraint}{comment}"
 
 
 def _event_ms(source: SourcePlan) -> exp.Expression:

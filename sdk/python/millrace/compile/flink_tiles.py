@@ -111,7 +111,7 @@ def gap_of(feature: FeaturePlan) -> Unsupported | None:
 
 def wire_type(type_: DataType) -> str:
     """Return a type as it stands in records of the tile topic."""
-    return "BIGINT" if type_.kind == "timestamp" else ddl.sql_type(type_)
+    return "BIGINT" if type_.kind == "timestamp" else type_.flink
 
 
 def on_wire(value: exp.Expression, type_: DataType) -> exp.Expression:
@@ -214,7 +214,7 @@ FORMS: Mapping[type[Partial], Form] = MappingProxyType(
 
 _NO_ORDER_OF_BYTES = Unsupported(
     "it cannot compare them",
-    "declare the column as string, or keep the view offline: online: false",
+    "declare the column as string; or `online: false`, and the view is built and never live",
 )
 UNSUPPORTED: Mapping[tuple[type[Partial], str], Unsupported] = MappingProxyType(
     {

@@ -17,30 +17,11 @@ from millrace.compile.trees import call, column, identifier, integer, is_not_nul
 from millrace.durations import DAY_MS
 from millrace.plan import ViewPlan
 from millrace.tiles import TILE_START, TileColumn, tile_columns
-from millrace.types import DataType
 
 EVENT_MS = "_event_ms"
 INGEST_MS = "_ingest_ms"
 EVENT_ID = "_event_id"
 EVENT_DATE = "event_date"
-
-_SQL_TYPES = {
-    "int32": "INT",
-    "int64": "BIGINT",
-    "float64": "DOUBLE",
-    "bool": "BOOLEAN",
-    "string": "STRING",
-    "timestamp": "TIMESTAMP",
-    "date": "DATE",
-    "bytes": "BINARY",
-}
-
-
-def sql_type(type_: DataType) -> str:
-    """Return a type as Spark spells it."""
-    if type_.kind == "decimal":
-        return f"DECIMAL({type_.precision}, {type_.scale})"
-    return _SQL_TYPES[type_.kind]
 
 
 def measure_query(view: ViewPlan, events: str | exp.Table) -> str:
@@ -119,7 +100,7 @@ def _sum(view: ViewPlan, kept: TileColumn) -> exp.Expression:
     # in with 28 digits, from which Spark makes a buffer of 38.
     if measured.is_integer:
         value = _cast(value, "DECIMAL(28, 0)")
-    return _cast(call("TRY_SUM", value), sql_type(kept.type))
+    return _cast(call("TRY_SUM", value), kept.type.spark)
 
 
 def _min(view: ViewPlan, kept: TileColumn) -> exp.Expression:

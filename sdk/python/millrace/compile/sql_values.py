@@ -65,8 +65,6 @@ class SqlValues(ABC):
     """Writes types and constants of one engine."""
 
     dialect: ClassVar[str | type]
-    types: ClassVar[Mapping[str, str]]
-    """How the engine spells types; decimals are spelled alike."""
 
     def cast(self, tree: exp.Expression, to: DataType) -> exp.Expression:
         """Return ``CAST(tree AS to)``."""
@@ -79,8 +77,11 @@ class SqlValues(ABC):
 
     def type(self, kind: DataType) -> exp.DataType:
         """Return the engine's type."""
-        text = self.types.get(kind.kind) or f"DECIMAL({kind.precision}, {kind.scale})"
-        return exp.DataType.build(text, dialect=self.dialect)
+        return exp.DataType.build(self.spelled(kind), dialect=self.dialect)
+
+    @abstractmethod
+    def spelled(self, kind: DataType) -> str:
+        """Return a type as the engine spells it."""
 
     # -- literals -------------------------------------------------------------------------------
 

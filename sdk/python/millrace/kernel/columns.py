@@ -12,23 +12,12 @@ from millrace.kernel.chunk import Array, Measure, Result
 from millrace.types import DataType
 from millrace.values.arrow import arrow_type
 
-ORDERED_BY_RANK = frozenset({"string", "bytes"})
 NARROW_DECIMAL = 18  # digits that fit an int64
-
-_NUMPY: dict[str, type[np.generic]] = {
-    "int32": np.int32,
-    "int64": np.int64,
-    "float64": np.float64,
-    "bool": np.uint8,
-    "timestamp": np.int64,
-    "date": np.int32,
-    "decimal": np.int64,
-}
 
 
 def is_ranked(data_type: DataType) -> bool:
     """Tell whether values are compared by rank, being no 64-bit numbers."""
-    return data_type.kind in ORDERED_BY_RANK or _is_wide(data_type)
+    return data_type.record.numpy is None or _is_wide(data_type)
 
 
 def one_array(column: pa.ChunkedArray | pa.Array) -> pa.Array:
@@ -74,7 +63,7 @@ def read_measure(
     elif data_type.kind == "bool":
         values = array.cast(pa.uint8()).fill_null(0).to_numpy(zero_copy_only=False)
     else:
-        kind = np.dtype(_NUMPY[data_type.kind])
+        kind = np.dtype(data_type.record.numpy)
         values = np.frombuffer(array.buffers()[1] or b"", kind)[
             array.offset : array.offset + len(array)
         ]
@@ -113,7 +102,7 @@ class Output:
         cls, data_type: DataType, rows: int, *, is_null: bool, dictionary: pa.Array | None
     ) -> "Output":
         """Allocate a column of nulls, or of zeros."""
-        kind = np.int64 if dictionary is not None else _NUMPY[data_type.kind]
+        kind = "int64" if dictionary is not None else data_type.record.numpy
         wide = dictionary is None and _is_wide(data_type)
         return cls(
             data_type,

@@ -16,7 +16,8 @@ from millrace.spec import Column as DeclaredColumn
 from millrace.types import DataType
 
 BATCH_FORMATS = ("parquet", "csv", "json", "delta")
-STREAM_FORMATS = ("json", "avro", "protobuf")
+STREAM_FORMATS = ("json",)
+_UNREAD_FORMATS = ("avro", "protobuf", "debezium-json", "debezium-avro")
 KEY_KINDS = ("int32", "int64", "string")
 """Types of join keys and event ids: equality must be plain in every engine and in a URL."""
 
@@ -193,7 +194,13 @@ def _batch_plan(batch: BatchSource, faults: FaultList) -> BatchPlan:
 
 
 def _stream_plan(stream: StreamSource, faults: FaultList) -> StreamPlan:
-    if is_read(stream.format) and stream.format not in STREAM_FORMATS:
+    if stream.format in _UNREAD_FORMATS:
+        faults.add(
+            stream.where.at("format"),
+            f"nothing reads streams of format {stream.format} yet: not Flink, not the archive",
+            "send json; or declare no stream: files are built, and their uploads served, without one",
+        )
+    elif is_read(stream.format) and stream.format not in STREAM_FORMATS:
         faults.add(
             stream.where.at("format"),
             f"stream has the format {stream.format!r}",

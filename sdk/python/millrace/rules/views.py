@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from millrace.compile.flink_tiles import gap_of
 from millrace.errors import nearest
 from millrace.expressions import Expression
 from millrace.faults import FaultList, is_read
@@ -81,7 +82,23 @@ def view_plan(view: FeatureView, scope: Scope, faults: FaultList) -> ViewPlan | 
         is_online=view.online,
         where=where,
     )
+    _check_engines(view, plan, faults)
     return with_view_fingerprint(replace(plan, warnings=warnings_of(plan)))
+
+
+def _check_engines(view: FeatureView, plan: ViewPlan, faults: FaultList) -> None:
+    """Refuse what an engine that the view needs cannot do: Spark for all, Flink for live ones."""
+    if plan.source.stream is None or not plan.is_online:
+        return
+    for feature, declared in zip(plan.features, view.features, strict=True):
+        gap = gap_of(feature)
+        if gap is not None:
+            faults.add(
+                declared.where.at("aggregate"),
+                f"feature {feature.name!r}: Flink has no {feature.aggregate} of "
+                f"{feature.aggregate.input}, and view {view.name!r} follows a stream: {gap.reason}",
+                gap.fix,
+            )
 
 
 def _check_source(view: FeatureView, scope: Scope, faults: FaultList) -> None:

@@ -13,19 +13,7 @@ def arrow_type(type_: DataType) -> "pa.DataType":
     """Return the Arrow type of a type of the language."""
     import pyarrow as pa
 
-    if type_.kind == "decimal":
-        return pa.decimal128(type_.precision, type_.scale)
-    types: dict[str, pa.DataType] = {
-        "int32": pa.int32(),
-        "int64": pa.int64(),
-        "float64": pa.float64(),
-        "bool": pa.bool_(),
-        "string": pa.string(),
-        "timestamp": pa.timestamp("us", tz="UTC"),
-        "date": pa.date32(),
-        "bytes": pa.binary(),
-    }
-    return types[type_.kind]
+    return type_.record.arrow(pa, type_)
 
 
 def array_of(values: Sequence[Any], type_: DataType) -> "pa.Array":
