@@ -10,6 +10,7 @@ from cli.output import JsonFlag, console, page, show_json
 
 if TYPE_CHECKING:
     from resources.settings_reading import Shown
+    from resources.view_history import ViewHistory
     from stack.control import Change, PartStatus, Stack, Watch
     from stack.finding import Finding
 
@@ -117,14 +118,37 @@ def _tell_of_stopped_flink(stack: "Stack", by: str) -> None:
 
 
 def status(*, as_json: JsonFlag = False) -> None:
-    """Show what runs, where it answers, and as which process."""
+    """Show what runs and where; and views whose built history is not as declared, with the mend."""
     stack = _stack()
-    statuses = list(stack.status())
+    statuses, histories = list(stack.status()), _histories(stack)
     if as_json:
         parts = {one.name: one.as_json() for one in statuses}
-        show_json({"home": str(stack.settings.home), "parts": parts})
-    else:
-        _show_table(statuses)
+        views = {name: one.as_json() for name, one in histories.items()}
+        show_json({"home": str(stack.settings.home), "parts": parts, "views": views})
+        return
+    _show_table(statuses)
+    for name, one in histories.items():
+        if one.detail:
+            page.print(f"{name}: {one.state}: {one.detail}", markup=False, soft_wrap=True)
+            page.print(f"  {one.command}", markup=False, style="green", soft_wrap=True)
+
+
+def _histories(stack: "Stack") -> "dict[str, ViewHistory]":
+    """Return how the history of each built view stands, out of a lake on this machine.
+
+    Nothing where there is no lake yet; one elsewhere is not asked: it may be slow, or away.
+    """
+    from pathlib import Path
+
+    lake = stack.settings.lake
+    if "://" in lake or not Path(lake, "partition_log").is_dir():
+        return {}
+    from resources.declarations import load_valid_plan
+    from resources.view_history import view_histories
+
+    plan, _ = load_valid_plan(stack.settings)
+    found = view_histories(stack.settings, plan.views.values())
+    return {name: one for name, one in found.items() if one.state != "unbuilt"}
 
 
 def logs(

@@ -17,6 +17,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 from dagster._core.events import AssetMaterializationPlannedData
 from dagster_shared.error import SerializableErrorInfo
 
+from checks.history import HISTORY
 from jobs.run_states import ENDED
 from resources.alerts.facts import SEVERITIES, WHOLE, Fact, Story, Subject
 from resources.dagster_api import ASSET_JOB, FAILURES, WILL_RETRY, raised_error
@@ -130,7 +131,13 @@ def runless_facts(instance: dg.DagsterInstance, keys: Sequence[dg.AssetCheckKey]
 def check_facts(
     evaluation: dg.AssetCheckEvaluation, at_ms: int, origin: str, run_id: str
 ) -> list[Fact]:
-    """Return one fact per severity: a failed warning is no failed error, and the other way round."""
+    """Return one fact per severity: a failed warning is no failed error, and the other way round.
+
+    None of how a history stands: what follows from a failed day, or from a change that somebody has
+    just made, is told as that.
+    """
+    if evaluation.check_name == HISTORY:
+        return []
     name = evaluation.asset_key.to_user_string()
     partition = evaluation.partition or WHOLE
     subject = Subject("check", name, evaluation.check_name, partition)

@@ -1,10 +1,11 @@
 """Jobs over the assets: one per view, and one per source that reads its raw files once."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, TypeAlias
 
 import dagster as dg
 
+from checks.history import check_key
 from feature_assets.keys import backfill_job, daily_job, view_paths
 from millrace.plan import Plan, SourcePlan, ViewPlan
 
@@ -23,6 +24,7 @@ def backfill_jobs(plan: Plan) -> "list[SourceJob]":
     return [
         _job(
             backfill_job(view.name),
+            [view],
             view_paths(view),
             f"Events, tiles and features of {view.name} for a range of days, in one run.",
         )
@@ -30,16 +32,21 @@ def backfill_jobs(plan: Plan) -> "list[SourceJob]":
     ]
 
 
-def source_job(source: SourcePlan, views: Iterable[ViewPlan]) -> SourceJob:
+def source_job(source: SourcePlan, views: Collection[ViewPlan]) -> SourceJob:
     """Return ``daily_<source>``: all views of the source, its raw files read once."""
     paths = dict.fromkeys(path for view in views for path in view_paths(view))
-    return _job(daily_job(source.name), paths, f"Everything built from {source.name}, in one run.")
+    about = f"Everything built from {source.name}, in one run."
+    return _job(daily_job(source.name), views, paths, about)
 
 
-def _job(name: str, paths: Iterable[tuple[str, str]], description: str) -> SourceJob:
+def _job(
+    name: str, views: Iterable[ViewPlan], paths: Iterable[tuple[str, str]], description: str
+) -> SourceJob:
+    selection = dg.AssetSelection.assets(*(dg.AssetKey(path) for path in paths))
     return dg.define_asset_job(
         name,
-        selection=dg.AssetSelection.assets(*(dg.AssetKey(path) for path in paths)),
+        # Histories are judged once the runs that change them are over.
+        selection=selection - dg.AssetSelection.checks(*map(check_key, views)),
         description=description,
         executor_def=dg.in_process_executor,
     )

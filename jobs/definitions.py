@@ -6,6 +6,7 @@ import warnings
 import dagster as dg
 
 from checks.books import books_checks
+from checks.history import history_checks
 from checks.parity import parity_checks
 from feature_assets.factory import plan_assets
 from feature_assets.links import links_of
@@ -15,6 +16,7 @@ from jobs.alerting import alert_sensor, deliver_job
 from jobs.automation import following_sensor, late_data_sensors
 from jobs.backfills import backfill_jobs, source_job
 from jobs.history import history_job
+from jobs.history_sensor import history_sensor
 from jobs.lineage import lineage_job, lineage_sensor
 from jobs.retention import retention_job, retention_schedule
 from jobs.schedules import source_schedules
@@ -82,7 +84,7 @@ def build_definitions(
             *plan_assets(plan, settings.lake),
             *live_specs(plan, settings.lake, links_of(settings)),
         ],
-        asset_checks=[*books_checks(plan), *parity_checks(plan)],
+        asset_checks=[*books_checks(plan), *history_checks(plan), *parity_checks(plan)],
         jobs=[
             *backfill_jobs(plan),
             history_job(engines),
@@ -105,6 +107,7 @@ def build_definitions(
             stream_sensor(engines, actions),
             upload_sensor(engines, uploading),
             following_sensor(),
+            history_sensor(plan, settings),
             *late_data_sensors(sources, settings),
             alert_sensor(engines, alerts),
             lineage_sensor(settings, lineage),

@@ -44,11 +44,18 @@ def claim_version(settings: Settings, view: ViewPlan) -> str:
     return found
 
 
-def _fingerprints(settings: Settings, view: str) -> list[str]:
+def known_fingerprints(settings: Settings) -> dict[str, list[str]]:
+    """Return the fingerprints of each view that was ever built, oldest first."""
     table = open_table(settings, TABLE)
     if table is None:
-        return []
-    found = table.to_pyarrow_table(filesystem=own_files(table))
-    rows = [r for r in found.to_pylist() if r["view"] == view]
+        return {}
+    rows = table.to_pyarrow_table(filesystem=own_files(table)).to_pylist()
     rows.sort(key=lambda r: (r["first_built_us"], r["fingerprint"]))
-    return list(dict.fromkeys(r["fingerprint"] for r in rows))
+    found: dict[str, dict[str, None]] = {}
+    for row in rows:
+        found.setdefault(row["view"], {})[row["fingerprint"]] = None
+    return {view: list(known) for view, known in found.items()}
+
+
+def _fingerprints(settings: Settings, view: str) -> list[str]:
+    return known_fingerprints(settings).get(view, [])
