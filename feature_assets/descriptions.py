@@ -7,7 +7,7 @@ import dagster as dg
 
 from feature_assets.keys import events_path
 from millrace.durations import format_duration
-from millrace.plan import FeaturePlan, SourcePlan, ViewPlan
+from millrace.plan import FeaturePlan, ServicePlan, SourcePlan, ViewPlan
 from millrace.windows import Window
 
 _EMAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
@@ -72,6 +72,32 @@ def source_text(source: SourcePlan) -> str:
         "Its partitions are hours, built while they still take events; a day is judged at its last."
         if source.schedule.is_hourly
         else "",
+    )
+
+
+def dead_letters_text(source: SourcePlan) -> str:
+    """Describe ``dead_letters/<source>``."""
+    batch = (
+        f"Rows and files that builds of `events/{source.name}` refused, with file, payload and reason; "
+        "each build tells how many it met."
+        if source.batch is not None
+        else ""
+    )
+    stream = (
+        "What the archive refused: reason, original bytes, place in the topic. The check `books` "
+        "holds what was read against what became of it."
+        if source.stream is not None
+        else ""
+    )
+    return _paragraphs(f"What was refused of {source.name}.", batch, stream)
+
+
+def service_text(service: ServicePlan) -> str:
+    """Describe a feature service, with the features that it asks for."""
+    rows = [f"| `{feature}` | `{view}` |" for view, feature in service.features]
+    return _paragraphs(
+        service.description or "The features that one model asks for.",
+        "\n".join(["| feature | view |", "|---|---|", *rows]),
     )
 
 

@@ -8,7 +8,7 @@ of lineage are named by stage and declaration alone: ``lake_table``.
 
 from collections.abc import Sequence
 
-from millrace.plan import SourcePlan, ViewPlan
+from millrace.plan import ServicePlan, SourcePlan, ViewPlan
 
 AssetPath = tuple[str, str]
 
@@ -54,12 +54,25 @@ def declared_name(path: Sequence[str]) -> str:
 def lake_table(path: Sequence[str]) -> str:
     """Return the table of an asset, below the lake and without a version; its lineage's name too.
 
-    It is also the key, joined, that the asset had before its last part said what it is.
-
     >>> lake_table(("tiles", "spend_tiles"))
     'tiles/spend'
     """
     return f"{path[0]}/{declared_name(path)}"
+
+
+def former_key(path: Sequence[str]) -> str | None:
+    """Return the key that an asset had before its last part said what it is; None if it is the same.
+
+    >>> former_key(("tiles", "spend_tiles")), former_key(("features", "spend"))
+    ('tiles/spend', None)
+    """
+    former = lake_table(path)
+    return None if path[0] == "services" or former == "/".join(path) else former
+
+
+def view_group(view: ViewPlan) -> str:
+    """Return the group of what is made of one view; that of its source holds what all views read."""
+    return view.name if view.name != view.source.name else f"{view.name}_view"
 
 
 def raw_path(source: SourcePlan) -> AssetPath:
@@ -102,6 +115,11 @@ def online_path(view: ViewPlan) -> AssetPath:
     return asset_path("online", view.name)
 
 
+def service_path(service: ServicePlan) -> AssetPath:
+    """Return the asset key of a feature service."""
+    return asset_path("services", service.name)
+
+
 def view_paths(view: ViewPlan) -> tuple[AssetPath, ...]:
     """Return what a backfill of one view builds, in order."""
     return events_path(view.source), tiles_path(view), features_path(view)
@@ -110,6 +128,10 @@ def view_paths(view: ViewPlan) -> tuple[AssetPath, ...]:
 def backfill_job(view: str) -> str:
     """Return the name of the job that builds one view."""
     return f"backfill_{view}"
+
+
+SERVICES = "services"
+"""The group of feature services."""
 
 
 def daily_job(source: str) -> str:

@@ -211,7 +211,7 @@ class TableBuild:
     def _outputs_to_be(self) -> list[Dataset]:
         if self.view is None:
             found = self._output(self.job)
-            return [found] if found else []
+            return [found, self._letters()] if found else []
         from resources.versions import deployed_version
 
         version = deployed_version(self.settings, self.view)
@@ -237,15 +237,13 @@ class TableBuild:
                 "subset": facets.output_days(built),
             }
         )
-        return [written, *self._dead_letters(report)]
+        if self.view is not None:
+            return [written]
+        refused = facets.output_statistics(sum(sum(o.dead_letters.values()) for o in report.built))
+        return [written, self._letters().with_output_facets({"outputStatistics": refused})]
 
-    def _dead_letters(self, report: BuildReport) -> list[Dataset]:
-        refused = sum(sum(o.dead_letters.values()) for o in report.built)
-        if self.view is not None or not refused:
-            return []
-        table = datasets.table(self.settings, f"dead_letters/{self.source.name}")
-        statistics = facets.output_statistics(refused)
-        return [table.with_output_facets({"outputStatistics": statistics})]
+    def _letters(self) -> Dataset:
+        return datasets.table(self.settings, f"dead_letters/{self.source.name}")
 
     def _nulls(self, table: str, built: Mapping[date, object]) -> dict[str, dict[str, int]]:
         """Return the nulls of each column in the days that were written, from Delta's log."""

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import dagster as dg
 
-from feature_assets.keys import LOCATION
+from feature_assets.keys import LOCATION, former_key
 from millrace.errors import EngineUnavailable
 from millrace.plan import EntityPlan, ViewPlan
 from millrace.spec import Location
@@ -23,12 +23,13 @@ from resources.settings import CHECKOUT, Settings
 _PAGES = {
     "raw": "docs/formats.md",
     "topic": "docs/stream-events.md",
-    "dead_letters": "docs/stream-events.md",
+    "dead_letters": "docs/concepts.md",
     "events": "docs/formats.md",
     "tiles": "docs/window-contract.md",
     "features": "docs/window-contract.md",
     "stream": "docs/streams.md",
     "online": "docs/serving.md",
+    "services": "docs/serving.md",
 }
 
 BUILD_OP = "start_builds"
@@ -69,8 +70,14 @@ def _known(find: Any, settings: Settings) -> str | None:
 
 
 def about(path: tuple[str, str], where: Location) -> dict[str, Any]:
-    """Return the metadata that every asset carries: its page of the docs and its declaration."""
+    """Return the metadata that every asset carries: its page of the docs and its declaration.
+
+    Of one that has another key than it once had, also that: its runs and events of then are under it.
+    """
     metadata: dict[str, Any] = {"docs": _PAGES[path[0]]}
+    former = former_key(path)
+    if former is not None:
+        metadata["former_key"] = former
     if where.file and where.line:
         reference = dg.LocalFileCodeReference(
             file_path=str((CHECKOUT / where.file).resolve()), line_number=where.line

@@ -6,6 +6,7 @@ materialisation per good day and a failure at the end of the step that names the
 ``docs/decisions/partial-failure.md``.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -13,6 +14,7 @@ from typing import Any
 
 import dagster as dg
 
+from feature_assets.keys import asset_path, declared_name
 from resources.dagster_api import FAILURES, UNDATED
 from resources.partition_keys import FIRST_PARTITION, keys_of_day, partition_keys
 from resources.reports import (
@@ -102,6 +104,8 @@ def report_days(
     has no partition of are left out. Failed days are
     added to ``failed``; it is the caller who raises, once all assets have been built.
     """
+    if spec.key.path[0] == "events":
+        context.log_event(_dead_letters(spec, report))
     failed.add(spec.key, {o.day: o.error for o in report.outcomes if o.error is not None})
     bad = failed.of(spec.key)
     by_hour = isinstance(spec.partitions_def, dg.HourlyPartitionsDefinition)
@@ -126,6 +130,25 @@ def report_days(
         metadata=_build_metadata(report),
         data_version=dg.DataVersion(str(report.delta_version)),
     )
+
+
+def _dead_letters(spec: dg.AssetSpec, report: BuildReport) -> dg.AssetMaterialization:
+    """Return what a build of events refused, also if that is nothing: then it is mended."""
+    counts = Counter[str]()
+    for outcome in report.outcomes:
+        counts.update(outcome.dead_letters)
+    days = [o.day for o in report.outcomes if sum(o.dead_letters.values())]
+    metadata: dict[str, Any] = {
+        "dead_letters": counts.total(),
+        **{f"dead_letters/{reason}": n for reason, n in sorted(counts.items())},
+        "days_built": len(report.outcomes),
+    }
+    if days:
+        metadata["days"] = day_list(sorted(days))
+    if report.undated:
+        metadata[UNDATED] = report.undated
+    path = asset_path("dead_letters", declared_name(spec.key.path))
+    return dg.AssetMaterialization(dg.AssetKey(path), metadata=metadata)
 
 
 def _materialization(

@@ -7,17 +7,20 @@ import dagster as dg
 
 from feature_assets import descriptions, links, timing
 from feature_assets.keys import (
+    SERVICES,
     dead_letters_path,
     events_path,
     features_path,
     lake_table,
     online_path,
     raw_path,
+    service_path,
     stream_path,
     tiles_path,
     topic_path,
+    view_group,
 )
-from millrace.plan import BatchPlan, Plan, SourcePlan, ViewPlan
+from millrace.plan import BatchPlan, Plan, ServicePlan, SourcePlan, ViewPlan
 from resources.partition_keys import LAST_PARTITION, first_partition, keys_of_day
 
 _SAME_PARTITION = dg.TimeWindowPartitionMapping()
@@ -67,10 +70,7 @@ def events_spec(
     """Return the asset of a source's accepted events; ``views`` are those that read it."""
     return dg.AssetSpec(
         events_path(source),
-        deps=[
-            *([dg.AssetKey(raw_path(source))] if source.batch is not None else []),
-            *([dg.AssetKey(topic_path(source))] if source.stream is not None else []),
-        ],
+        deps=_origins(source),
         description=descriptions.source_text(source),
         metadata={
             **_place(lake, events_path(source)),
@@ -83,6 +83,13 @@ def events_spec(
         owners=descriptions.owners_of(views),
         partitions_def=partitions,
     )
+
+
+def _origins(source: SourcePlan) -> list[dg.AssetKey]:
+    """Return what the events of a source come from, and what is refused of them."""
+    files = [raw_path(source)] if source.batch is not None else []
+    topics = [topic_path(source)] if source.stream is not None else []
+    return [dg.AssetKey(path) for path in (*files, *topics)]
 
 
 def view_specs(
@@ -99,7 +106,7 @@ def view_specs(
         ],
         description=descriptions.tiles_text(view),
         metadata={**_place(lake, tiles_path(view)), **_about(view, tiles_path(view))},
-        group_name=view.source.name,
+        group_name=view_group(view),
         code_version=view.fingerprint,
         kinds=_kinds(tiles_path(view), *_ENGINES),
         owners=descriptions.owners(view.owner),
@@ -125,9 +132,10 @@ def view_specs(
 def live_specs(plan: Plan, lake: str, addresses: links.Links | None = None) -> list[dg.AssetSpec]:
     """Return the external assets of the live half, in declared order.
 
-    ``topic/<source>`` and ``dead_letters/<source>`` for each source with a stream that a view
-    reads; ``stream/<view>`` for its job; ``online/<view>`` for what is served, which has the view's
-    history upstream too; none for one that is kept offline. Nothing here is ever run: a sensor reports what it sees of them.
+    The topic of each source with a stream that a view reads; the dead letters of each source that
+    one reads; the job of each view with a stream, and what is served of it: what its stream and
+    uploads of its tiles bring there; none for one that is kept offline. Then the feature services.
+    Nothing here is ever run: builds, uploads and a sensor report what they do and see of them.
     """
     addresses = addresses or links.Links()
     specs = []
@@ -135,14 +143,15 @@ def live_specs(plan: Plan, lake: str, addresses: links.Links | None = None) -> l
         views = plan.views_of(source.name)
         if views and source.stream is not None:
             specs.append(_topic_spec(source, views, addresses))
+        if views:
             specs.append(_dead_letters_spec(source, views, lake))
         for view in (view for view in views if view.is_online):
-            deps = [features_path(view)]
+            deps = [tiles_path(view)]
             if source.stream is not None:
                 specs.append(_stream_spec(view, addresses))
                 deps.append(stream_path(view))
             specs.append(_online_spec(view, deps, addresses))
-    return specs
+    return [*specs, *(_service_spec(service, plan) for service in plan.services.values())]
 
 
 def _topic_spec(
@@ -170,11 +179,10 @@ def _dead_letters_spec(source: SourcePlan, views: Sequence[ViewPlan], lake: str)
     path = dead_letters_path(source)
     return dg.AssetSpec(
         path,
-        deps=[dg.AssetKey(topic_path(source))],
-        description=f"What the archive refused of {source.name}: reason, original bytes, place in "
-        "the topic. The check `books` holds what was read against what became of it.",
+        deps=_origins(source),
+        description=descriptions.dead_letters_text(source),
         group_name=source.name,
-        kinds=_kinds(path, *_ARCHIVED),
+        kinds=_kinds(path, *(_ENGINES if source.stream is None else _ARCHIVED)),
         owners=descriptions.owners_of(views),
         metadata={**_place(lake, path), **links.about(path, source.where)},
     )
@@ -210,10 +218,28 @@ def _online_spec(
 def _live_spec(view: ViewPlan) -> dg.AssetSpec:
     return dg.AssetSpec(
         online_path(view),
-        group_name=view.source.name,
+        group_name=view_group(view),
         code_version=view.fingerprint,
         owners=descriptions.owners(view.owner),
         tags=descriptions.tags(view.tags),
+    )
+
+
+def _service_spec(service: ServicePlan, plan: Plan) -> dg.AssetSpec:
+    """Return the asset of a feature service: downstream of what its views serve.
+
+    A view that is kept offline gives it what training sets of it are made of, its features.
+    """
+    views = [plan.view(name) for name in service.views]
+    path = service_path(service)
+    return dg.AssetSpec(
+        path,
+        deps=[dg.AssetKey(online_path(v) if v.is_online else features_path(v)) for v in views],
+        description=descriptions.service_text(service),
+        group_name=SERVICES,
+        kinds=_kinds(path),
+        owners=descriptions.owners_of(views),
+        metadata=links.about(path, service.where),
     )
 
 

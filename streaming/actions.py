@@ -24,6 +24,7 @@ from streaming.engines import Engines
 from streaming.reconcile import RETIRE_AFTER_MS, Action, ActionKind
 from streaming.records import RecordFiles, StreamRecord
 from streaming.retirement import drop_versions
+from streaming.service_lineage import services_published
 from streaming.submission import Progress, Save, failed, submit
 
 
@@ -130,6 +131,7 @@ def _publish(context: _Context) -> None:
     with context.engines.store() as client:
         publishing.publish(client, context.record, context.engines.now_ms())
         publishing.publish_services(client, context.plan)
+    services_published(context.engines.settings, context.plan)
 
 
 def _promote(context: _Context) -> None:

@@ -13,6 +13,7 @@ from streaming import lineage, publishing
 from streaming.engines import Engines
 from streaming.reconcile import ENDED
 from streaming.records import RecordFiles, Retired, Savepoint, StreamRecord
+from streaming.service_lineage import services_published
 from streaming.submission import (
     Progress,
     definition_of,
@@ -57,6 +58,7 @@ def deploy(
         with engines.store() as client:
             publishing.publish(client, record, engines.now_ms())
             publishing.publish_services(client, plan)
+        services_published(settings, plan)
     if record.cut_over_ms is None and _has_history(engines, view, record, progress):
         upload_tiles(engines, plan, view.name, progress)
         return deployed(files, view.name)

@@ -25,6 +25,7 @@ from resources.store import open_store, store_errors, wait_for_disk
 from streaming import publishing
 from streaming.batch_tiles import BatchTiles, EntityTiles
 from streaming.records import RecordFiles
+from streaming.service_lineage import services_published
 from streaming.submission import require_online, tile_topic
 from streaming.tile_scripts import CLEAR, UPLOAD, expiry_ms, horizon_ms, marker_key
 from streaming.upload_lineage import telling_upload
@@ -141,6 +142,7 @@ def upload(
                     folders = tuple(str(folder) for folder in settings.views)
                     publish_upload(client, settings.home, folders, what, now_ms)
                     publishing.publish_services(client, plan)
+                    services_published(settings, plan)
                 else:
                     _publish(client, what)
                     RecordFiles.of(settings.home).note_upload(

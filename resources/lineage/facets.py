@@ -215,7 +215,7 @@ def datasource(name: DatasetName) -> Facet:
 
 
 def symlinks(asset: str) -> Facet:
-    """Return ``symlinks``: the dataset's logical name, which is its asset key in Dagster."""
+    """Return ``symlinks``: the dataset's logical name, its stage and declaration."""
     of = _v2().symlinks_dataset
     link = of.Identifier(namespace=JOB_NAMESPACE, name=asset, type="TABLE")
     return _json(of.SymlinksDatasetFacet(identifiers=[link]))

@@ -104,6 +104,7 @@ def test_datasets_follow_the_flow() -> None:
     datasets = lineage(VIEW)["datasets"]
     assert [(d["name"], d["inputs"]) for d in datasets[2:]] == [
         ("events/payments", ["${MILLRACE_DATA}/payments.parquet", "payments"]),
+        ("dead_letters/payments", ["${MILLRACE_DATA}/payments.parquet", "payments"]),
         ("tiles/every_aggregate", ["events/payments"]),
         ("features/every_aggregate", ["events/payments"]),
         ("online/every_aggregate", ["tiles/every_aggregate", "payments"]),

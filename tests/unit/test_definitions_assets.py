@@ -20,6 +20,7 @@ EVENTS, TILES, FEATURES = (
     ("features", "spend"),
 )
 SPEND = (EVENTS, TILES, FEATURES)
+LETTERS = ("dead_letters", "payments_dead_letters")
 
 
 @pytest.fixture
@@ -117,6 +118,24 @@ def test_each_partition_carries_its_counts_and_versions(
         "build_seconds": 1.5,
     }
     assert (run.event(FEATURES, "2020-01-03").tags or {})["dagster/data_version"] == "3"
+
+
+def test_every_build_of_events_tells_what_it_refused(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    run = Run(tmp_path, instance, FakeOffline(), "2020-01-02", "2020-01-04", [EVENTS])
+    [letters] = [e for e in run.events if e.asset_key == dg.AssetKey(LETTERS)]
+    told = {name: value.value for name, value in letters.metadata.items()}
+    assert letters.partition is None
+    assert told == {
+        "dead_letters": 6,
+        "dead_letters/late": 3,
+        "dead_letters/schema": 3,
+        "days_built": 3,
+        "days": "2020-01-02..2020-01-04",
+    }
+    alone = Run(tmp_path, instance, FakeOffline(), "2020-01-02", "2020-01-04", [TILES])
+    assert alone.days(LETTERS) == []
 
 
 def test_bad_days_of_events_fail_everywhere_and_the_others_are_built(

@@ -52,6 +52,7 @@ def spec(location: dg.Definitions, *path: str) -> dg.AssetSpec:
 def test_keys_jobs_and_schedules_are_these(location: dg.Definitions) -> None:
     keys = location.resolve_asset_graph().get_all_asset_keys()
     assert sorted(key.to_user_string() for key in keys) == [
+        "dead_letters/payments_dead_letters",
         "events/payments_events",
         "features/habits",
         "features/spend",
@@ -104,7 +105,7 @@ def test_an_asset_says_what_it_is_and_who_owns_it(location: dg.Definitions) -> N
     assert features.tags["domain"] == "payments"
     assert features.tags["purpose_of_use"] == "fraud_risk"
     assert features.kinds == {"features", "spark", "delta"}
-    assert features.group_name == "payments"
+    assert features.group_name == "spend"
     assert features.metadata["dagster/uri"] == "/lake/features/spend"
     description = features.description or ""
     assert description.startswith("What a customer spends.")

@@ -390,10 +390,10 @@ def test_topics_streams_and_online_values_are_assets_with_lineage(location: Loca
         return {key.to_user_string() for key in graph.get(dg.AssetKey(path)).parent_keys}
 
     assert upstream("stream", "spend_stream") == {"topic/payments_topic"}
-    assert upstream("online", "spend_online") == {"stream/spend_stream", "features/spend"}
+    assert upstream("online", "spend_online") == {"stream/spend_stream", "tiles/spend_tiles"}
     stream = graph.get(dg.AssetKey(["stream", "spend_stream"])).to_asset_spec()
     assert stream.kinds == {"stream", "flink", "kafka"}
-    assert stream.group_name == "payments"
+    assert stream.group_name == "spend"
     assert stream.code_version == location.plan.view("spend").fingerprint
     assert graph.get(dg.AssetKey(["online", "spend_online"])).is_external
 

@@ -268,6 +268,12 @@ class ServicePlan:
     name: str
     features: tuple[tuple[str, str], ...]
     description: str = ""
+    where: Location = field(default=NOWHERE, compare=False)
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The views that it takes features of, each once, in order."""
+        return tuple(dict.fromkeys(view for view, _ in self.features))
 
 
 @dataclass(frozen=True)

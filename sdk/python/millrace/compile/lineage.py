@@ -38,7 +38,11 @@ def lineage(view: ViewPlan) -> dict[str, Any]:
         "column_lineage_of": {
             _events(view.source): events_columns(view.source, origins(view.source)),
             _tiles(view): tiles_columns(view, _events(view.source)),
-            f"online/{view.name}": online_columns(view, _tiles(view)),
+            **(
+                {f"online/{view.name}": online_columns(view, _tiles(view))}
+                if view.is_online
+                else {}
+            ),
         },
     }
 
@@ -158,7 +162,7 @@ def _keys(view: ViewPlan, dataset: str) -> dict[str, Any]:
 
 def _datasets(view: ViewPlan) -> list[dict[str, Any]]:
     source, events, tiles = view.source, _events(view.source), _tiles(view)
-    raw: list[dict[str, Any]] = []
+    served, raw = f"online/{view.name}", list[dict[str, Any]]()
     if source.batch is not None:
         raw.append({"name": source.batch.path, "kind": source.batch.format, "inputs": []})
     topic = []
@@ -168,9 +172,14 @@ def _datasets(view: ViewPlan) -> list[dict[str, Any]]:
     return [
         *raw,
         _dataset(events, "delta", [dataset["name"] for dataset in raw], event_fields(source)),
+        _dataset(f"dead_letters/{source.name}", "delta", [dataset["name"] for dataset in raw], []),
         _dataset(tiles, "delta", [events], tile_fields(view)),
         _dataset(f"features/{view.name}", "delta", [events], feature_fields(view)),
-        _dataset(f"online/{view.name}", "redis", [tiles, *topic], online_fields(view)),
+        *(
+            [_dataset(served, "redis", [tiles, *topic], online_fields(view))]
+            if view.is_online
+            else []
+        ),
     ]
 
 

@@ -32,7 +32,7 @@ def service_plan(
             continue
         for pair in _resolve(entry, where, views, faults, is_complete=is_complete):
             found.setdefault(pair)
-    return ServicePlan(service.name, tuple(found), service.description)
+    return ServicePlan(service.name, tuple(found), service.description, service.where)
 
 
 def _resolve(
