@@ -3,12 +3,13 @@
 Everything here comes from Delta's transaction log and the partition log; no event is read.
 """
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from millrace.calendar import day_of, to_date
+from millrace.calendar import FIRST_NUMBER, LAST_NUMBER, day_number, day_of, next_day
 from millrace.durations import DAY_MS
 from millrace.errors import DataError
 from millrace.plan import ViewPlan
@@ -45,18 +46,18 @@ class TrainingWarning:
         view: the view whose features it touches.
         what: the whole of it in words.
         fix: how to mend it; empty where nothing needs mending.
-        days: the days concerned, ascending; empty where it is not about days.
+        days: the days concerned, as ascending ranges; empty where it is not about days.
     """
 
     code: str
     view: str
     what: str
     fix: str = ""
-    days: tuple[date, ...] = ()
+    days: tuple[Days, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return the warning as plain JSON values; days as half-open ranges."""
-        ranges = [[some.start.isoformat(), some.end_text] for some in day_ranges(self.days)]
+        ranges = [[some.start.isoformat(), some.end_text] for some in self.days]
         return {
             "code": self.code,
             "view": self.view,
@@ -74,8 +75,8 @@ class History:
         view: the view, cut down to the features asked for.
         table: name of the events table under the lake.
         version: its Delta version; the same one is read whatever is committed meanwhile.
-        days: the days that the windows reach into, ascending, from the view's start on; those
-            that are held back by their checks are left out.
+        days: the days there are that the windows reach into, ascending, from the view's start on;
+            those that are held back by their checks are left out.
         rows: events in these days, of any key, before the view's filter.
         has_null_keys: False where the log rules a null join key out.
         warnings: what is wrong with these days.
@@ -108,8 +109,10 @@ def find_history(settings: Settings, view: ViewPlan, query_ms: "pa.Array") -> Hi
     reached = reached_days(view, query_ms)
     log = read_partition_log(settings, table)
     held = held_days(log)
-    days = tuple(day for day in reached if day not in held)
     stats = partition_stats(settings, table)
+    # The log has days without rows, and the archive adds rows to days that nobody has built.
+    known = _within(reached, sorted(log.keys() | stats.keys()))
+    days = tuple(day for day in known if day not in held)
     present = [stats[day] for day in days if day in stats]
     return History(
         view=view,
@@ -120,8 +123,8 @@ def find_history(settings: Settings, view: ViewPlan, query_ms: "pa.Array") -> Hi
         # A column beyond those that Delta keeps statistics of has no count: nulls are possible.
         has_null_keys=any(s.null_counts.get(k, 1) > 0 for s in present for k in view.join_keys),
         warnings=(
-            *_gaps(view, days, log),
-            *_held(view, reached, held),
+            *_gaps(view, reached, days, log),
+            *_held(view, known, held),
             *_too_early(view, query_ms),
         ),
     )
@@ -144,10 +147,11 @@ def _require_columns(settings: Settings, view: ViewPlan, span: str) -> None:
         )
 
 
-def reached_days(view: ViewPlan, query_ms: "pa.Array") -> tuple[date, ...]:
-    """Return the UTC days, ascending, that hold an instant that counts for some query.
+def reached_days(view: ViewPlan, query_ms: "pa.Array") -> tuple[Days, ...]:
+    """Return the UTC days that hold an instant that counts for some query, as ascending ranges.
 
-    Days before the view's start never do, nor those from the end of a closed source on.
+    Days before the view's start never do, nor those from the end of a closed source on. One far
+    instant reaches over millions of days, so none is looked at by itself.
     """
     import numpy as np
 
@@ -167,9 +171,37 @@ def reached_days(view: ViewPlan, query_ms: "pa.Array") -> tuple[date, ...]:
         reaches = ends > starts
         np.add.at(edges, starts[reaches] - first_day, 1)
         np.add.at(edges, ends[reaches] - first_day, -1)
-    reached = np.flatnonzero(np.cumsum(edges) > 0) + first_day
-    days = (day for number in reached if (day := to_date(int(number))) is not None)
-    return tuple(day for day in days if view.source.has(day))
+    reached = np.cumsum(edges[:-1]) > 0
+    turns = np.flatnonzero(np.diff(reached, prepend=False, append=False)) + first_day
+    first, last = FIRST_NUMBER, LAST_NUMBER
+    if view.source.end is not None:
+        last = min(last, day_number(view.source.end) - 1)
+    ranges = ((max(int(a), first), min(int(b) - 1, last)) for a, b in turns.reshape(-1, 2))
+    return tuple(Days.through(_day(a), _day(b)) for a, b in ranges if a <= b)
+
+
+def _day(number: int) -> date:
+    return date.fromordinal(number - FIRST_NUMBER + 1)
+
+
+def _within(ranges: Sequence[Days], days: Sequence[date]) -> list[date]:
+    """Return those of some ascending days that lie in ascending ranges."""
+    found: list[date] = []
+    for some in ranges:
+        found += days[bisect_left(days, some.start) : bisect_right(days, some.last)]
+    return found
+
+
+def _without(ranges: Sequence[Days], days: Sequence[date]) -> Iterator[Days]:
+    """Yield what is left of ascending ranges without some ascending days."""
+    for some in ranges:
+        start: date | None = some.start
+        for day in _within([some], days):
+            if start is not None and start < day:
+                yield Days(start, day)
+            start = next_day(day)
+        if start is not None and start <= some.last:
+            yield Days.through(start, some.last)
 
 
 def _extremes_by_day(queries: "Instants") -> "tuple[Instants, Instants]":
@@ -198,7 +230,10 @@ def _bounds(window: Window, queries: "Instants") -> "tuple[Instants, Instants]":
 
 
 def _gaps(
-    view: ViewPlan, days: Sequence[date], log: dict[date, PartitionState]
+    view: ViewPlan,
+    reached: Sequence[Days],
+    days: Sequence[date],
+    log: dict[date, PartitionState],
 ) -> list[TrainingWarning]:
     failed = {d: log[d] for d in days if d in log and log[d].error is not None}
     outdated = tuple(
@@ -206,54 +241,52 @@ def _gaps(
         for d in days
         if d in log and d not in failed and log[d].fingerprint != view.source.fingerprint
     )
-    never = tuple(d for d in days if d not in log)
+    never = tuple(_without(reached, sorted(log)))
     complete = ended_days(log, view.source.fingerprint, view.source.allowed_lateness_ms)
-    known = {*failed, *outdated, *never, *complete}
-    still_open = tuple(d for d in days if d not in known)
+    known = {*failed, *outdated, *complete}
+    still_open = tuple(d for d in days if d in log and d not in known)
     warnings = []
     if never:
         warnings.append(_gap("days_never_built", view, never, "were never built"))
     if failed:
         reason = next(iter(failed.values())).error
         text = f"failed when they were built last ({reason})"
-        warnings.append(_gap("days_failed", view, tuple(failed), text))
+        warnings.append(_gap("days_failed", view, day_ranges(tuple(failed)), text))
     if outdated:
         text = "were built from another declaration of the source"
-        warnings.append(_gap("days_outdated", view, outdated, text))
+        warnings.append(_gap("days_outdated", view, day_ranges(outdated), text))
     if still_open:
         text = "were built before their last events could come, or not as a whole"
-        warnings.append(_gap("days_open", view, still_open, text))
+        warnings.append(_gap("days_open", view, day_ranges(still_open), text))
     return warnings
 
 
-def _held(
-    view: ViewPlan, reached: Sequence[date], held: Mapping[date, str]
-) -> list[TrainingWarning]:
-    days = tuple(day for day in reached if day in held)
+def _held(view: ViewPlan, known: Sequence[date], held: Mapping[date, str]) -> list[TrainingWarning]:
+    days = tuple(day for day in known if day in held)
     if not days:
         return []
     text = f"are held back ({held[days[0]]})"
-    return [_gap("days_held", view, days, text, "features do not see them")]
+    return [_gap("days_held", view, day_ranges(days), text, "features do not see them")]
 
 
 def _gap(
     code: str,
     view: ViewPlan,
-    days: tuple[date, ...],
+    ranges: Sequence[Days],
     state: str,
     effect: str = "features see what is there",
 ) -> TrainingWarning:
-    ranges = [str(some) for some in day_ranges(days)]
     more = len(ranges) - _SHOWN_RANGES
-    shown = ", ".join(ranges[:_SHOWN_RANGES]) + (f" and {more} more ranges" if more > 0 else "")
-    span = Days.covering(days)
+    shown = ", ".join(map(str, ranges[:_SHOWN_RANGES]))
+    shown += f" and {more} more ranges" if more > 0 else ""
+    span = Days.through(ranges[0].start, ranges[-1].last)
     return TrainingWarning(
         code=code,
         view=view.name,
-        what=f"{len(days)} day(s) of events/{view.source.name} that the spine reaches into "
+        what=f"{sum(map(len, ranges))} day(s) of events/{view.source.name} that the spine reaches into "
         f"{state}: {shown}; {effect}",
         fix=f"millrace backfill {view.name} --start {span.start} --end {span.end_text}",
-        days=days,
+        days=tuple(ranges),
     )
 
 

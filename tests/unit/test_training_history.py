@@ -1,5 +1,6 @@
 """Which days a spine reaches into, and what is said of those that are not there."""
 
+import time
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -8,6 +9,7 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
+from millrace.calendar import LAST_MS
 from millrace.durations import DAY_MS
 from millrace.errors import DataError
 from millrace.plan import ViewPlan
@@ -15,8 +17,9 @@ from millrace.resolve import resolve
 from millrace.spec import BatchSource, Entity, Feature, FeatureView, Source, Specs
 from resources.history import find_history, reached_days
 from resources.partition_log import append_partition_log
-from resources.reports import BuildReport, PartitionOutcome
+from resources.reports import BuildReport, Days, PartitionOutcome
 from resources.settings import Settings, settings_from_env
+from resources.writing import day_ranges
 
 START = date(2024, 1, 1)
 START_MS = (START - date(1970, 1, 1)).days * DAY_MS
@@ -32,7 +35,8 @@ def view_of(*features: Feature) -> ViewPlan:
 
 def reached(view: ViewPlan, *query_ms: int) -> list[int]:
     """Return the days reached into, counted from the start."""
-    return [(d - START).days for d in reached_days(view, pa.array(query_ms, pa.int64()))]
+    ranges = reached_days(view, pa.array(query_ms, pa.int64()))
+    return [(day - START).days for some in ranges for day in some]
 
 
 HOURLY = Feature("n", "count", "1h")
@@ -114,12 +118,12 @@ def test_missing_failed_and_outdated_days_are_named_with_the_mend(lake: Settings
     found = {w.code: w for w in history.warnings}
     assert set(found) == {"days_never_built", "days_failed", "days_outdated"}
     never = found["days_never_built"]
-    assert never.days == (START + timedelta(days=3), START + timedelta(days=5))
+    assert never.days == tuple(day_ranges([START + timedelta(days=d) for d in (3, 5)]))
     assert "[2024-01-04, 2024-01-05), [2024-01-06, 2024-01-07)" in never.what
     assert never.fix == "millrace backfill buyers --start 2024-01-04 --end 2024-01-07"
     assert "raw/2.parquet: truncated" in found["days_failed"].what
-    assert found["days_failed"].days == (START + timedelta(days=1),)
-    assert found["days_outdated"].days == (START + timedelta(days=2),)
+    assert found["days_failed"].days == (Days(date(2024, 1, 2), date(2024, 1, 3)),)
+    assert found["days_outdated"].days == (Days(date(2024, 1, 3), date(2024, 1, 4)),)
     assert never.as_json()["days"] == [["2024-01-04", "2024-01-05"], ["2024-01-06", "2024-01-07"]]
 
 
@@ -132,7 +136,8 @@ def test_days_that_were_built_before_their_last_events_could_come_are_named(
     monkeypatch.setattr("resources.partition_log._now_us", lambda: closed_us - 1)
     write_days(lake, view.source.fingerprint, {1: None})
     (warning,) = find_history(lake, view, asked_on_days(0, 1)).warnings
-    assert (warning.code, warning.days) == ("days_open", (START + timedelta(days=1),))
+    assert warning.code == "days_open"
+    assert warning.days == (Days(date(2024, 1, 2), date(2024, 1, 3)),)
     assert (
         "built before their last events could come, or not as a whole: [2024-01-02, 2024-01-03)"
         in warning.what
@@ -140,6 +145,24 @@ def test_days_that_were_built_before_their_last_events_could_come_are_named(
     monkeypatch.setattr("resources.partition_log._now_us", lambda: closed_us)
     write_days(lake, view.source.fingerprint, {1: None})
     assert find_history(lake, view, asked_on_days(0, 1)).warnings == ()
+
+
+def test_one_row_at_the_end_of_the_calendar_costs_no_look_at_each_day_before(
+    lake: Settings,
+) -> None:
+    view = view_of(Feature("all", "count", window="lifetime"))
+    write_days(lake, view.source.fingerprint, {0: None, 1: None, 4: None})
+    far = pa.array([LAST_MS, START_MS + 2 * HOUR_MS], pa.int64())
+    began = time.process_time()
+    history = find_history(lake, view, far)
+    assert time.process_time() - began < 1
+    assert history.days == tuple(START + timedelta(days=d) for d in (0, 1, 4))
+    [never] = history.warnings
+    assert never.days == (
+        Days(date(2024, 1, 3), date(2024, 1, 5)),
+        Days(date(2024, 1, 6), None),
+    )
+    assert never.what.startswith("2913171 day(s) of events/orders")
 
 
 def test_rows_before_the_start_are_counted(lake: Settings) -> None:
