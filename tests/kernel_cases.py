@@ -7,9 +7,9 @@ from decimal import Decimal
 
 import pyarrow as pa
 
-from millrace.aggregates import AGGREGATES
+from millrace.aggregates import AGGREGATES, Aggregate
 from millrace.kernel.arrow import KernelFeature, KernelView, arrow_type, join_features
-from millrace.types import FLOAT64, INT64, STRING, DataType, decimal, parse_type
+from millrace.types import STRING, DataType, parse_type
 from millrace.windows import Window
 from tests import reference
 
@@ -24,21 +24,26 @@ class Query:
     q_ms: int
 
 
-def result_type(aggregate: str, measure: DataType) -> DataType:
-    if aggregate.startswith("count"):
-        return INT64
-    if aggregate in {"avg", "variance", "stddev"}:
-        return FLOAT64
-    if aggregate == "sum" and measure.kind == "decimal":
-        return decimal(min(38, measure.precision + 10), measure.scale)
-    return INT64 if aggregate == "sum" and measure.is_integer else measure
+EVERY = tuple(
+    name
+    for entry in AGGREGATES.values()
+    for name in ([entry.name] if entry.needs_input else [f"{entry.name}_rows", entry.name])
+)
+"""Every aggregate as the reference names it: of values, and of events as such."""
+
+
+def bound(aggregate: str, measure: DataType) -> Aggregate:
+    """Return an aggregate that the reference names so, of a measure of a type."""
+    name = aggregate.removesuffix("_rows")
+    return AGGREGATES[name].bind(measure if name == aggregate else None)
 
 
 def default_of(aggregate: str, measure: DataType) -> object:
-    """Return a default for a feature; None for counts, and for types that none can be written of."""
-    if aggregate.startswith("count"):
+    """Return a default for a feature; None if it is never null, or none can be written of its type."""
+    of_type = bound(aggregate, measure)
+    if of_type.entry.is_never_null:
         return None
-    type_ = result_type(aggregate, measure)
+    type_ = of_type.type
     if type_.kind == "decimal":
         return Decimal(-7).scaleb(-type_.scale)
     by_kind: dict[str, object] = {
@@ -60,10 +65,8 @@ def kernel_view(
         features=tuple(
             KernelFeature(
                 f"f{i}",
-                AGGREGATES["count"].bind(None)
-                if f.aggregate == "count_rows"
-                else AGGREGATES[f.aggregate].bind(measure),
-                None if f.aggregate == "count_rows" else "m0",
+                bound(f.aggregate, measure),
+                "m0" if f.aggregate == f.aggregate.removesuffix("_rows") else None,
                 Window(f.length_ms, f.hop_ms, f.offset_ms),
                 f.default,
             )

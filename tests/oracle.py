@@ -8,7 +8,7 @@ def oracle_feature(feature: FeaturePlan) -> reference.Feature:
     """Return what the reference is asked about a feature of a plan."""
     window, measure = feature.window, feature.measure
     return reference.Feature(
-        "count_rows" if measure is None else feature.aggregate.name,
+        f"{feature.aggregate.name}_rows" if measure is None else feature.aggregate.name,
         window.length_ms,
         window.hop_ms,
         window.offset_ms,

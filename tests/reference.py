@@ -28,7 +28,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Feature:
-    """An aggregate of ``value`` (of rows: ``count_rows``); ``type`` is the type of the value."""
+    """An aggregate of ``value``, or of events as such (``count_rows``); ``type``: of the value."""
 
     aggregate: str
     length_ms: int | None
@@ -123,9 +123,14 @@ def _found(
         and (start_ms is None or start_ms <= e.event_ms)
         and (hindsight or e.ingest_ms < q_ms)
     ]
-    if feature.aggregate == "count_rows":
-        return len(rows)
-    return _aggregate(feature.aggregate, feature.type, [e for e in rows if not _is_null(e.value)])
+    name = feature.aggregate.removesuffix("_rows")
+    if name == feature.aggregate:
+        rows = [e for e in rows if not _is_null(e.value)]
+    if name in {"time_since_first", "time_since_last"}:
+        times = [e.event_ms for e in rows if e.event_ms is not None]
+        newest = name == "time_since_last"
+        return q_ms - (max(times) if newest else min(times)) if times else None
+    return _aggregate(name, feature.type, rows)
 
 
 def _is_null(x: object) -> bool:

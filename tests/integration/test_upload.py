@@ -127,7 +127,8 @@ def assert_answers(store: Redis, view: ViewPlan, tiles: Tiles, seed: int = 1) ->
             for place, feature in enumerate(view.features):
                 tail, end = feature.window.bounds(q_ms)
                 inside = [t for s, t in fine.items() if s < end and (tail is None or s >= tail)]
-                want, got = merge_tiles(feature, inside), row.values[place]
+                want = merge_tiles(feature, inside, q_ms)
+                got = feature.aggregate.value_at(q_ms, row.values[place])
                 if isinstance(want, float):
                     assert math.isclose(got, want, rel_tol=1e-9, abs_tol=1e-9), feature.name
                 else:

@@ -69,7 +69,7 @@ def coarse(view: ViewPlan, tiles: dict[int, Tile], coarsening: Coarsening) -> di
 def value_at(feature: FeaturePlan, tiles: dict[int, Tile], q_ms: int) -> object:
     tail, end = feature.window.bounds(q_ms)
     inside = [t for start, t in tiles.items() if start < end and (tail is None or start >= tail)]
-    return merge_tiles(feature, inside)
+    return merge_tiles(feature, inside, q_ms)
 
 
 @st.composite

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from millrace.aggregates import AGGREGATES
 from millrace.types import INT64, STRING, parse_type
 from tests import reference
-from tests.kernel_cases import Query, default_of, kernel_values
+from tests.kernel_cases import EVERY, Query, default_of, kernel_values
 
 SECOND_MS = 1000
 # On hop edges, one millisecond beside them, and anywhere; before and after the epoch.
@@ -66,8 +67,8 @@ OTHERS: dict[str, st.SearchStrategy[object]] = {
     ),
     "date": st.dates(date(1960, 1, 1), date(2100, 1, 1)),
 }
-COMPARED = ("count_rows", "count", "min", "max", "first", "last")
-ADDED = ("sum", "avg", "variance", "stddev")
+ADDED = tuple(entry.name for entry in AGGREGATES.values() if entry.is_added)
+COMPARED = tuple(name for name in EVERY if name not in ADDED)
 
 
 def event_lists(values: st.SearchStrategy[object]) -> st.SearchStrategy[list[reference.Event]]:

@@ -51,7 +51,7 @@ def views(draw: st.DrawFn) -> tuple[ViewPlan, DataType]:
     features = []
     for i in range(draw(st.integers(1, 5))):
         name = draw(st.sampled_from(names))
-        is_rows = name == "count" and draw(st.booleans())
+        is_rows = not AGGREGATES[name].needs_input and draw(st.booleans())
         measured = None if is_rows else type_
         default = default_of(name, type_) if draw(st.booleans()) else None
         features.append(feature_of(f"f{i}", name, draw(WINDOWS), measured, default))

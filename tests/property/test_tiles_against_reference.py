@@ -66,7 +66,7 @@ def events_of(type_: DataType) -> st.SearchStrategy[list[reference.Event]]:
 def cases(draw: st.DrawFn) -> tuple[FeaturePlan, list[reference.Event], int]:
     aggregate = AGGREGATES[draw(st.sampled_from(sorted(AGGREGATES)))]
     type_ = draw(st.sampled_from([t for t in VALUES if aggregate.accepts(t)]))
-    is_row_count = aggregate.name == "count" and draw(st.booleans())
+    is_row_count = not aggregate.needs_input and draw(st.booleans())
     feature = feature_of(aggregate.name, type_, draw(WINDOWS), is_row_count=is_row_count)
     return feature, draw(events_of(type_)), draw(st.integers(-150_000, 250_000))
 
@@ -141,7 +141,7 @@ def test_merged_tiles_equal_the_reference(
     view = view_of(feature)
     tiles = tiles_of(view, events, HOP_MS // refinement, feature.window.bounds(q_ms))
     random.Random(seed).shuffle(tiles)
-    assert_agree(feature, merge_tiles(feature, tiles), expected(feature, events, q_ms))
+    assert_agree(feature, merge_tiles(feature, tiles, q_ms), expected(feature, events, q_ms))
 
 
 def _is_huge(value: object) -> bool:
@@ -153,7 +153,7 @@ def _is_huge(value: object) -> bool:
 def test_widest_decimals_are_exact_or_null(events: list[reference.Event], q_ms: int) -> None:
     feature = feature_of("sum", WIDEST, Window(60_000, HOP_MS))
     tiles = tiles_of(view_of(feature), events, HOP_MS, feature.window.bounds(q_ms))
-    got, want = merge_tiles(feature, tiles), expected(feature, events, q_ms)
+    got, want = merge_tiles(feature, tiles, q_ms), expected(feature, events, q_ms)
     if any(tile["m0_count"] and tile["m0_sum"] is None for tile in tiles):
         assert got is None
     else:
@@ -219,8 +219,8 @@ def test_features_share_partials_of_the_same_measure() -> None:
 
 def test_an_entity_never_seen_counts_zero() -> None:
     window = Window(60_000, HOP_MS)
-    assert merge_tiles(feature_of("count", INT64, window, is_row_count=True), []) == 0
-    assert merge_tiles(feature_of("sum", INT64, window), []) is None
+    assert merge_tiles(feature_of("count", INT64, window, is_row_count=True), [], 0) == 0
+    assert merge_tiles(feature_of("sum", INT64, window), [], 0) is None
 
 
 @pytest.mark.parametrize(
@@ -228,4 +228,4 @@ def test_an_entity_never_seen_counts_zero() -> None:
 )
 def test_edges_may_come_as_plain_tuples_and_structs(edge: object) -> None:
     feature = feature_of("last", INT64, Window(60_000, HOP_MS))
-    assert merge_tiles(feature, [{"m0_last": edge}, {"m0_last": None}]) == 7
+    assert merge_tiles(feature, [{"m0_last": edge}, {"m0_last": None}], 0) == 7

@@ -33,8 +33,8 @@ def value_of(name: str, type_: DataType | None, values: list[Any]) -> Any:
     return aggregate.finalize(state)
 
 
-def test_the_nine_aggregates_are_there() -> None:
-    names = "count sum avg min max stddev variance first last"
+def test_the_aggregates_are_there_in_the_order_of_messages() -> None:
+    names = "count sum avg min max stddev variance first last time_since_first time_since_last"
     assert list(AGGREGATES) == names.split()
 
 
@@ -85,8 +85,9 @@ def test_result_types(name: str, type_: DataType | None, result: DataType) -> No
     assert AGGREGATES[name].bind(type_).type == result
 
 
-def test_only_count_works_without_a_measure() -> None:
-    assert [a.name for a in AGGREGATES.values() if not a.needs_input] == ["count"]
+def test_counts_and_ages_work_without_a_measure() -> None:
+    without = [a.name for a in AGGREGATES.values() if not a.needs_input]
+    assert without == ["count", "time_since_first", "time_since_last"]
     with pytest.raises(SpecError, match="needs a column or an expression"):
         AGGREGATES["sum"].bind(None)
 
@@ -109,6 +110,8 @@ def test_null_and_non_finite_values_do_not_count(null: object) -> None:
         "variance": 2.0,
         "first": 1.0,
         "last": 3.0,
+        "time_since_first": 1,
+        "time_since_last": 3,
     }
 
 
@@ -217,12 +220,21 @@ def test_tile_columns_are_named_by_what_they_keep() -> None:
         "variance": ["count", "mean", "m2"],
         "first": ["first"],
         "last": ["last"],
+        "time_since_first": ["first_ms"],
+        "time_since_last": ["last_ms"],
     }
     assert [p.suffix for p in AGGREGATES["count"].bind(None).partials] == ["rows"]
     assert [str(p.type) for p in AGGREGATES["sum"].bind(INT64).partials] == [
         "int64",
         "decimal(38,0)",
     ]
+
+
+def test_an_age_grows_with_time_alone() -> None:
+    age = AGGREGATES["time_since_last"].bind(None)
+    state = age.algebra.update(age.algebra.init(), 1, Place(1_000, 1_002))
+    assert [age.value_at(q_ms, age.finalize(state)) for q_ms in (1_001, 5_000)] == [1, 4_000]
+    assert age.value_at(5_000, age.empty) is None
 
 
 def test_extremes_of_dates_are_dates() -> None:

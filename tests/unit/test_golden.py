@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from sqlglot import exp, parse, parse_one
 
+from millrace.aggregates import AGGREGATES
 from millrace.compile.dialects import SPARK
 from millrace.compile.flink import STATEMENT_END
 from millrace.compile.flink_ddl import FlinkStatements
@@ -53,3 +54,8 @@ def test_flink_text_parses_and_prints_the_same(path: str) -> None:
 @pytest.mark.parametrize("path", [p for p in FILES if Path(p).suffix == ".json"])
 def test_documents_are_json(path: str) -> None:
     assert json.loads(FILES[path])
+
+
+def test_every_registered_aggregate_has_goldens() -> None:
+    view = golden_plan().view("every_aggregate")
+    assert {f.aggregate.name for f in view.features} == set(AGGREGATES)

@@ -10,13 +10,10 @@ from millrace.errors import DataError
 from millrace.kernel.arrow import join_features
 from millrace.types import INT64, STRING, decimal
 from tests import reference
-from tests.kernel_cases import Query, events_table, kernel_values, kernel_view
+from tests.kernel_cases import EVERY, Query, bound, events_table, kernel_values, kernel_view
 
-EVERY = (
-    "count_rows", "count", "sum", "avg", "min", "max", "first", "last", "variance", "stddev",
-)  # fmt: skip
 ALL = [reference.Feature(a, 2000, 1000) for a in EVERY]
-NOTHING: list[object] = [0, 0, *[None] * 8]
+NOTHING: list[object] = [bound(a, INT64).empty for a in EVERY]
 
 
 def spine_of(keys: list[str | None], instants_ms: list[int]) -> pa.Table:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
         percentile,
         stddev,
         sum,
+        time_since_first,
+        time_since_last,
         top_k,
         variance,
     )
@@ -62,6 +64,8 @@ __all__ = [
     "percentile",
     "stddev",
     "sum",
+    "time_since_first",
+    "time_since_last",
     "top_k",
     "variance",
 ]

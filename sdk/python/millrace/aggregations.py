@@ -13,7 +13,7 @@ from millrace.spec import Location
 
 __all__ = [
     "Aggregation", "approx_distinct", "avg", "count", "distinct", "first", "last", "last_k", "max",
-    "min", "percentile", "stddev", "sum", "top_k", "variance",
+    "min", "percentile", "stddev", "sum", "time_since_first", "time_since_last", "top_k", "variance",
 ]  # fmt: skip
 
 
@@ -174,6 +174,18 @@ def first(column: str | None = None, *, expr: str | None = None) -> Aggregation:
 def last(column: str | None = None, *, expr: str | None = None) -> Aggregation:
     """Take the newest value that is not null."""
     return _aggregation("last", column, expr)
+
+
+@builder
+def time_since_first(column: str | None = None, *, expr: str | None = None) -> Aggregation:
+    """Take the milliseconds from the oldest event, or value, to the query."""
+    return _aggregation("time_since_first", column, expr)
+
+
+@builder
+def time_since_last(column: str | None = None, *, expr: str | None = None) -> Aggregation:
+    """Take the milliseconds from the newest event, or value, to the query."""
+    return _aggregation("time_since_last", column, expr)
 
 
 @builder

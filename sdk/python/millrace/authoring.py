@@ -29,7 +29,7 @@ _D = TypeVar("_D", bound=Declared)
 PUBLIC_NAMES = (
     "BatchSource", "Check", "Column", "Entity", "FeatureService", "FeatureView", "Schedule", "Source",
     "StreamSource", "approx_distinct", "avg", "count", "distinct", "first", "last", "last_k", "max", "min",
-    "percentile", "stddev", "sum", "top_k", "variance",
+    "percentile", "stddev", "sum", "time_since_first", "time_since_last", "top_k", "variance",
 )  # fmt: skip
 """What ``from millrace import …`` gives an author."""
 

@@ -29,7 +29,7 @@ class TileColumn:
     """One column of a view's tiles.
 
     Attributes:
-        measure: what it is a partial of; None for ``rows`` and ``last_event_ms``.
+        measure: what it is a partial of; None of events as such.
         partial: what it keeps.
     """
 
@@ -74,13 +74,17 @@ def tile_start_ms(event_ms: int, hop_ms: int) -> int:
 def tile_columns(view: ViewPlan) -> tuple[TileColumn, ...]:
     """Return the columns of a view's tiles after the key.
 
-    ``rows`` first, then each measure's partials in a fixed order, then ``last_event_ms``.
+    ``rows`` first, then what is kept of events as such, then each measure's partials in a fixed
+    order, then ``last_event_ms``.
     """
     needed = dict.fromkeys(column for feature in view.features for column in _columns(feature))
     order = {measure: place for place, measure in enumerate(view.measures)}
     ordered = sorted(
-        (column for column in needed if column.measure is not None),
-        key=lambda c: (order[c.of], PARTIALS.index(type(c.partial))),
+        (column for column in needed if not isinstance(column.partial, Rows)),
+        key=lambda c: (
+            -1 if c.measure is None else order[c.measure],
+            PARTIALS.index(type(c.partial)),
+        ),
     )
     return (TileColumn(None, Rows(INT64)), *ordered, TileColumn(None, LastEvent(INT64)))
 
@@ -107,8 +111,10 @@ def build_tile(view: ViewPlan, events: Iterable[TileEvent]) -> Tile:
     return columns
 
 
-def merge_tiles(feature: FeaturePlan, tiles: Iterable[Tile]) -> Any:
-    """Return a feature's value over tiles of distinct hops, in any order; none: the empty value.
+def merge_tiles(feature: FeaturePlan, tiles: Iterable[Tile], query_ms: int) -> Any:
+    """Return a feature's value at an instant over the tiles that its window holds then.
+
+    They are of distinct hops, in any order; none: the empty value.
 
     A tile's edges may be ``Edge`` records or plain tuples and dicts of their four fields.
     """
@@ -116,7 +122,7 @@ def merge_tiles(feature: FeaturePlan, tiles: Iterable[Tile]) -> Any:
     state = algebra.init()
     for kept in _kept(feature, tiles):
         state = algebra.merge(state, algebra.unpack(kept))
-    return feature.aggregate.finalize(state)
+    return feature.aggregate.value_at(query_ms, feature.aggregate.finalize(state))
 
 
 def _kept(feature: FeaturePlan, tiles: Iterable[Tile]) -> Iterator[tuple[Any, ...]]:

@@ -1,4 +1,4 @@
-SET 'pipeline.name' = 'every_aggregate-9bb66df9bfa5691d'
+SET 'pipeline.name' = 'every_aggregate-bd8c03dd5739ae71'
 ;
 SET 'pipeline.max-parallelism' = '128'
 ;
@@ -64,7 +64,7 @@ WITH (
   'topic' = 'payments',
   'ordered' = 'true',
   'properties.bootstrap.servers' = 'localhost:9092',
-  'properties.group.id' = 'millrace-every_aggregate-9bb66df9bfa5691d',
+  'properties.group.id' = 'millrace-every_aggregate-bd8c03dd5739ae71',
   'properties.fetch.max.wait.ms' = '20'
 )
 ;
@@ -72,9 +72,11 @@ CREATE TEMPORARY TABLE `tiles` (
   `customer_id` BIGINT,
   `tile_start_ms` BIGINT,
   `rows` BIGINT,
+  `last_ms` BIGINT,
   `m0_count` BIGINT,
   `m0_first` ROW<`event_ms` BIGINT, `ingest_ms` BIGINT, `event_id` BIGINT, `value` STRING>,
   `m0_last` ROW<`event_ms` BIGINT, `ingest_ms` BIGINT, `event_id` BIGINT, `value` STRING>,
+  `m0_first_ms` BIGINT,
   `m1_count` BIGINT,
   `m1_sum` DECIMAL(38, 2),
   `m1_mean` DOUBLE,
@@ -92,7 +94,7 @@ CREATE TEMPORARY TABLE `tiles` (
 )
 WITH (
   'connector' = 'upsert-kafka',
-  'topic' = 'millrace.tiles.every_aggregate.9bb66df9bfa5691d',
+  'topic' = 'millrace.tiles.every_aggregate.bd8c03dd5739ae71',
   'properties.bootstrap.servers' = 'localhost:9092',
   'properties.linger.ms' = '5',
   'properties.batch.size' = '131072',
@@ -180,9 +182,11 @@ SELECT
   `customer_id`,
   `tile_start_ms`,
   `rows`,
+  `last_ms`,
   `m0_count`,
   `m0_first`,
   `m0_last`,
+  `m0_first_ms`,
   `m1_count`,
   `m1_sum`,
   `m1_moments`.`mean` AS `m1_mean`,
@@ -201,9 +205,11 @@ FROM (
     `customer_id`,
     `tile_start_ms`,
     COUNT(*) AS `rows`,
+    MAX(`_event_ms`) AS `last_ms`,
     COUNT(`m0`) AS `m0_count`,
     FIRST_EDGE(`_event_ms`, `_ingest_ms`, `_event_id`, `m0`) AS `m0_first`,
     LAST_EDGE(`_event_ms`, `_ingest_ms`, `_event_id`, `m0`) AS `m0_last`,
+    MIN(CASE WHEN NOT `m0` IS NULL THEN `_event_ms` END) AS `m0_first_ms`,
     COUNT(`m1`) AS `m1_count`,
     SUM(`m1`) AS `m1_sum`,
     MOMENTS(CAST(`m1` AS DOUBLE)) AS `m1_moments`,

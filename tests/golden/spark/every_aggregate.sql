@@ -18,6 +18,7 @@ SELECT
   `customer_id`,
   `tile_start_ms`,
   COUNT(*) AS `rows`,
+  MAX(`_event_ms`) AS `last_ms`,
   COUNT(`m0`) AS `m0_count`,
   MIN(
     CASE
@@ -41,6 +42,7 @@ SELECT
       )
     END
   ) AS `m0_last`,
+  MIN(CASE WHEN NOT `m0` IS NULL THEN `_event_ms` END) AS `m0_first_ms`,
   COUNT(`m1`) AS `m1_count`,
   CAST(TRY_SUM(`m1`) AS DECIMAL(38, 2)) AS `m1_sum`,
   CASE

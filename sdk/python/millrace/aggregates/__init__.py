@@ -10,6 +10,7 @@ from millrace.aggregates.places import Edge, Place
 from millrace.aggregates.registry import (
     AGGREGATES,
     NOT_YET,
+    WITHOUT_INPUT,
     Aggregate,
     Entry,
     Parameter,
@@ -21,6 +22,7 @@ __all__ = [
     "AGGREGATES",
     "NOT_YET",
     "PARTIALS",
+    "WITHOUT_INPUT",
     "Aggregate",
     "Algebra",
     "Edge",

@@ -22,6 +22,7 @@ from millrace.aggregates.partials import (
     M2,
     Count,
     First,
+    FirstTime,
     LastEvent,
     Mean,
     Min,
@@ -194,6 +195,16 @@ class Extreme(OneValue):
 
     def of_two(self, one: Any, other: Any) -> Any:
         return min(one, other) if self.keeps is Min else max(one, other)
+
+
+class ExtremeTime(OneValue):
+    """The event time of the oldest or the newest value, or of events as such."""
+
+    def update(self, state: State, value: Any, place: Place) -> State:
+        return state if is_null(value) else self.merge(state, (place.event_ms,))
+
+    def of_two(self, one: Any, other: Any) -> Any:
+        return min(one, other) if self.keeps is FirstTime else max(one, other)
 
 
 class AtEdge(OneValue):

@@ -85,6 +85,18 @@ class Last(Partial):
     holds_edge = True
 
 
+class FirstTime(Partial):
+    """Event time of the oldest value that is not null; of no measure, of the oldest event."""
+
+    suffix = "first_ms"
+
+
+class LastTime(Partial):
+    """Event time of the newest value that is not null; of no measure, of the newest event."""
+
+    suffix = "last_ms"
+
+
 class LastEvent(Partial):
     """Event time of the newest event; of no measure. Every tile has it."""
 
@@ -101,6 +113,8 @@ PARTIALS: tuple[type[Partial], ...] = (
     M2,
     First,
     Last,
+    FirstTime,
+    LastTime,
     LastEvent,
 )
 """Every kind of column, in the order in which a tile has those of one measure."""

@@ -20,13 +20,14 @@ from millrace.aggregates.algebras import (
     Counting,
     CountingRows,
     Extreme,
+    ExtremeTime,
     Moments,
     State,
     Totals,
     finite,
     within,
 )
-from millrace.aggregates.partials import First, Last, Max, Min, Partial
+from millrace.aggregates.partials import First, FirstTime, Last, LastTime, Max, Min, Partial
 from millrace.errors import SpecError, nearest
 from millrace.types import FLOAT64, INT64, KINDS, MAX_DECIMAL_PRECISION, DataType, decimal
 
@@ -83,6 +84,8 @@ class Entry:
         is_never_negative: no value is below zero, whatever the input.
         is_never_null: it has a value over no events.
         shows_values: its value tells those of events, which a mere count does not.
+        is_age: what ``finalize`` gives is an instant, and the value the time from it to the query,
+            in milliseconds: it grows with time alone.
     """
 
     name: str
@@ -98,6 +101,7 @@ class Entry:
     is_never_negative: bool = False
     is_never_null: bool = False
     shows_values: bool = True
+    is_age: bool = False
 
     @property
     def needs_input(self) -> bool:
@@ -120,7 +124,7 @@ class Entry:
         if input_type is None and self.needs_input:
             raise SpecError(
                 f"{self.name} needs a column or an expression",
-                fix="name one with column: or expr:; only count works without",
+                fix=f"name one with column: or expr:; without one work {WITHOUT_INPUT}",
             )
         if input_type is not None and not self.accepts(input_type):
             raise SpecError(f"{self.name} of a {input_type} has no meaning")
@@ -199,8 +203,12 @@ class Aggregate:
         return self.finalize(self.algebra.init())
 
     def finalize(self, state: State) -> Any:
-        """Return the value of a state; None where there is none."""
+        """Return the value of a state; None where there is none. Of an age, the instant it is of."""
         return self.entry.finalize(self, state)
+
+    def value_at(self, query_ms: int, finalized: Any) -> Any:
+        """Return the value at an instant, of what ``finalize`` gave."""
+        return query_ms - finalized if self.entry.is_age and finalized is not None else finalized
 
 
 def _bound(name: str, input_type: DataType | None, parameters: Any) -> Aggregate:
@@ -259,6 +267,10 @@ def _sum_type(type_: DataType) -> DataType:
 
 def _double(type_: DataType) -> DataType:
     return FLOAT64
+
+
+def _milliseconds(type_: DataType) -> DataType:
+    return INT64
 
 
 def _same(type_: DataType) -> DataType:
@@ -320,10 +332,37 @@ _ENTRIES = (
         _edge_value,
         is_ordered=True,
     ),
+    Entry(
+        "time_since_first",
+        "milliseconds from the oldest event, or value that is not null, to the query",
+        _ANY,
+        lambda type_: ExtremeTime(INT64, FirstTime),
+        _milliseconds,
+        _kept,
+        of_rows=lambda: ExtremeTime(INT64, FirstTime),
+        is_never_negative=True,
+        shows_values=False,
+        is_age=True,
+    ),
+    Entry(
+        "time_since_last",
+        "milliseconds from the newest event, or value that is not null, to the query",
+        _ANY,
+        lambda type_: ExtremeTime(INT64, LastTime),
+        _milliseconds,
+        _kept,
+        of_rows=lambda: ExtremeTime(INT64, LastTime),
+        is_never_negative=True,
+        shows_values=False,
+        is_age=True,
+    ),
 )
 
 AGGREGATES: Mapping[str, Entry] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
 """Every aggregate by its name, in the order in which messages list them."""
+
+WITHOUT_INPUT = ", ".join(entry.name for entry in _ENTRIES if not entry.needs_input)
+"""Names of those that take events as such, for messages."""
 
 NOT_YET: Mapping[str, str] = MappingProxyType(
     {
@@ -334,8 +373,6 @@ NOT_YET: Mapping[str, str] = MappingProxyType(
         "percentile": "use avg with stddev, or min and max for the range",
         "median": "use avg with stddev; avg follows outliers, which a median does not",
         "mode": "use last, or one sum of CASE WHEN … THEN 1 ELSE 0 END per value",
-        "time_since_first": "use first of the event time's column",
-        "time_since_last": "use last of the event time's column",
         "top_k": "use last, or one sum of CASE WHEN … THEN 1 ELSE 0 END per value",
     }
 )
@@ -350,7 +387,8 @@ _ELSEWHERE: Mapping[str, str] = MappingProxyType(
         "latest": "last", "newest": "last", "most_recent": "last", "nunique": "distinct",
         "count_distinct": "distinct", "unique_count": "distinct", "hll": "approx_distinct",
         "approx_count_distinct": "approx_distinct", "quantile": "percentile", "last_n": "last_k",
-        "first_n": "first_k", "last_distinct_n": "last_k",
+        "first_n": "first_k", "last_distinct_n": "last_k", "recency": "time_since_last",
+        "age": "time_since_first", "seconds_since_last": "time_since_last",
     }
 )  # fmt: skip
 """Names of aggregates elsewhere."""

@@ -15,7 +15,7 @@ from millrace.aggregates import Partial, Unsupported, check_forms, partials
 from millrace.compile import flink_ddl as ddl
 from millrace.compile.expressions import flink_double
 from millrace.compile.flink_events import EVENT_MS, INGEST_MS
-from millrace.compile.trees import call, column, identifier, named, table
+from millrace.compile.trees import call, column, identifier, is_not_null, named, table
 from millrace.plan import FeaturePlan, ViewPlan
 from millrace.tiles import TILE_START, TileColumn, tile_columns
 from millrace.types import DataType
@@ -177,6 +177,21 @@ def _moment(kept: TileColumn) -> exp.Expression:
     return named(column(kept.partial.suffix, _moments_name(kept)), kept.name)
 
 
+def _time(kept: TileColumn) -> exp.Expression:
+    """The event time where there is a value."""
+    if kept.measure is None:
+        return column(EVENT_MS)
+    return exp.Case().when(is_not_null(_value(kept)), column(EVENT_MS))
+
+
+def _first_time(view: ViewPlan, kept: TileColumn) -> exp.Expression:
+    return exp.Min(this=_time(kept))
+
+
+def _last_time(view: ViewPlan, kept: TileColumn) -> exp.Expression:
+    return exp.Max(this=_time(kept))
+
+
 def _edge(function: str) -> Aggregated:
     def aggregated(view: ViewPlan, kept: TileColumn) -> exp.Expression:
         places = [EVENT_MS, INGEST_MS, *([EVENT_ID] if view.source.event_id else [])]
@@ -207,6 +222,8 @@ FORMS: Mapping[type[Partial], Form] = MappingProxyType(
         partials.M2: _MOMENT,
         partials.First: Form(_edge("first_edge"), type=_edge_type, function="first_edge"),
         partials.Last: Form(_edge("last_edge"), type=_edge_type, function="last_edge"),
+        partials.FirstTime: Form(_first_time),
+        partials.LastTime: Form(_last_time),
         partials.LastEvent: Form(_last_event),
     }
 )

@@ -5,9 +5,11 @@ Datasets are named relative to the lake (``events/<source>``); an emitter adds n
 column lineage has the shape and the transformation types of OpenLineage's facet 1-2-0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
+from millrace.aggregates import Partial, check_forms, partials
 from millrace.durations import format_duration
 from millrace.plan import FeaturePlan, SourcePlan, ViewPlan
 from millrace.tiles import TILE_START, TileColumn, feature_columns, tile_columns
@@ -98,12 +100,12 @@ def tiles_columns(view: ViewPlan, events: str) -> ColumnLineage:
 
 
 def _partial(column: TileColumn, time: str, events: str) -> list[dict[str, Any]]:
+    text, masking = _TEXTS[type(column.partial)], not column.partial.tells_values
     if column.measure is None:
-        if not column.partial.tells_values:
-            return []
-        return [_field(events, time, "DIRECT", "AGGREGATION", f"max({time})")]
+        said = text.format(of="*", time=time)
+        return [_field(events, time, "DIRECT", "AGGREGATION", said)] if "{time}" in text else []
     expression = column.measure.expression
-    said, masking = f"{column.partial.suffix}({expression.text})", not column.partial.tells_values
+    said = text.format(of=expression.text, time=time)
     return [
         _field(events, name, "DIRECT", "AGGREGATION", said, masking=masking)
         for name in expression.columns
@@ -269,3 +271,24 @@ def _window_text(window: Window) -> str:
     length = "a lifetime" if window.length_ms is None else format_duration(window.length_ms)
     ago = f", {format_duration(window.offset_ms)} ago" if window.offset_ms else ""
     return f"over {length} by {format_duration(window.hop_ms)}{ago}"
+
+
+_TEXTS: Mapping[type[Partial], str] = MappingProxyType(
+    {
+        partials.Rows: "count(*)",
+        partials.Count: "count({of})",
+        partials.Sum: "sum({of})",
+        partials.Min: "min({of})",
+        partials.Max: "max({of})",
+        partials.Mean: "mean({of})",
+        partials.M2: "m2({of})",
+        partials.First: "first({of})",
+        partials.Last: "last({of})",
+        partials.FirstTime: "min({time})",
+        partials.LastTime: "max({time})",
+        partials.LastEvent: "max({time})",
+    }
+)
+"""What is said of each partial, of its input and the column of event time."""
+
+check_forms("lineage", partials.PARTIALS, _TEXTS)

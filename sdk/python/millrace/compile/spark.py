@@ -136,6 +136,21 @@ def _last(view: ViewPlan, kept: TileColumn) -> exp.Expression:
     return exp.Max(this=_edge(view, _value(kept)))
 
 
+def _time(kept: TileColumn) -> exp.Expression:
+    """The event time where there is a value."""
+    if kept.measure is None:
+        return column(EVENT_MS)
+    return exp.Case().when(is_not_null(_value(kept)), column(EVENT_MS))
+
+
+def _first_time(view: ViewPlan, kept: TileColumn) -> exp.Expression:
+    return exp.Min(this=_time(kept))
+
+
+def _last_time(view: ViewPlan, kept: TileColumn) -> exp.Expression:
+    return exp.Max(this=_time(kept))
+
+
 def _edge(view: ViewPlan, value: exp.Expression) -> exp.Expression:
     """A struct that compares as ``millrace.aggregates.Edge.rank`` does; null without a value.
 
@@ -189,6 +204,8 @@ FORMS: Mapping[type[Partial], Callable[[ViewPlan, TileColumn], exp.Expression]] 
         partials.M2: _m2,
         partials.First: _first,
         partials.Last: _last,
+        partials.FirstTime: _first_time,
+        partials.LastTime: _last_time,
         partials.LastEvent: _last_event,
     }
 )

@@ -87,6 +87,8 @@ class Chunk:
         query_order: the queries' rows, in the order of all results.
         tied: sorted positions of events equal in all three; empty if order does not matter.
         groups: for each of them, which tie it belongs to.
+        event_ms: instants of the events, as sorted.
+        query_ms: instants of the queries, in the order of all results.
         windows: the rows of each window, per query.
     """
 
@@ -94,6 +96,8 @@ class Chunk:
     query_order: Positions
     tied: Positions
     groups: Int64s
+    event_ms: Int64s
+    query_ms: Int64s
     windows: Mapping[Window, Ranges]
 
     def of_rows(self, events: Positions, queries: Positions) -> "Chunk":
@@ -134,7 +138,8 @@ def build_chunk(
     if ingest_ms is not None and not hindsight and bool((ingest_ms > events.instants_ms).any()):
         known = Visibility(events.take(order), ingest_ms[order], asked, keys)
     found = {w: _window_rows(axis, w, asked, known) for w in windows}
-    return Chunk(order, query_order, tied, groups, found)
+    instants = events.instants_ms[order]
+    return Chunk(order, query_order, tied, groups, instants, asked.instants_ms, found)
 
 
 def _sorted(axis: Axis) -> Positions:

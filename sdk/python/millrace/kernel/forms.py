@@ -224,6 +224,30 @@ def _edges(find: Find) -> Gather:
     return gather
 
 
+def _ages(find: Find) -> Gather:
+    def gather(column: _Sorted, windows: Sequence[Window]) -> Gathered:
+        return _ages_of(column.chunk, find, windows, column.column.valid)
+
+    return gather
+
+
+def _row_ages(find: Find) -> Callable[[Chunk, Window], Result]:
+    return lambda chunk, window: _ages_of(chunk, find, [window], None)[0]
+
+
+def _ages_of(
+    chunk: Chunk, find: Find, windows: Sequence[Window], valid: Bools | None
+) -> list[Result]:
+    """Return how long before each query the first or last valid event of its window was."""
+    n = len(chunk.event_ms)
+    there = np.ones(n, np.bool_) if valid is None else valid
+    out = []
+    for position in find(there, [chunk.windows[w] for w in windows]):
+        some = (position >= 0) & (position < n)
+        out.append(Result(chunk.query_ms - chunk.event_ms[np.where(some, position, 0)], some))
+    return out
+
+
 def _as_gathered(result: Result, type_: DataType) -> Result:
     return result
 
@@ -260,8 +284,14 @@ _FORMS: Mapping[str, Form] = {
     "variance": Form(_variances, _as_gathered),
     "first": Form(_edges(ranges.firsts), _as_gathered, compares=True),
     "last": Form(_edges(ranges.lasts), _as_gathered, compares=True),
+    "time_since_first": Form(_ages(ranges.firsts), _as_gathered),
+    "time_since_last": Form(_ages(ranges.lasts), _as_gathered),
 }
-_ROW_FORMS: Mapping[str, Callable[[Chunk, Window], Result]] = {"count": _row_count}
+_ROW_FORMS: Mapping[str, Callable[[Chunk, Window], Result]] = {
+    "count": _row_count,
+    "time_since_first": _row_ages(ranges.firsts),
+    "time_since_last": _row_ages(ranges.lasts),
+}
 
 check_forms("the kernel", AGGREGATES, _FORMS)
 check_forms(

@@ -9,6 +9,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Any, Literal, NamedTuple
 
+from millrace.aggregates import AGGREGATES
 from millrace.codec import Packed, read_tile_field, tile_field
 from millrace.compile.serving import MERGED_AT, NEWEST_IN_WINDOW, codec_of
 from millrace.durations import DAY_MS
@@ -37,6 +38,7 @@ class OnlineFeature(NamedTuple):
         window: place of its window among the view's distinct ones.
         ts_slot: place in the row of its own newest event; None: the row's newest, if in the window.
         empty: the value of a window without events, and where a value is null.
+        is_age: the row has an instant, and the value is the time from it to the query.
     """
 
     name: str
@@ -44,6 +46,7 @@ class OnlineFeature(NamedTuple):
     window: int
     ts_slot: int | None
     empty: Any
+    is_age: bool = False
 
 
 class OnlineView:
@@ -80,13 +83,14 @@ class OnlineView:
                 self._windows.index(window_of(feature)),
                 slots.get(feature["name"] + NEWEST_IN_WINDOW),
                 _typed(feature["empty"], parse_type(feature["type"])),
+                AGGREGATES[feature["aggregate"]].is_age,
             )
             for feature in listed
         )
         self._defaults = [
             (place, feature.empty)
             for place, feature in enumerate(self.features)
-            if feature.empty is not None
+            if feature.empty is not None and not feature.is_age
         ]
 
     @classmethod
@@ -196,8 +200,14 @@ class OnlineView:
             progress_ms is None or as_of_ms - progress_ms > self.freshness_ms
         )
         return Moment(
+            as_of_ms,
             [window.bounds(as_of_ms)[0] for window in self._windows],
             [(place, self.features[place].window, self.features[place].ts_slot) for place in asked],
+            [
+                (i, self.features[place].empty)
+                for i, place in enumerate(asked)
+                if self.features[place].is_age
+            ],
             None if self.ttl_ms is None else as_of_ms - self.ttl_ms,
             "STALE" if is_late else "PRESENT",
         )
@@ -236,13 +246,17 @@ class Moment:
 
     def __init__(
         self,
+        as_of_ms: int,
         tails_ms: Sequence[int | None],
         fields: Sequence[tuple[int, int, int | None]],
+        ages: Sequence[tuple[int, Any]],
         oldest_ms: int | None,
         fresh: Status,
     ) -> None:
+        self._as_of_ms = as_of_ms
         self._tails_ms = tails_ms
         self._fields = fields
+        self._ages = ages
         self._oldest_ms = oldest_ms
         self._fresh = fresh
 
@@ -267,6 +281,14 @@ class Moment:
             value = values[place]
             ts_ms, status = aged[window] if ts_slot is None else self._aged(values[ts_slot])
             answers.append((value, ts_ms, "NULL_VALUE" if value is None else status))
+        for i, empty in self._ages:
+            since_ms, ts_ms, status = answers[i]
+            if since_ms is not None:
+                answers[i] = (self._as_of_ms - since_ms, ts_ms, status)
+            elif empty is not None:
+                ts_slot, window = self._fields[i][2], self._fields[i][1]
+                aged_ms = aged[window] if ts_slot is None else self._aged(values[ts_slot])
+                answers[i] = (empty, *aged_ms)
         return answers
 
     def _aged(self, ts_ms: int | None) -> tuple[int | None, Status]:

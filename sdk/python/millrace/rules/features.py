@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from millrace.aggregates import AGGREGATES, Aggregate, Entry, aggregate_named
+from millrace.aggregates import AGGREGATES, WITHOUT_INPUT, Aggregate, Entry, aggregate_named
 from millrace.errors import SpecError
 from millrace.expressions import (
     Expression,
@@ -212,7 +212,7 @@ def _check_input(
             faults.add(
                 feature.where.at("aggregate"),
                 f"feature {feature.name!r}: {feature.aggregate} of what?",
-                "name a column: or an expr:; only count works without",
+                f"name a column: or an expr:; without one work {WITHOUT_INPUT}",
             )
         return
     if entry.accepts(expression.type):
