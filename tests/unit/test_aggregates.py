@@ -3,11 +3,14 @@
 import math
 from datetime import date
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import millrace
 from millrace.aggregates import AGGREGATES, NOT_YET, Edge, Place, aggregate_named
+from millrace.aggregates.page import page
 from millrace.errors import SpecError
 from millrace.types import (
     BOOL,
@@ -245,3 +248,13 @@ def test_extremes_of_dates_are_dates() -> None:
 
 def test_an_edge_ranks_by_its_place() -> None:
     assert Edge(1, 1, None, 5).rank < Edge(1, 1, 0, 4).rank < Edge(1, 2, 0, 0).rank
+
+
+def test_the_page_of_aggregates_is_that_of_the_registry() -> None:
+    written = (Path(__file__).parents[2] / "docs/aggregates.md").read_text(encoding="utf-8")
+    assert written == page(), "run: python -m millrace.aggregates.page > docs/aggregates.md"
+
+
+@pytest.mark.parametrize("name", list(AGGREGATES))
+def test_every_aggregate_has_a_builder(name: str) -> None:
+    assert name in millrace.__all__

@@ -1,0 +1,119 @@
+"""``docs/aggregates.md``, written from the registry: ``python -m millrace.aggregates.page``."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from struct import calcsize
+
+from millrace.aggregates.registry import AGGREGATES, NOT_YET, Aggregate, Entry
+from millrace.types import DATE, FLOAT64, INT32, INT64, STRING, TIMESTAMP, DataType, decimal
+
+_EXAMPLES = (INT64, INT32, decimal(12, 2), FLOAT64, STRING, TIMESTAMP, DATE)
+_AGREEMENT = {
+    "exact": "equal in every engine",
+    "rounded": "to a relative 1e-9",
+}
+
+_ADDING = """
+## Add an aggregate
+
+1. Say it: an `Entry` in `sdk/python/millrace/aggregates/registry.py`, with its parameters and their
+   bounds, what it takes and gives, and `finalize`, which makes its value of a state. What it keeps of
+   a tile is an algebra of `algebras.py`; if none fits, write one, with the kinds of column it needs in
+   `partials.py`.
+2. Give each engine its form. `python -c "import millrace.compile.spark"` and the like name the
+   engine and the partial or aggregate that is missing: `compile/spark.py` and `compile/flink_tiles.py` (by
+   partial; a function that Flink's SQL lacks is a class in the job's jar), `kernel/forms.py` (by
+   aggregate), `compile/lineage.py` (the text of a partial). What an engine cannot do goes into its table
+   `UNSUPPORTED` with the reason and the way out, and `millrace validate` says it of each view that would need it.
+3. Say what it means to the oracle, `tests/reference.py`, once and by brute force.
+4. Give authors a builder in `aggregations.py`, add a feature to
+   `tests/golden/views/every_aggregate.yaml`, and run `make golden` and this page's module.
+
+The tests take their aggregates from the registry: the kernel, tiles in any order and grouping, coarse
+tiles, rows of the store and both engines are then held against the oracle for it, for every type it
+takes and every kind of window.
+"""
+
+
+def page() -> str:
+    """Return the page; ``tests/unit/test_aggregates.py`` holds the file against it."""
+    return "".join(_page())
+
+
+def _page() -> Iterator[str]:
+    yield (
+        "# Aggregates\n\n"
+        "Written from the registry by `python -m millrace.aggregates.page`. What windows hold is the "
+        "[window contract](window-contract.md);\nhow tiles and rows are stored, [formats](formats.md).\n\n"
+        "| aggregate | value | takes | gives | of no events | engines agree | a tile keeps |\n"
+        "|---|---|---|---|---|---|---|\n"
+    )
+    for entry in AGGREGATES.values():
+        yield _row(entry)
+    yield (
+        "\nNulls, NaN and the infinities do not count. Bytes are those of a packed tile; a tile also has "
+        "a header of 18 bytes, a bit\nfor each column and 8 bytes for its number of events. Features "
+        "that keep the same column of one input share it.\n"
+    )
+    if any(entry.parameters for entry in AGGREGATES.values()):
+        yield "\n| parameter of | name | | bounds | default |\n|---|---|---|---|---|\n"
+        for entry in AGGREGATES.values():
+            for one in entry.parameters:
+                default = "must be given" if one.default is None else f"{one.default:g}"
+                bounds = f"{one.least:g} to {one.most:g}"
+                yield f"| `{entry.name}` | `{one.name}` | {one.description} | {bounds} | {default} |\n"
+    yield "\nNot there yet, with what comes closest:\n\n"
+    for name, closest in NOT_YET.items():
+        yield f"- `{name}`: {closest}\n"
+    yield _ADDING
+
+
+def _row(entry: Entry) -> str:
+    taken = [type_ for type_ in _EXAMPLES if entry.accepts(type_)]
+    takes = "anything" if len(taken) == len(_EXAMPLES) else "numbers"
+    takes = takes if entry.needs_input else f"events, or {takes}"
+    bound = [entry.bind(type_, {p.name: p.least for p in entry.parameters}) for type_ in taken]
+    agreement = dict.fromkeys(_AGREEMENT[one.agreement] for one in bound)
+    kept = ", ".join(f"`{p.suffix}`" for p in bound[0].partials)
+    cells = (
+        f"`{entry.name}`",
+        entry.summary,
+        takes,
+        _gives(bound),
+        "null" if bound[0].empty is None else str(bound[0].empty),
+        " or, of doubles, ".join(agreement),
+        f"{kept}: {_sizes(bound)}",
+    )
+    return f"| {' | '.join(cells)} |\n"
+
+
+def _gives(bound: Sequence[Aggregate]) -> str:
+    if len({one.type for one in bound}) > 1 and all(one.type == one.input for one in bound):
+        return "the input's type"
+    wider = "decimal(min(38, p+10), s)"
+    return ", ".join(
+        dict.fromkeys(wider if one.type.kind == "decimal" else str(one.type) for one in bound)
+    )
+
+
+def _sizes(bound: Sequence[Aggregate]) -> str:
+    fixed, varies = set(), False
+    for one in bound:
+        sizes = [_size(p.type) for p in one.partials]
+        varies = varies or None in sizes
+        if None not in sizes:
+            fixed.add(sum(size or 0 for size in sizes))
+    least, most = min(fixed), max(fixed)
+    text = f"{least} bytes" if least == most else f"{least} to {most} bytes"
+    text += ", or a length and the value" if varies else ""
+    has_place = any(p.holds_edge for p in bound[0].partials)
+    return f"{text}; 16 of its place, and the event's id" if has_place else text
+
+
+def _size(type_: DataType) -> int | None:
+    packed = type_.record.packed
+    return None if packed is None else calcsize(f">{packed}")
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())
