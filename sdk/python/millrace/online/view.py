@@ -93,6 +93,10 @@ class OnlineView:
             if feature.empty is not None and not feature.is_age
         ]
 
+        self._ages = {
+            place: feature.empty for place, feature in enumerate(self.features) if feature.is_age
+        }
+
     @classmethod
     def from_plan(cls, document: Mapping[str, Any]) -> "OnlineView":
         """Return the view of a published serving plan.
@@ -203,11 +207,9 @@ class OnlineView:
             as_of_ms,
             [window.bounds(as_of_ms)[0] for window in self._windows],
             [(place, self.features[place].window, self.features[place].ts_slot) for place in asked],
-            [
-                (i, self.features[place].empty)
-                for i, place in enumerate(asked)
-                if self.features[place].is_age
-            ],
+            [(i, self._ages[place]) for i, place in enumerate(asked) if place in self._ages]
+            if self._ages
+            else (),
             None if self.ttl_ms is None else as_of_ms - self.ttl_ms,
             "STALE" if is_late else "PRESENT",
         )
