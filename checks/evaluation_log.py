@@ -199,7 +199,19 @@ def newest_materializations(
         AssetCheckEvaluationTargetMaterializationData,
     )
 
-    found: dict[str, Any] = {}
+    return {
+        partition: AssetCheckEvaluationTargetMaterializationData(
+            storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
+        )
+        for partition, record in newest_records(instance, key, partitions).items()
+    }
+
+
+def newest_records(
+    instance: dg.DagsterInstance, key: dg.AssetKey, partitions: Sequence[str]
+) -> dict[str, dg.EventLogRecord]:
+    """Return the newest materialisation of each partition that has any."""
+    found: dict[str, dg.EventLogRecord] = {}
     by_id: dict[int, str] = {}
     for start in range(0, len(partitions), _CHUNK):
         some = set(partitions[start : start + _CHUNK])
@@ -211,7 +223,5 @@ def newest_materializations(
     for start in range(0, len(ids), _CHUNK):
         wanted = dg.AssetRecordsFilter(asset_key=key, storage_ids=ids[start : start + _CHUNK])
         for record in instance.fetch_materializations(wanted, limit=_CHUNK).records:
-            found[by_id[record.storage_id]] = AssetCheckEvaluationTargetMaterializationData(
-                storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
-            )
+            found[by_id[record.storage_id]] = record
     return found

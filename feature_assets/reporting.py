@@ -118,7 +118,7 @@ def report_days(
     wanted = partition_keys(asked, by_hour=by_hour)
     one_result = built.keys() >= set(wanted)
     beyond = built.keys() - set(wanted) if one_result else built.keys()
-    inputs = _input_tags(context, spec) if beyond else {}
+    inputs = input_tags(context.instance, spec) if beyond else {}
     for key in sorted(beyond):
         context.log_event(_materialization(spec, report, key, built[key], inputs))
     if not one_result:
@@ -175,11 +175,15 @@ def _materialization(
     )
 
 
-def _input_tags(context: dg.AssetExecutionContext, spec: dg.AssetSpec) -> dict[str, str]:
+def input_tags(instance: dg.DagsterInstance, spec: dg.AssetSpec) -> dict[str, str]:
+    """Return what an event that is logged says an asset is made of: the newest of each it reads.
+
+    Dagster adds these tags to results alone.
+    """
     tags = {}
     for dep in spec.deps:
         name = dep.asset_key.to_user_string()
-        newest = context.instance.fetch_materializations(dep.asset_key, limit=1).records
+        newest = instance.fetch_materializations(dep.asset_key, limit=1).records
         version = newest[0].asset_materialization if newest else None
         known = (version.tags or {}).get("dagster/data_version") if version else None
         tags[f"dagster/input_data_version/{name}"] = known or "INITIAL"

@@ -114,7 +114,9 @@ def after_events() -> dg.AutomationCondition[Any]:
     wish, not a run per day.
     """
     recent: Any = dg.AutomationCondition.in_latest_time_window(FOLLOWED)
-    return dg.AutomationCondition.eager().replace("in_latest_time_window", recent)
+    recent = recent.with_label(f"is one of the last {FOLLOWED.days} days")
+    condition = dg.AutomationCondition.eager().replace("in_latest_time_window", recent)
+    return condition.with_label("its events were built anew without it")
 
 
 def features_freshness(view: ViewPlan) -> dg.FreshnessPolicy | None:

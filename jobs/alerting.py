@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from jobs.run_kinds import UPKEEP
 from millrace.durations import DAY_MS
 from millrace.errors import EngineUnavailable
 from resources.dagster_api import WILL_RETRY
@@ -54,6 +55,7 @@ _DELIVERING = [
     }
 ]
 _RUN_TAGS = {
+    **UPKEEP,
     # Before any history: whoever is to mend something is told first.
     "dagster/priority": "20",
     # A process that died is failed by then, and not kept as running for half a day.

@@ -7,6 +7,7 @@ import dagster as dg
 
 from checks.history import check_key
 from feature_assets.keys import backfill_job, daily_job, view_paths
+from jobs.run_kinds import BUILD
 from millrace.plan import Plan, SourcePlan, ViewPlan
 
 if TYPE_CHECKING:
@@ -48,5 +49,6 @@ def _job(
         # Histories are judged once the runs that change them are over.
         selection=selection - dg.AssetSelection.checks(*map(check_key, views)),
         description=description,
+        tags=dict(BUILD),
         executor_def=dg.in_process_executor,
     )

@@ -17,6 +17,7 @@ from jobs.automation import following_sensor, late_data_sensors
 from jobs.backfills import backfill_jobs, source_job
 from jobs.history import history_job
 from jobs.history_sensor import history_sensor
+from jobs.known_days import known_days_job
 from jobs.lineage import lineage_job, lineage_sensor
 from jobs.retention import retention_job, retention_schedule
 from jobs.schedules import source_schedules
@@ -94,6 +95,7 @@ def build_definitions(
             lineage,
             pruning,
             uploading,
+            known_days_job(settings),
         ],
         schedules=[
             *(

@@ -7,6 +7,7 @@ import dagster as dg
 
 from feature_assets.links import BUILD_OP
 from jobs.range_runs import RangeRun, launch, with_history
+from jobs.run_kinds import UPKEEP
 from jobs.run_states import UNDER_WAY
 from millrace.errors import PlatformError
 from millrace.plan import Plan, ViewPlan
@@ -63,6 +64,7 @@ def history_job(engines: Engines) -> dg.JobDefinition:
 
     @dg.job(
         name=HISTORY_JOB,
+        tags=dict(UPKEEP),
         description="Builds the days that a changed view still lacks before it is served: of the "
         "views named, or of all that wait.",
         executor_def=dg.in_process_executor,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from jobs.run_kinds import UPKEEP
 from millrace.errors import EngineUnavailable
 from resources.settings import Settings
 
@@ -78,6 +79,7 @@ def lineage_job(settings: Settings) -> dg.JobDefinition:
 
     @dg.job(
         name=JOB,
+        tags=dict(UPKEEP),
         description="Sends all waiting OpenLineage events now; the sensor does it anyway.",
         executor_def=dg.in_process_executor,
     )

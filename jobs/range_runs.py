@@ -11,7 +11,7 @@ from datetime import date, datetime
 from functools import cached_property
 from typing import Any
 
-from feature_assets.keys import declared_name, events_path, view_paths
+from feature_assets.keys import backfill_job, daily_job, declared_name, events_path, view_paths
 from millrace.calendar import days_after, next_day
 from millrace.errors import EngineRejected, EngineUnavailable, PlatformError
 from millrace.plan import Plan, SourcePlan, ViewPlan
@@ -58,6 +58,12 @@ class RangeRun:
         return tuple(paths)
 
     @property
+    def job(self) -> str:
+        """The job that it is a run of: the view's, or for several views their source's."""
+        first, *others = self.views
+        return daily_job(self.source.name) if others else backfill_job(first.name)
+
+    @property
     def tags(self) -> dict[str, str]:
         """The run's tags: the range."""
         return range_tags(self.days, by_hour=self.is_hourly)
@@ -81,6 +87,7 @@ class RangeRun:
         """Return the run as plain JSON values."""
         return {
             "source": self.source.name,
+            "job": self.job,
             "views": [view.name for view in self.views],
             "start": self.days.start.isoformat(),
             "end": self.days.end_text,
@@ -248,7 +255,7 @@ def launch(api: DagsterApi, run: RangeRun, tags: Mapping[str, str] | None = None
                 where=api.url,
                 fix="`millrace up dagster` restarts it with the MILLRACE_VIEWS of this shell",
             )
-    return api.launch(run.assets, run.days, by_hour=run.is_hourly, tags=tags)
+    return api.launch(run.assets, run.days, job=run.job, by_hour=run.is_hourly, tags=tags)
 
 
 def _is_loaded(api: DagsterApi, run: RangeRun) -> bool:

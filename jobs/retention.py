@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from jobs.run_kinds import UPKEEP
 from jobs.run_states import ENDED
 
 if TYPE_CHECKING:
@@ -154,6 +155,7 @@ def retention_job() -> dg.JobDefinition:
 
     @dg.job(
         name=JOB,
+        tags=dict(UPKEEP),
         description="Prunes Dagster's own storage; the lake is not touched.",
         executor_def=dg.in_process_executor,
     )

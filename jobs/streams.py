@@ -14,6 +14,7 @@ import dagster as dg
 from feature_assets.keys import asset_path
 from feature_assets.lineage import enclosing
 from jobs.online_reports import changed_event
+from jobs.run_kinds import UPKEEP
 from millrace.errors import PlatformError
 from resources.lineage.runs import within
 from resources.settings import Settings
@@ -25,7 +26,7 @@ Progress = Callable[[str], None]
 Act = Callable[[Engines, str, Progress], None]
 
 # A stream that is down is more urgent than any history.
-_PRIORITY = {"dagster/priority": "10"}
+_PRIORITY = {**UPKEEP, "dagster/priority": "10"}
 
 _ACTION = {
     "kind": dg.Field(str, description="What to do, as the reconciler names it."),

@@ -17,6 +17,7 @@ import dagster as dg
 from feature_assets.lineage import enclosing
 from feature_assets.timing import REPORT_EVERY_MS
 from jobs.online_reports import OnlineEvent, changed_event, online_event, told_apart
+from jobs.run_kinds import UPKEEP
 from jobs.run_states import UNDER_WAY
 from millrace.errors import DataError, EngineUnavailable, PlatformError, StoreError
 from millrace.plan import Plan, ViewPlan
@@ -74,6 +75,7 @@ def upload_job(engines: Engines) -> dg.JobDefinition:
 
     @dg.job(
         name=UPLOAD_JOB,
+        tags=dict(UPKEEP),
         description="Carries tiles of the lake into the online store.",
         executor_def=dg.in_process_executor,
     )

@@ -159,10 +159,18 @@ class DagsterApi:
         assets: Sequence[AssetPath],
         days: Days,
         *,
+        job: str = ASSET_JOB,
         by_hour: bool = False,
         tags: Mapping[str, str] | None = None,
     ) -> str:
         """Start one run that builds a range of days, or of hours, of the assets; returns its id.
+
+        Args:
+            assets: their keys.
+            days: the range.
+            job: of which it is a run; one that has these assets.
+            by_hour: the partitions are hours.
+            tags: besides those of the range.
 
         Raises:
             EngineRejected: Dagster refuses, for instance a day outside the partitions.
@@ -171,7 +179,7 @@ class DagsterApi:
         selector = {
             "repositoryLocationName": self.location,
             "repositoryName": "__repository__",
-            "pipelineName": ASSET_JOB,
+            "pipelineName": job,
             "assetSelection": [{"path": list(path)} for path in assets],
             # Null asks for every check of these assets; an empty list for none of them.
             "assetCheckSelection": None,

@@ -27,6 +27,7 @@ from jobs.range_runs import (
 from millrace.errors import EngineRejected, EngineUnavailable, NotDeclared, PlatformError
 from millrace.plan import Plan, SchedulePlan
 from resources.dagster_api import (
+    ASSET_JOB,
     ActiveRun,
     AssetState,
     DagsterApi,
@@ -77,6 +78,7 @@ class FakeApi(DagsterApi):
         self._hourly_reloads = days_after
         self.reloads = 0
         self.ahead: tuple[ActiveRun, ...] = ()
+        self.jobs: list[str] = []
         self.launched: list[tuple[Sequence[tuple[str, ...]], Days]] = []
 
     def asset(self, path: tuple[str, ...]) -> AssetState | None:
@@ -96,10 +98,12 @@ class FakeApi(DagsterApi):
         assets: Sequence[tuple[str, ...]],
         days: Days,
         *,
+        job: str = ASSET_JOB,
         by_hour: bool = False,
         tags: Mapping[str, str] | None = None,
     ) -> str:
         self.launched.append((assets, days))
+        self.jobs.append(job)
         return "run-1"
 
     def runs_before(self, run_id: str) -> tuple[ActiveRun, ...]:
@@ -392,6 +396,15 @@ def test_without_waiting_the_run_is_named(run: Command) -> None:
     done = run("--no-wait", "--json")
     assert done.exit_code == 0
     assert json.loads(done.stdout)["runs"][0]["run_id"] == "run-1"
+    assert run.api.jobs == ["backfill_spend"], "it is found on the page of the view's job"
+
+
+def test_several_views_are_a_run_of_their_source(plan: Plan) -> None:
+    api = FakeApi(plan)
+    days = Days.parse("2020-01-06", "2020-01-07")
+    [both] = range_runs(plan, ["spend", "habits"], days, NOW)
+    launch(api, both)
+    assert api.jobs == ["daily_payments"] == [both.as_json()["job"]]
 
 
 def test_a_dry_run_shows_everything_and_starts_nothing(run: Command, plan: Plan) -> None:

@@ -80,6 +80,7 @@ def test_keys_jobs_and_schedules_are_these(location: dg.Definitions) -> None:
         "build_history": [],
         "deliver_alerts": [],
         "prune_history": [],
+        "report_built_days": [],
         "upload_views": [],
         "send_lineage_now": [],
         "stream_actions": [],
