@@ -5,6 +5,7 @@ the way into a Parquet file does text become numbers, and only where every cell 
 """
 
 import os
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ _INTEGER = r"^(-?[1-9]\d{0,18}|0)$"
 _NUMBER = r"^-?(0|[1-9]\d{0,14})(\.\d{1,15})?([eE][+-]?\d{1,2})?$"
 _BOOLEAN = r"^([Tt]rue|[Ff]alse)$"
 _NEEDS_QUOTES = r'[",\r\n]'
+_HEAD_BYTES = 1 << 16
 
 
 def is_csv(path: Path) -> bool:
@@ -162,7 +164,7 @@ def _read_csv(path: Path) -> "pa.Table":
 
     types = dict.fromkeys(_csv_names(path), pa.string())
     convert = csv.ConvertOptions(column_types=types, strings_can_be_null=False)
-    return csv.read_csv(path, parse_options=_csv_form(), convert_options=convert)
+    return csv.read_csv(_csv_input(path), parse_options=_csv_form(), convert_options=convert)
 
 
 def _parquet_names(path: Path) -> "list[str]":
@@ -174,8 +176,16 @@ def _parquet_names(path: Path) -> "list[str]":
 def _csv_names(path: Path) -> "list[str]":
     from pyarrow import csv
 
-    with csv.open_csv(path, parse_options=_csv_form()) as reader:
+    with csv.open_csv(_csv_input(path), parse_options=_csv_form()) as reader:
         return list(reader.schema.names)
+
+
+def _csv_input(path: Path) -> "Path | BytesIO":
+    """Return what Arrow is to read: a header without a line end is none to it."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    is_open = 0 < len(head) < _HEAD_BYTES and not head.endswith((b"\n", b"\r"))
+    return BytesIO(head + b"\n") if is_open else path
 
 
 def _csv_form() -> "csv.ParseOptions":

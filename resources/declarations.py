@@ -107,18 +107,6 @@ def plan_of(paths: Sequence[Path]) -> Plan:
     return _resolved(_read_all(paths))[1]
 
 
-def load_specs(paths: Sequence[Path]) -> Specs:
-    """Return the declarations in files and folders as written, in the order read.
-
-    Raises:
-        SpecError: with every fault of reading; what the specs mean together is not checked.
-    """
-    read = _read_all(paths)
-    if read.faults:
-        raise SpecError.of(by_place(read.faults))
-    return read.specs
-
-
 def _resolved(read: Declarations) -> tuple[Specs, Plan]:
     plan, faults = resolve_as_far_as_read(read.specs, is_complete=read.is_complete)
     if plan is None or read.faults:

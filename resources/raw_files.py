@@ -8,7 +8,6 @@ A Delta table and what lies behind a URL are Spark's alone, who has the credenti
 it is read, and what is broken there fails the run.
 """
 
-import csv
 import lzma
 import os
 import zlib
@@ -21,6 +20,7 @@ from millrace.calendar import day_number
 from millrace.durations import DAY_MS
 from millrace.errors import DataError, nearest
 from millrace.plan import SourcePlan
+from millrace.values.csv_rows import split_line
 from resources.raw_lines import first_line, lines_of, whole
 from resources.raw_listing import DATE, list_files, named_day
 from resources.raw_parquet import read_footer, read_to_end
@@ -190,7 +190,7 @@ def _look_at_csv(file: RawFile, source: SourcePlan) -> RawFile:
     if not line:
         # Engines write such files for tasks that had no rows.
         return replace(file, days=_NONE, columns={})
-    header = tuple(next(csv.reader([line.decode()])))
+    header = tuple(split_line(line))
     columns = dict.fromkeys(header, "null")
     twice = frozenset(name for name in columns if header.count(name) > 1)
     fault = _column_fault(columns, twice, source)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LINE, PATH, POSITION = "_line", "_path", "_position"
 """Columns of lines: their bytes, the file, and the byte (of what is unpacked) they begin at."""
 
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 _BLOCK_BYTES = 4 << 20
 _HEAD_BYTES = 1 << 16
 _LONGEST_LINE_BYTES = 64 << 20
@@ -84,10 +84,10 @@ def first_line(path: str) -> bytes:
             text += block
             if text.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in block:
                 raise UnicodeError("it is UTF-16, or no text; UTF-8 is read")
-            lines = [one for one in text.removeprefix(_BOM).splitlines() if one.strip()]
+            lines = [one for one in text.removeprefix(BOM).splitlines() if one.strip()]
             if len(lines) > 1 or len(text) > _LONGEST_LINE_BYTES:
                 return lines[0] if lines else b""
-        return next((one for one in text.removeprefix(_BOM).splitlines() if one.strip()), b"")
+        return next((one for one in text.removeprefix(BOM).splitlines() if one.strip()), b"")
 
 
 def lines_schema() -> "pa.Schema":
@@ -135,7 +135,7 @@ def _blocks(split: Split) -> Iterator[tuple[list[bytes], list[int]]]:
             is_last = not block
             if place == 0 and not rest:
                 # Counted as bytes of the file all the same, so that places stay those of the file.
-                place, block = (3, block[3:]) if block.startswith(_BOM) else (0, block)
+                place, block = (3, block[3:]) if block.startswith(BOM) else (0, block)
             lines = (rest + block).splitlines(keepends=True)
             if not is_last and lines and not _is_ended(lines[-1]):
                 rest = lines.pop()

@@ -31,7 +31,7 @@ def read_rows(spark: "SparkSession", source: SourcePlan, files: Sequence[RawFile
     if not files[0].was_looked_at:
         return _read_by_spark(spark, source, files[0].path)
     if source.files.format != "parquet":
-        return read_text_rows(spark, source, {file.path: file.size_bytes for file in files})
+        return read_text_rows(spark, source, files)
     alike: dict[Hashable, list[RawFile]] = {}
     for file in files:
         alike.setdefault(_signature(file, source), []).append(file)

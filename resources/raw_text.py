@@ -8,10 +8,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from millrace.plan import SourcePlan
-from millrace.values.csv_rows import CsvRows, split_line
+from millrace.values.csv_rows import CsvRows
 from millrace.values.json_rows import JsonRows
 from resources.raw_columns import ARRIVAL, FILE, raw_batch, raw_schema
-from resources.raw_lines import LINE, PATH, POSITION, lines_of, split_text
+from resources.raw_files import RawFile
+from resources.raw_lines import BOM, LINE, PATH, POSITION, lines_of, split_text
 from resources.raw_splits import Split, read_splits, without_collations
 
 if TYPE_CHECKING:
@@ -20,29 +21,25 @@ if TYPE_CHECKING:
 
     from millrace.values.lines import Rows
 
-_BOM = b"\xef\xbb\xbf"
 _NOT_BLANK = r"[^ \t\r\n]"
-_HEAD_BYTES = 1 << 16
-"""Blank lines in front of a header end before here."""
 
 
 def read_text_rows(
-    spark: "SparkSession", source: SourcePlan, sizes: Mapping[str, int]
+    spark: "SparkSession", source: SourcePlan, files: Sequence[RawFile]
 ) -> "DataFrame":
     """Return every row of local text files: rows as ``raw_columns`` says.
 
     Blank lines and a byte order mark at the beginning of a file are no rows. Each CSV file has a
-    header of its own.
-
-    Args:
-        spark: the session.
-        source: whose files they are.
-        sizes: path to bytes, of files.
+    header of its own, which was read when the file was looked at.
     """
     from pyspark.sql import functions as F
 
-    read = partial(_rows_of_split, source)
-    rows = read_splits(spark, split_text(sizes), read, raw_schema(source))
+    # Most files have one header, so it is sent to the workers once.
+    known: dict[tuple[str, ...], tuple[str, ...]] = {}
+    headers = {file.path: known.setdefault(file.header, file.header) for file in files}
+    read = partial(_rows_of_split, source, headers)
+    splits = split_text({file.path: file.size_bytes for file in files})
+    rows = read_splits(spark, splits, read, raw_schema(source))
     return rows.withColumn(ARRIVAL, F.struct(FILE, POSITION)).drop(POSITION)
 
 
@@ -64,18 +61,13 @@ def read_text_rows_of_url(
     return without_collations(rows, schema).withColumn(ARRIVAL, place).drop(POSITION)
 
 
-def _rows_of_split(source: SourcePlan, split: Split) -> "Iterator[pa.RecordBatch]":
+def _rows_of_split(
+    source: SourcePlan, headers: Mapping[str, Sequence[str]], split: Split
+) -> "Iterator[pa.RecordBatch]":
     is_csv = source.files.format == "csv"
-    read = _reader(source, _header(split.path) if is_csv else None)
+    read = _reader(source, headers[split.path] if is_csv else None)
     for lines in lines_of(split, has_header=is_csv):
         yield _batch(source, lines, read(lines.column(0)))
-
-
-def _header(path: str) -> list[str]:
-    for lines in lines_of(Split(path, 0, _HEAD_BYTES, 0)):
-        if lines.num_rows:
-            return split_line(lines.column(0)[0].as_py())
-    return []
 
 
 def _rows_of_url(
@@ -123,11 +115,11 @@ class _Heads:
             is_row = np.ones(len(files), dtype=bool)
             is_row[heads] = False
             return lines.filter(pa.array(is_row))
-        if not any(lines.column(0)[i].as_py().startswith(_BOM) for i in heads):
+        if not any(lines.column(0)[i].as_py().startswith(BOM) for i in heads):
             return lines
         texts = lines.column(0).to_pylist()
         for i in heads:
-            texts[i] = texts[i].removeprefix(_BOM)
+            texts[i] = texts[i].removeprefix(BOM)
         return lines.set_column(0, LINE, pa.array(texts, pa.binary()))
 
 

@@ -12,6 +12,7 @@ from millrace.plan import Column, SourcePlan, StreamPlan
 from millrace.types import INT64, STRING, TIMESTAMP, decimal
 from tests import reference
 from tests.event_bytes import MALFORMED
+from tests.source_plans import source_plan
 
 BASE_MS = 1_760_000_000_000
 HOUR_MS, SECOND_MS = 3_600_000, 1_000
@@ -21,26 +22,20 @@ PARTITIONS = 2
 
 def payments(topic: str, **changes: Any) -> SourcePlan:
     """Return a source with a short dedup horizon, so that ids come back after it too."""
+    columns = (
+        Column("id", STRING),
+        Column("at", TIMESTAMP),
+        Column("who", INT64),
+        Column("amount", decimal(12, 2)),
+    )
     plan: dict[str, Any] = {
         "name": topic,
-        "columns": (
-            Column("id", STRING),
-            Column("at", TIMESTAMP),
-            Column("who", INT64),
-            Column("amount", decimal(12, 2)),
-        ),
-        "event_time": "at",
+        "columns": columns,
         "event_id": "id",
-        "ingest_time": None,
-        "allowed_lateness_ms": HOUR_MS,
-        "clock_skew_ms": 5_000,
         "dedup_horizon_ms": HORIZON_MS,
-        "batch": None,
         "stream": StreamPlan(topic, "json"),
-        "description": "",
-        "fingerprint": "f" * 16,
     }
-    return SourcePlan(**{**plan, **changes})
+    return source_plan(**{**plan, **changes})
 
 
 @dataclass(frozen=True)

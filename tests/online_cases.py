@@ -16,7 +16,6 @@ from millrace.plan import (
     EntityPlan,
     FeaturePlan,
     Measure,
-    SourcePlan,
     StreamPlan,
     ViewPlan,
 )
@@ -25,19 +24,15 @@ from millrace.types import INT64, STRING, DataType
 from millrace.windows import Window
 from tests import reference
 from tests.oracle import oracle_feature
+from tests.source_plans import source_plan
 
-SOURCE = SourcePlan(
+SOURCE = source_plan(
+    (Column("id", INT64), Column("at", INT64)),
     name="events",
-    columns=(Column("id", INT64), Column("at", INT64)),
-    event_time="at",
     event_id="id",
-    ingest_time=None,
     allowed_lateness_ms=0,
     clock_skew_ms=0,
-    dedup_horizon_ms=0,
-    batch=None,
     stream=StreamPlan("events", "json"),
-    description="",
     fingerprint="0" * 16,
 )
 

@@ -19,6 +19,7 @@ from streaming.archive.arrivals import Arrivals
 from streaming.archive.batch import Batch, BatchJudge, event_columns, letter_columns
 from streaming.archive.intake import Record
 from streaming.archive.tables import SourceTables, dead_letters_schema
+from tests.source_plans import source_plan
 
 pytestmark = pytest.mark.services
 
@@ -28,26 +29,21 @@ START_MS = (FIRST - date(1970, 1, 1)).days * DAY_MS
 
 
 def source(**changes: Any) -> SourcePlan:
+    columns = (
+        Column("id", STRING),
+        Column("at", TIMESTAMP),
+        Column("arrived_at", TIMESTAMP),
+        Column("who", INT64),
+    )
     plan: dict[str, Any] = {
         "name": "payments",
-        "columns": (
-            Column("id", STRING),
-            Column("at", TIMESTAMP),
-            Column("arrived_at", TIMESTAMP),
-            Column("who", INT64),
-        ),
-        "event_time": "at",
         "event_id": "id",
         "ingest_time": "arrived_at",
-        "allowed_lateness_ms": HOUR_MS,
-        "clock_skew_ms": 5_000,
         "dedup_horizon_ms": DAY_MS,
         "batch": BatchPlan("parquet", "${MILLRACE_DATA}"),
         "stream": StreamPlan("payments", "json"),
-        "description": "",
-        "fingerprint": "f" * 16,
     }
-    return SourcePlan(**{**plan, **changes})
+    return source_plan(columns, **{**plan, **changes})
 
 
 def write_files(settings: Settings, rows: list[tuple[str | None, int, int]]) -> None:

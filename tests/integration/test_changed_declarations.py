@@ -23,6 +23,7 @@ from streaming.archive.arrivals import Arrivals
 from streaming.archive.batch import Batch, BatchJudge, duplicate_columns, event_columns
 from streaming.archive.intake import Record
 from streaming.archive.tables import SourceTables
+from tests.source_plans import source_plan
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -33,24 +34,19 @@ FIRST = date(2024, 3, 1)
 DAY_MS, HOUR_MS = 86_400_000, 3_600_000
 START_MS = (FIRST - date(1970, 1, 1)).days * DAY_MS
 
-BEFORE = SourcePlan(
-    name="payments",
-    columns=(
+BEFORE = source_plan(
+    (
         Column("id", INT64),
         Column("at", TIMESTAMP),
         Column("who", INT32),
         Column("amt", decimal(12, 2)),
         Column("note", STRING),
     ),
-    event_time="at",
+    name="payments",
     event_id="id",
-    ingest_time=None,
-    allowed_lateness_ms=HOUR_MS,
-    clock_skew_ms=5_000,
     dedup_horizon_ms=DAY_MS,
     batch=BatchPlan("parquet", "${MILLRACE_DATA}"),
     stream=StreamPlan("payments", "json"),
-    description="",
     fingerprint="b" * 16,
 )
 AFTER = replace(

@@ -19,6 +19,7 @@ from resources.offline import OfflineStore
 from resources.reports import BuildReport, Days
 from resources.settings import Settings
 from tests import reference
+from tests.source_plans import source_plan
 
 pytestmark = pytest.mark.services
 
@@ -29,28 +30,17 @@ HOUR_MS = 3_600_000
 
 
 def source(path: str = "${MILLRACE_DATA}", **changes: Any) -> SourcePlan:
-    plan: dict[str, Any] = {
-        "name": "payments",
-        "columns": (
-            Column("id", STRING),
-            Column("at", TIMESTAMP),
-            Column("arrived_at", TIMESTAMP),
-            Column("who", INT64),
-            Column("amount", decimal(12, 2)),
-            Column("is_fraud", BOOL),
-        ),
-        "event_time": "at",
-        "event_id": "id",
-        "ingest_time": "arrived_at",
-        "allowed_lateness_ms": HOUR_MS,
-        "clock_skew_ms": 5_000,
-        "dedup_horizon_ms": DAY_MS,
-        "batch": BatchPlan("parquet", path),
-        "stream": None,
-        "description": "",
-        "fingerprint": "f" * 16,
-    }
-    return SourcePlan(**{**plan, **changes})
+    columns = (
+        Column("id", STRING),
+        Column("at", TIMESTAMP),
+        Column("arrived_at", TIMESTAMP),
+        Column("who", INT64),
+        Column("amount", decimal(12, 2)),
+        Column("is_fraud", BOOL),
+    )
+    roles = {"event_id": "id", "ingest_time": "arrived_at", "dedup_horizon_ms": DAY_MS}
+    files = BatchPlan("parquet", path)
+    return source_plan(columns, **{"name": "payments", "batch": files, **roles, **changes})
 
 
 def build(settings: Settings, plan: SourcePlan, start: int, end: int) -> BuildReport:

@@ -35,6 +35,7 @@ from millrace.types import BOOL, DATE, FLOAT64, INT64, STRING, TIMESTAMP, decima
 from resources.offline import OfflineStore
 from resources.reports import Days
 from resources.settings import Settings
+from tests.source_plans import source_plan
 
 pytestmark = pytest.mark.services
 
@@ -79,28 +80,16 @@ class Expected:
 
 
 def source(file_format: str, folder: Path) -> SourcePlan:
-    return SourcePlan(
-        name="s",
-        columns=(
-            Column("at", TIMESTAMP),
-            Column("who", STRING),
-            Column("n", INT64),
-            Column("price", decimal(12, 2)),
-            Column("score", FLOAT64),
-            Column("flag", BOOL),
-            Column("due", DATE),
-        ),
-        event_time="at",
-        event_id=None,
-        ingest_time=None,
-        allowed_lateness_ms=3_600_000,
-        clock_skew_ms=5_000,
-        dedup_horizon_ms=0,
-        batch=BatchPlan(file_format, str(folder)),
-        stream=None,
-        description="",
-        fingerprint="f" * 16,
+    columns = (
+        Column("at", TIMESTAMP),
+        Column("who", STRING),
+        Column("n", INT64),
+        Column("price", decimal(12, 2)),
+        Column("score", FLOAT64),
+        Column("flag", BOOL),
+        Column("due", DATE),
     )
+    return source_plan(columns, batch=BatchPlan(file_format, str(folder)))
 
 
 def iso(at_ms: int) -> str:

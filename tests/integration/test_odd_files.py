@@ -2,6 +2,7 @@
 
 import gzip
 import os
+from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -20,6 +21,7 @@ from resources.offline import OfflineStore
 from resources.partition_log import read_partition_log
 from resources.reports import BuildReport, Days
 from resources.settings import Settings
+from tests.source_plans import source_plan
 
 pytestmark = pytest.mark.services
 
@@ -28,20 +30,8 @@ DAYS = Days(FIRST, FIRST + timedelta(days=3))
 
 
 def source(file_format: str, path: str, *more: Column) -> SourcePlan:
-    return SourcePlan(
-        name="s",
-        columns=(Column("at", TIMESTAMP), Column("who", STRING), *more),
-        event_time="at",
-        event_id=None,
-        ingest_time=None,
-        allowed_lateness_ms=3_600_000,
-        clock_skew_ms=5_000,
-        dedup_horizon_ms=0,
-        batch=BatchPlan(file_format, path),
-        stream=None,
-        description="",
-        fingerprint="f" * 16,
-    )
+    columns = (Column("at", TIMESTAMP), Column("who", STRING), *more)
+    return source_plan(columns, batch=BatchPlan(file_format, path))
 
 
 def build(settings: Settings, plan: SourcePlan) -> BuildReport:
@@ -208,6 +198,6 @@ def test_a_delta_table_with_partitions_and_structs(settings: Settings, folder: P
     write_deltalake(path, table, partition_by=["WHO"])
     columns = (Column("at", TIMESTAMP), Column("who", STRING, "WHO"))
     plan = source("delta", path, Column("amount", INT64, "in.Amount"))
-    renamed = SourcePlan(**{**vars(plan), "columns": (*columns, plan.columns[-1])})
+    renamed = replace(plan, columns=(*columns, plan.columns[-1]))
     assert build(settings, renamed).failed == ()
     assert {who: row["amount"] for who, row in rows_of(settings).items()} == {"a": 1, "b": 2}

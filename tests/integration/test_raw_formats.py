@@ -21,6 +21,7 @@ from millrace.types import BOOL, DATE, FLOAT64, INT32, INT64, STRING, TIMESTAMP,
 from resources.offline import OfflineStore
 from resources.reports import BuildReport, Days
 from resources.settings import Settings
+from tests.source_plans import source_plan
 
 pytestmark = pytest.mark.services
 
@@ -92,20 +93,8 @@ WRITE: dict[str, Write] = {
 
 
 def source(batch_format: str, path: Path | str) -> SourcePlan:
-    return SourcePlan(
-        name="visits",
-        columns=COLUMNS,
-        event_time="at",
-        event_id="id",
-        ingest_time=None,
-        allowed_lateness_ms=3_600_000,
-        clock_skew_ms=5_000,
-        dedup_horizon_ms=86_400_000,
-        batch=BatchPlan(batch_format, str(path)),
-        stream=None,
-        description="",
-        fingerprint="f" * 16,
-    )
+    files = BatchPlan(batch_format, str(path))
+    return source_plan(COLUMNS, name="visits", event_id="id", batch=files)
 
 
 def build(settings: Settings, plan: SourcePlan) -> BuildReport:

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from millrace.aggregates import Edge
-from millrace.codec import Codec, Kind, Packed, Slot, online_key, read_key
+from millrace.codec import Codec, Kind, Packed, Slot, online_key
 from millrace.types import (
     BOOL,
     BYTES,
@@ -79,16 +79,13 @@ def test_packed_values_come_back(
 
 
 @given(kind=KINDS, key=keys(), view=st.text(st.characters(exclude_categories=["Cs"]), max_size=9))
-def test_keys_come_back_and_do_not_mind_the_order_of_values(
+def test_keys_do_not_mind_the_order_of_values(
     kind: Kind, key: tuple[tuple[tuple[str, DataType], ...], dict[str, Any]], view: str
 ) -> None:
     join_keys, values = key
     data = online_key(kind, view, PRINT, join_keys, values)
     turned = dict(reversed(values.items()))
     assert online_key(kind, view, PRINT, join_keys, turned) == data
-    found = read_key(data, join_keys)
-    assert (found.kind, found.view, found.fingerprint) == (kind, view, PRINT)
-    assert found.values == tuple(values[name] for name, _ in join_keys)
 
 
 @given(one=keys(), other=keys())

@@ -8,32 +8,18 @@ from typing import Any
 import pytest
 
 from millrace.calendar import FIRST_MS, LAST_MS
-from millrace.plan import Column, SourcePlan
+from millrace.plan import Column
 from millrace.types import parse_type
 from millrace.values.documents import DEEPEST
 from streaming.archive.judge import Judge
+from tests.source_plans import source_plan
 
 NOW_MS = 1_709_287_200_000
 
 
 def judge(**columns: str) -> Judge:
     types = {"at": "timestamp", **columns}
-    return Judge(
-        SourcePlan(
-            name="s",
-            columns=tuple(Column(name, parse_type(text)) for name, text in types.items()),
-            event_time="at",
-            event_id=None,
-            ingest_time=None,
-            allowed_lateness_ms=3_600_000,
-            clock_skew_ms=5_000,
-            dedup_horizon_ms=86_400_000,
-            batch=None,
-            stream=None,
-            description="",
-            fingerprint="f" * 16,
-        )
-    )
+    return Judge(source_plan(Column(name, parse_type(text)) for name, text in types.items()))
 
 
 def value_of(type_: str, text: str) -> Any:

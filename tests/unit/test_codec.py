@@ -1,6 +1,5 @@
 """The online bytes: pinned examples, refusals, and what must never collide."""
 
-from datetime import date
 from decimal import Decimal
 
 import pytest
@@ -12,7 +11,6 @@ from millrace.codec import (
     Slot,
     hash_tag,
     online_key,
-    read_key,
     read_tile_field,
     tile_field,
 )
@@ -123,20 +121,6 @@ def test_a_key_of_another_type_is_refused(value: object) -> None:
         key_of(CUSTOMER, customer_id=value)
     assert f"{value!r} does not fit int64" in caught.value.what
     assert caught.value.where == "customer_id"
-
-
-def test_a_key_reads_back() -> None:
-    join_keys = (("shop", STRING), ("day", DATE))
-    key = online_key("tile", "spend", PRINT, join_keys, {"day": date(1969, 7, 20), "shop": "é"})
-    found = read_key(key, join_keys)
-    assert (found.kind, found.view, found.fingerprint) == ("tile", "spend", PRINT)
-    assert found.values == ("é", date(1969, 7, 20))
-
-
-@pytest.mark.parametrize("key", [b"", b"m2{00}R", b"m1{00]R"])
-def test_foreign_bytes_are_no_key(key: bytes) -> None:
-    with pytest.raises(StoreError, match="broken"):
-        read_key(key, CUSTOMER)
 
 
 def test_tile_fields_sort_as_time_does() -> None:

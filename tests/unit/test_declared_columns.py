@@ -105,6 +105,9 @@ def test_a_name_of_the_files_in_place_of_the_declared_one_is_told_the_declared_o
     [
         (("from: CustomerID", "from: ' '"), "column 'customer_id' is read from ' ', which is no"),
         (("from: CustomerID", "from: ''"), "column 'customer_id' is read from '', which is no"),
+        (("from: address.city", "from: address..city"), "part of it is empty | write from: address.city"),
+        (("from: address.city", "from: city."), "'city.', which is no path"),
+        (("from: CustomerID", "from: ..."), "empty | write names with dots between them"),
         (("from: CustomerID", "from:"), "from has no value"),
         (("from: CustomerID", "from: [a]"), "from is a list"),
         (("from: CustomerID", "form: CustomerID"), "a column has no key 'form' | did you mean 'from'?"),

@@ -20,6 +20,7 @@ from resources.raw_listing import list_files
 from resources.raw_parquet import portable_types, rows_of
 from resources.raw_splits import Split
 from resources.settings import CHECKOUT, Settings, settings_from_env
+from tests.source_plans import source_plan
 
 HEADER = "at,who,amount\n"
 FIRST = date(2024, 3, 1)
@@ -27,21 +28,8 @@ DAY = day_number(FIRST)
 
 
 def source(path: str, file_format: str = "csv", **changes: Any) -> SourcePlan:
-    plan = SourcePlan(
-        name="s",
-        columns=(Column("at", TIMESTAMP), Column("who", STRING), Column("amount", INT64)),
-        event_time="at",
-        event_id=None,
-        ingest_time=None,
-        allowed_lateness_ms=3_600_000,
-        clock_skew_ms=5_000,
-        dedup_horizon_ms=0,
-        batch=BatchPlan(file_format, path),
-        stream=None,
-        description="",
-        fingerprint="f" * 16,
-    )
-    return replace(plan, **changes)
+    columns = (Column("at", TIMESTAMP), Column("who", STRING), Column("amount", INT64))
+    return source_plan(columns, **{"batch": BatchPlan(file_format, path), **changes})
 
 
 @pytest.fixture

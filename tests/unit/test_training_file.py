@@ -111,3 +111,16 @@ def test_text_gets_a_type_only_where_no_cell_loses_anything(
     cells: list[str], expected: pa.DataType
 ) -> None:
     assert typed_text(pa.chunked_array([cells])).type == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [("k,note", 0), ("\ufeffk,note", 0), ('k,"no\nte"', 0), ("k,note\r\n1,a", 1), ("k,note\r", 0)],
+)
+def test_a_last_line_need_not_be_ended(tmp_path: Path, text: str, rows: int) -> None:
+    path = tmp_path / "spine.csv"
+    path.write_bytes(text.encode())
+    table = read_table_file(path)
+    assert table.num_rows == rows
+    assert [name.replace("\n", "") for name in table.column_names] == ["k", "note"]
+    assert column_names(path) == tuple(table.column_names)

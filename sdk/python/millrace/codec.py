@@ -25,7 +25,7 @@ from typing import Any, Literal
 from millrace.aggregates import Edge
 from millrace.calendar import day_number
 from millrace.errors import DataError, StoreError
-from millrace.layouts import DECIMAL_BYTES, Cut, Layout, value_reader
+from millrace.layouts import DECIMAL_BYTES, Cut, Layout
 from millrace.types import INT64, KIND_RECORDS, DataType
 
 FORMAT = 1
@@ -86,16 +86,6 @@ class Packed:
     values: tuple[Any, ...]
     event_ms: int | None = None
     valid_until_ms: int | None = None
-
-
-@dataclass(frozen=True)
-class OnlineKey:
-    """The parts of a key; ``values`` are those of the join keys, in declared order."""
-
-    kind: Kind
-    view: str
-    fingerprint: str
-    values: tuple[Any, ...]
 
 
 class Codec:
@@ -232,24 +222,6 @@ def key_tail(kind: Kind, view: str, fingerprint: str) -> bytes:
     return _KIND_BYTES[kind] + bytes.fromhex(fingerprint) + _U32.pack(len(name)) + name
 
 
-def read_key(key: bytes, join_keys: Sequence[tuple[str, DataType]]) -> OnlineKey:
-    """Return the parts of a key, for listing a store.
-
-    Raises:
-        StoreError: the bytes are no key of this layout, or not of these join keys.
-    """
-    reader = _Reader(key, "online key")
-    prefix, tag, kind = reader.take(2), reader.take(4), reader.take(1)
-    kinds = {code: name for name, code in _KIND_BYTES.items()}
-    if prefix != KEY_PREFIX or kind not in kinds or (tag[:1], tag[3:]) != (b"{", b"}"):
-        raise reader.broken("it does not begin as a key of this layout")
-    fingerprint = reader.take(8).hex()
-    view = reader.take(_U32.unpack(reader.take(4))[0]).decode()
-    values = tuple(_read_key_part(reader, type_) for _, type_ in join_keys)
-    reader.finish()
-    return OnlineKey(kinds[kind], view, fingerprint, values)
-
-
 def hash_tag(entity: bytes) -> int:
     """Return the tag, 0 to 255, of an entity's encoded key values."""
     return zlib.crc32(entity) % TAGS
@@ -366,26 +338,6 @@ def _key_part(name: str, type_: DataType, value: Any) -> bytes:
     elif type_.kind == "decimal":  # 100 at scale 0 is not 1.00 at scale 2
         data = bytes([type_.scale]) + data
     return type_.record.key_tag + _U32.pack(len(data)) + data
-
-
-def _read_key_part(reader: _Reader, type_: DataType) -> Any:
-    tag, length = reader.take(1), reader.take(_U32.size)
-    if tag != type_.record.key_tag:
-        raise reader.broken(f"a value is tagged {tag!r}, not {type_.record.key_tag!r}")
-    data = reader.take(_U32.unpack(length)[0])
-    if type_.kind == "decimal":
-        if data[:1] != bytes([type_.scale]):
-            raise reader.broken(f"a decimal is not of scale {type_.scale}")
-        data = data[1:]
-    prefix = length if type_.kind in {"string", "bytes"} else b""
-    part = prefix + data
-    try:
-        value, end = value_reader(INT64 if type_.is_integer else type_)(part, 0)
-    except (struct.error, UnicodeDecodeError, OverflowError) as error:
-        raise reader.broken(f"a value is cut off or not of its type ({error})") from error
-    if end != len(part):
-        raise reader.broken(f"{len(part) - end} bytes follow a value")
-    return value
 
 
 def _misfit(name: str, type_: DataType, value: Any) -> DataError:

@@ -92,7 +92,16 @@ def read_columns(source: Source, faults: FaultList) -> Columns:
 
 def _check_origin(name: str, column: DeclaredColumn, place: Location, faults: FaultList) -> None:
     origin = column.origin
-    if origin is not None and is_read(origin) and not origin.strip():
+    if origin is None or not is_read(origin):
+        return
+    if origin.strip() and not all(part.strip() for part in origin.split(".")):
+        parts = [part for part in origin.split(".") if part.strip()]
+        faults.add(
+            place,
+            f"column {name!r} is read from {origin!r}, which is no path: a part of it is empty",
+            f"write from: {'.'.join(parts)}" if parts else "write names with dots between them",
+        )
+    if not origin.strip():
         faults.add(
             place,
             f"column {name!r} is read from {origin!r}, which is no name",
