@@ -4,6 +4,7 @@ Spark writes feature data; delta-rs reads the transaction log, where row counts 
 half a millisecond instead of a job, and writes the platform's own small tables.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -13,15 +14,18 @@ from urllib.request import url2pathname
 
 from millrace.calendar import FIRST_DAY, FIRST_NUMBER, LAST_DAY, LAST_NUMBER
 from millrace.durations import HOUR_MS
+from millrace.errors import SetupError
 from resources.lake_options import storage_options
 from resources.reports import HOURS_A_DAY
-from resources.settings import Settings
+from resources.settings import Settings, setting_place
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from deltalake import DeltaTable
     from pyarrow.dataset import Dataset
     from pyarrow.fs import FileSystem
+
+_UNUSABLE = re.compile(r"%[0-9A-Fa-f]{2}|[\[\]^|\\]")
 
 DAY_COLUMN = "partition.event_date"
 """Column of ``file_actions``: the day that a file holds."""
@@ -41,8 +45,31 @@ def table_path(settings: Settings, table: str) -> str:
     return f"{settings.lake.rstrip('/')}/{table}"
 
 
+def refuse_unusable_place(settings: Settings) -> None:
+    """Refuse a lake in a folder that delta-rs does not find, or looks for under another name.
+
+    It takes a path for a URL without quoting all that has a meaning there.
+
+    Raises:
+        SetupError: with the first such part of its name.
+    """
+    found = None if "://" in settings.lake else _UNUSABLE.search(settings.lake)
+    if found is not None:
+        raise SetupError(
+            f"no table can be kept in {settings.lake}: {found[0]!r} in a name means something "
+            "else to delta-rs",
+            where=setting_place("lake.root"),
+            fix="name a folder without % before two digits, brackets, ^, | or \\ in its path",
+        )
+
+
 def rs_path(settings: Settings, table: str) -> str:
-    """Return where delta-rs finds the table: Hadoop's ``s3a`` is plain ``s3`` to it."""
+    """Return where delta-rs finds the table: Hadoop's ``s3a`` is plain ``s3`` to it.
+
+    Raises:
+        SetupError: the lake lies where delta-rs does not find it.
+    """
+    refuse_unusable_place(settings)
     path = table_path(settings, table)
     return "s3://" + path.removeprefix("s3a://") if path.startswith("s3a://") else path
 

@@ -1,4 +1,4 @@
-"""What is configured for parts that run by themselves: alerts, lineage, names that nobody reads.
+"""What is configured and shows late or never: the lake's place, alerts, lineage, unknown names.
 
 A fault of these shows late or never: an alerts' file is read when something is to be told, and a
 misspelt variable says nothing. So ``millrace doctor`` and ``millrace up`` look; nothing is connected.
@@ -25,12 +25,22 @@ _TIMEOUT_S = 1.0
 def examine_configuration(
     settings: Settings, environ: Mapping[str, str] | None = None
 ) -> Iterator[Finding]:
-    """Yield findings about the alerts' file, the receivers of lineage, secrets and variables."""
+    """Yield findings about the lake's place, alerts, the receivers of lineage, secrets, variables."""
     environ = os.environ if environ is None else environ
+    yield from _lake(settings)
     yield from _alerts(settings, environ)
     yield from _lineage(settings)
     yield from _secrets(settings)
     yield from _unknown_variables(settings, environ)
+
+
+def _lake(settings: Settings) -> Iterator[Finding]:
+    from resources.lake import refuse_unusable_place
+
+    try:
+        refuse_unusable_place(settings)
+    except PlatformError as error:
+        yield from faults_found("lake", "fail", error)
 
 
 def _alerts(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:

@@ -43,7 +43,7 @@ def source(**changes: Any) -> SourcePlan:
         "batch": BatchPlan("parquet", "${MILLRACE_DATA}"),
         "stream": StreamPlan("payments", "json"),
     }
-    return source_plan(columns, **{**plan, **changes})
+    return source_plan(**{"columns": columns, **plan, **changes})
 
 
 def write_files(settings: Settings, rows: list[tuple[str | None, int, int]]) -> None:

@@ -40,7 +40,9 @@ def source(path: str = "${MILLRACE_DATA}", **changes: Any) -> SourcePlan:
     )
     roles = {"event_id": "id", "ingest_time": "arrived_at", "dedup_horizon_ms": DAY_MS}
     files = BatchPlan("parquet", path)
-    return source_plan(columns, **{"name": "payments", "batch": files, **roles, **changes})
+    return source_plan(
+        **{"columns": columns, "name": "payments", "batch": files, **roles, **changes}
+    )
 
 
 def build(settings: Settings, plan: SourcePlan, start: int, end: int) -> BuildReport:

@@ -1,13 +1,17 @@
 """What ``doctor`` and ``up`` say of alerts, lineage, and variables that nobody reads."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 
 from millrace.errors import SetupError
 from resources import kafka
 from resources.brokers import Brokers
 from resources.endpoints import kafka_bootstrap
+from resources.lake import open_table, own_files, rs_path, table_version
 from resources.settings import settings_from_env
 from stack.configured import examine_configuration
 from stack.control import Stack
@@ -68,6 +72,28 @@ def test_receivers_of_lineage_are_judged_without_being_asked(
     file, key = odd()
     assert "it is a folder" in file.detail
     assert key.detail.startswith("lineage.api_key: 'env:NO_SUCH_KEY'")
+
+
+@pytest.mark.parametrize("name", ["a%41b", "a[1]", "a^b", "a|b", "a\\b"])
+def test_a_lake_that_delta_rs_does_not_find_is_refused_at_the_start(
+    folder: Path, name: str
+) -> None:
+    (folder / "millrace.toml").write_text(f"[lake]\nroot = '{folder / name}'\n")
+    [fault] = odd()
+    assert fault.subject == "lake"
+    assert f"{folder / 'millrace.toml'}:2 [lake]: no table can be kept in" in fault.detail
+    with pytest.raises(SetupError, match="means something else to delta-rs"):
+        table_version(settings_from_env(), "events/x")
+
+
+@pytest.mark.parametrize("name", ["plain", "a b", "ä", "a#b?c", "100%", "a:b", "a*", "a{<'b'>}"])
+def test_a_lake_of_any_other_name_is_written_and_read(folder: Path, name: str) -> None:
+    settings = replace(settings_from_env(), lake=str(folder / name / "lake"))
+    write_deltalake(rs_path(settings, "events/x"), pa.table({"a": [1]}))
+    table = open_table(settings, "events/x")
+    assert table is not None
+    assert table.to_pyarrow_table(filesystem=own_files(table)).num_rows == 1
+    assert (folder / name / "lake" / "events" / "x" / "_delta_log").is_dir()
 
 
 def test_a_variable_that_nobody_reads_is_told_with_the_nearest(folder: Path) -> None:

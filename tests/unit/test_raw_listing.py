@@ -29,7 +29,7 @@ DAY = day_number(FIRST)
 
 def source(path: str, file_format: str = "csv", **changes: Any) -> SourcePlan:
     columns = (Column("at", TIMESTAMP), Column("who", STRING), Column("amount", INT64))
-    return source_plan(columns, **{"batch": BatchPlan(file_format, path), **changes})
+    return source_plan(**{"columns": columns, "batch": BatchPlan(file_format, path), **changes})
 
 
 @pytest.fixture
