@@ -11,7 +11,6 @@ from millrace.plan import SourcePlan
 from millrace.values.csv_rows import CsvRows
 from millrace.values.json_rows import JsonRows
 from resources.raw_columns import ARRIVAL, FILE, raw_batch, raw_schema
-from resources.raw_files import RawFile
 from resources.raw_lines import BOM, LINE, PATH, POSITION, lines_of, split_text
 from resources.raw_splits import Split, read_splits, without_collations
 
@@ -20,12 +19,13 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from millrace.values.lines import Rows
+    from resources.raw_files import RawFile
 
 _NOT_BLANK = r"[^ \t\r\n]"
 
 
 def read_text_rows(
-    spark: "SparkSession", source: SourcePlan, files: Sequence[RawFile]
+    spark: "SparkSession", source: SourcePlan, files: "Sequence[RawFile]"
 ) -> "DataFrame":
     """Return every row of local text files: rows as ``raw_columns`` says.
 
@@ -37,7 +37,7 @@ def read_text_rows(
     # Most files have one header, so it is sent to the workers once.
     known: dict[tuple[str, ...], tuple[str, ...]] = {}
     headers = {file.path: known.setdefault(file.header, file.header) for file in files}
-    read = partial(_rows_of_split, source, headers)
+    read = partial(text_rows_of, source, headers)
     splits = split_text({file.path: file.size_bytes for file in files})
     rows = read_splits(spark, splits, read, raw_schema(source))
     return rows.withColumn(ARRIVAL, F.struct(FILE, POSITION)).drop(POSITION)
@@ -61,9 +61,10 @@ def read_text_rows_of_url(
     return without_collations(rows, schema).withColumn(ARRIVAL, place).drop(POSITION)
 
 
-def _rows_of_split(
+def text_rows_of(
     source: SourcePlan, headers: Mapping[str, Sequence[str]], split: Split
 ) -> "Iterator[pa.RecordBatch]":
+    """Yield the rows of a split, which Spark's workers call; ``headers`` are those of CSV, by path."""
     is_csv = source.files.format == "csv"
     read = _reader(source, headers[split.path] if is_csv else None)
     for lines in lines_of(split, has_header=is_csv):

@@ -19,6 +19,7 @@ from resources.raw_files import RawFiles, blamed_days, find_raw_files
 from resources.raw_listing import list_files
 from resources.raw_parquet import portable_types, rows_of
 from resources.raw_splits import Split
+from resources.raw_text import text_rows_of
 from resources.settings import CHECKOUT, Settings, settings_from_env
 from tests.source_plans import source_plan
 
@@ -269,3 +270,23 @@ def test_extensions_of_arrow_are_what_lies_in_the_file(settings: Settings, folde
     [batch] = rows_of(wanted, Split(file.path, 0, 1, 0))
     [row] = batch.select(["who", "amount"]).to_pylist()
     assert row == {"who": '{"x":1}', "amount": 7}
+
+
+def test_each_part_of_a_csv_is_read_by_the_header_that_was_looked_at(
+    settings: Settings, folder: Path
+) -> None:
+    lines = [f'2024-03-01T00:00:0{n}Z,"n,{n}",{n}' for n in range(6)]
+    text = '\ufeff\n\n"at",who,"amount"\r\n' + "\n".join(lines)
+    (folder / "a.csv").write_text(text, encoding="utf-8")
+    (folder / "b.csv").write_text("amount,at\n7,2024-03-01\n", encoding="utf-8")
+    plan = source("${MILLRACE_DATA}")
+    files = find_raw_files(plan, settings).files
+    headers = {file.path: file.header for file in files}
+    assert list(headers.values()) == [("at", "who", "amount"), ("amount", "at")]
+    size = files[0].size_bytes
+    splits = [Split(files[0].path, *edges, 0) for edges in ((0, 60), (60, 61), (61, size))]
+    batches = [
+        b for s in (*splits, Split(files[1].path, 0, -1, 0)) for b in text_rows_of(plan, headers, s)
+    ]
+    found = [(row["who"], row["amount"]) for batch in batches for row in batch.to_pylist()]
+    assert found == [*((f"n,{n}", n) for n in range(6)), (None, 7)]
