@@ -91,6 +91,33 @@ def _withdraw_planned(context: dg.AssetExecutionContext, keys: Sequence[dg.Asset
         )
 
 
+def withdraw_planned_partitions(
+    context: dg.AssetExecutionContext, key: dg.AssetKey, partitions: Sequence[str]
+) -> bool:
+    """Take back that this run means to materialise some partitions of an asset.
+
+    Dagster takes a partition for failed that was planned by a run which failed and did not materialise
+    it. False on a storage that is no SQL database of Dagster's.
+    """
+    from dagster._core.storage.event_log.schema import SqlEventLogStorageTable as Events
+    from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
+
+    storage = context.instance.event_log_storage
+    if not isinstance(storage, SqlEventLogStorage):
+        return False
+    planned = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value
+    with storage.index_transaction() as connection:
+        for start in range(0, len(partitions), _CHUNK):
+            connection.execute(
+                Events.delete()
+                .where(Events.c.run_id == context.run.run_id)
+                .where(Events.c.dagster_event_type == planned)
+                .where(Events.c.asset_key == key.to_string())
+                .where(Events.c.partition.in_(partitions[start : start + _CHUNK]))
+            )
+    return True
+
+
 def _store(storage: Any, run_id: str, entries: Sequence[Any]) -> None:
     from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable as Executions
     from dagster._core.storage.event_log.schema import SqlEventLogStorageTable as Events

@@ -45,11 +45,12 @@ def backfill(
     Of sources that are refreshed each hour the range may be of hours: 2018-04-01T05:00.
     One run per source; views of one source share it, so raw files are read once. Days that are
     built already are built again, with the same content; for a view that is new to them, events
-    are not, unless a raw file has changed since. A dry run ends with 1 if there is no raw file.
+    are not, unless a raw file has changed since. Where no raw file can be read that is said before
+    anything is started; a dry run ends with 1 then.
     """
     from datetime import UTC, datetime
 
-    from jobs.range_runs import range_runs, with_history
+    from jobs.range_runs import look_at_files, range_runs, with_history
     from resources.declarations import load_valid_plan
     from resources.planned_changes import refuse_backfill
     from resources.reports import Days
@@ -67,6 +68,8 @@ def backfill(
         if not _show_dry_run(settings, runs, as_json=as_json):
             raise typer.Exit(1)
         return
+    for run in runs:
+        look_at_files(settings, run)
     start_needed(settings, *_PARTS, no_start=no_start)
     followers = _launch(settings, runs)
     if not wait:

@@ -8,7 +8,7 @@ written all the same are the ``subset`` of its output, and those that were not a
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -65,6 +65,7 @@ def telling(
     key: dg.AssetKey,
     asked: Days,
     days: Sequence[date],
+    attempt: int = 0,
 ) -> Iterator["TableBuild"]:
     """Tell of the build of one table: START now, and its end however the block ends.
 
@@ -75,9 +76,10 @@ def telling(
         key: asset key of the table.
         asked: the range that the run is for.
         days: its days that are to be built; at least one.
+        attempt: how often the build was begun before within the step; each is a run of its own.
     """
     job, span = lake_table(key.path), asked.within(days)
-    build = TableBuild(settings_from_env(), context, source, view, job, span, tuple(days))
+    build = TableBuild(settings_from_env(), context, source, view, job, span, tuple(days), attempt)
     build.begin()
     try:
         yield build
@@ -101,6 +103,7 @@ class TableBuild:
     job: str
     span: Days
     days: tuple[date, ...]
+    attempt: int = 0
     _report: BuildReport | None = None
     _work: Work | None = None
     _emitter: Emitter | None = field(default=None, repr=False)
@@ -123,7 +126,7 @@ class TableBuild:
         self._work = Work.of(
             self.job,
             datetime.now(tz=UTC),
-            part_of=enclosing(self.context),
+            part_of=replace(enclosing(self.context), attempt=self.attempt),
             job_facets=self._job_facets(),
             run_facets=self._run_facets(),
             inputs=self._inputs({}),

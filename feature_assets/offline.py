@@ -1,12 +1,13 @@
 """The door from assets to the offline tables, narrow enough for a fake."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 import dagster as dg
+from pydantic import PrivateAttr
 
 from checks.judgement import Judgement
 from millrace.plan import SourcePlan, ViewPlan
@@ -91,8 +92,23 @@ class OfflineTables(Protocol):
         """Build the values of a view as of each of its events."""
         ...
 
-    def judging(self) -> AbstractContextManager[Judge]:
-        """Get ready to judge what this step builds; entered before the first build."""
+    def standing_events(self, source: SourcePlan, days: Days, since_ms: int) -> frozenset[date]:
+        """Return the days of events that stand as built since an instant, epoch milliseconds.
+
+        They were built by this definition and released, from what has not changed since.
+        """
+        ...
+
+    def standing_tiles(self, view: ViewPlan, days: Days, since_ms: int) -> frozenset[date]:
+        """Return the days of a view's tiles that stand likewise."""
+        ...
+
+    def standing_features(self, view: ViewPlan, days: Days, since_ms: int) -> frozenset[date]:
+        """Return the days of a view's values that stand likewise."""
+        ...
+
+    def judge(self) -> Judge:
+        """Return what judges the tables of this run; asked for before the first build."""
         ...
 
 
@@ -100,8 +116,11 @@ class OfflineLake(dg.ConfigurableResource[Any]):
     """The tables under ``MILLRACE_LAKE``, computed by Spark; an ``OfflineTables``.
 
     Nothing is opened before a step asks for it: the settings are read and Spark is connected in
-    the process of the run.
+    the process of the run, whose steps share them.
     """
+
+    _opened: ExitStack = PrivateAttr(default_factory=ExitStack)
+    _judge: "LakeJudge | None" = PrivateAttr(default=None)
 
     def build_events(
         self,
@@ -125,13 +144,34 @@ class OfflineLake(dg.ConfigurableResource[Any]):
         report: BuildReport = _store().build_features(view, days, progress=progress)
         return report
 
-    @contextmanager
-    def judging(self) -> Iterator[Judge]:
-        """Start the process of Great Expectations beside the build, and end it with the step."""
+    def standing_events(self, source: SourcePlan, days: Days, since_ms: int) -> frozenset[date]:
+        """Look into the lake; see ``OfflineStore.standing_events``."""
+        found: frozenset[date] = _store().standing_events(source, days, since_ms)
+        return found
+
+    def standing_tiles(self, view: ViewPlan, days: Days, since_ms: int) -> frozenset[date]:
+        """Look into the lake; see ``OfflineStore.standing_tiles``."""
+        found: frozenset[date] = _store().standing_tiles(view, days, since_ms)
+        return found
+
+    def standing_features(self, view: ViewPlan, days: Days, since_ms: int) -> frozenset[date]:
+        """Look into the lake; see ``OfflineStore.standing_features``."""
+        found: frozenset[date] = _store().standing_features(view, days, since_ms)
+        return found
+
+    def judge(self) -> Judge:
+        """Start the process of Great Expectations beside the build; it serves the whole run."""
         from checks.expectations import expectation_judge
 
-        with expectation_judge() as expectations:
-            yield LakeJudge(settings_from_env(), expectations)
+        if self._judge is None:
+            expectations = self._opened.enter_context(expectation_judge())
+            self._judge = LakeJudge(settings_from_env(), expectations)
+        return self._judge
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """End with the run what it opened."""
+        self._judge = None
+        self._opened.close()
 
 
 @dataclass(frozen=True)

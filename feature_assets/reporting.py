@@ -13,10 +13,11 @@ from datetime import date
 from typing import Any
 
 import dagster as dg
+from dagster_shared.error import SerializableErrorInfo
 
-from feature_assets.keys import asset_path, declared_name
-from resources.dagster_api import FAILURES, UNDATED
-from resources.partition_keys import FIRST_PARTITION, keys_of_day, partition_keys
+from feature_assets.keys import asset_path, declared_name, lake_table
+from resources.dagster_api import FAILURES, UNDATED, raised_error
+from resources.partition_keys import FIRST_PARTITION, key_day, keys_of_day, partition_keys
 from resources.reports import (
     ALL_HOURS,
     BuildReport,
@@ -27,30 +28,34 @@ from resources.reports import (
 )
 
 _REASON_LENGTH = 500
+_ENGINE_IS_AWAY = "engine_is_away"
+
+
+def step_name(key: dg.AssetKey) -> str:
+    """Return the name of the step that builds an asset, unique in the code location.
+
+    >>> step_name(dg.AssetKey(["tiles", "spend_tiles"]))
+    'tiles__spend'
+    """
+    return lake_table(key.path).replace("/", "__")
 
 
 @dataclass
 class FailedDays:
-    """The days that could not be built in one step, by asset."""
+    """The days of one table that could not be built in its step, with the reason."""
 
-    by_key: dict[dg.AssetKey, dict[date, str]] = field(default_factory=dict)
+    key: dg.AssetKey
+    days: dict[date, str] = field(default_factory=dict)
+    engine_is_away: bool = False
 
-    def add(self, key: dg.AssetKey, reasons: Mapping[date, str]) -> None:
-        """Note failed days of an asset; the first reason given for a day stands."""
-        known = self.by_key.setdefault(key, {})
+    def add(self, reasons: Mapping[date, str], *, engine_is_away: bool = False) -> None:
+        """Note failed days; the first reason given for a day stands.
+
+        ``engine_is_away`` if they failed since no engine answered, however long it was waited for.
+        """
+        self.engine_is_away |= engine_is_away
         for day, reason in reasons.items():
-            known.setdefault(day, reason[:_REASON_LENGTH])
-
-    def inherit(self, spec: dg.AssetSpec) -> None:
-        """Fail the days that failed in an asset this one reads, even if an older build stands."""
-        for dep in spec.deps:
-            name = dep.asset_key.to_user_string()
-            reasons = self.of(dep.asset_key)
-            self.add(spec.key, {day: f"{name} failed: {why}" for day, why in reasons.items()})
-
-    def of(self, key: dg.AssetKey) -> Mapping[date, str]:
-        """Return the failed days of one asset."""
-        return self.by_key.get(key, {})
+            self.days.setdefault(day, reason[:_REASON_LENGTH])
 
     def raise_if_any(self, asked: Days, *, by_hour: bool) -> None:
         """End the step as failed, naming each bad partition of the range with its reason.
@@ -58,27 +63,70 @@ class FailedDays:
         Raises:
             dagster.Failure: at least one day failed; it is not retried, since bad data stay bad.
         """
-        failed = {key: days for key, days in self.by_key.items() if days}
-        if not failed:
+        if not self.days:
             return
+        partitions = {
+            partition: reason
+            for day, reason in self.days.items()
+            for partition in _asked_keys(asked, day, by_hour=by_hour)
+        }
+        away: dict[str, Any] = {_ENGINE_IS_AWAY: True} if self.engine_is_away else {}
         raise dg.Failure(
-            description="\n".join(
-                line for key, days in failed.items() for line in _lines(key, days)
-            ),
+            description="\n".join(_lines(self.key, self.days)),
             metadata={
-                FAILURES: dg.MetadataValue.json(
-                    {
-                        key.to_user_string(): {
-                            partition: reason
-                            for day, reason in days.items()
-                            for partition in _asked_keys(asked, day, by_hour=by_hour)
-                        }
-                        for key, days in failed.items()
-                    }
-                )
+                FAILURES: dg.MetadataValue.json({self.key.to_user_string(): partitions}),
+                **away,
             },
             allow_retries=False,
         )
+
+
+def failed_before(
+    context: dg.AssetExecutionContext, spec: dg.AssetSpec, asked: Days
+) -> dict[date, str]:
+    """Return the days that failed in this run in an asset that this one reads, and why.
+
+    They fail here too, even if an older build stands. A step that broke off without a word on its
+    days failed for all of them.
+    """
+    reasons: dict[date, str] = {}
+    built = context.job_def.asset_layer.selected_asset_keys
+    reads = {key.to_user_string(): key for dep in spec.deps if (key := dep.asset_key) in built}
+    for step, failure in _failed_steps(context):
+        told = failure.user_failure_data
+        named: Any = (told.metadata or {}).get(FAILURES) if told is not None else None
+        for name, key in reads.items():
+            if named is not None:
+                for partition, why in named.value.get(name, {}).items():
+                    reasons.setdefault(key_day(partition), f"{name} failed: {why}")
+            elif step == step_name(key):
+                why = what_was_raised(failure.error)
+                reasons |= dict.fromkeys(asked, f"{name} failed: {why}")
+    return reasons
+
+
+def what_was_raised(error: SerializableErrorInfo | None) -> str:
+    """Return what the error of a failed step says, without what Dagster wraps around it."""
+    chain = []
+    while error is not None:
+        chain.append((error.cls_name or "", error.message))
+        error = error.cause
+    return raised_error(chain) if chain else "the step failed"
+
+
+def engine_is_away(context: dg.AssetExecutionContext) -> bool:
+    """Tell whether a step of this run gave an engine up."""
+    told = [failure.user_failure_data for _, failure in _failed_steps(context)]
+    return any(one is not None and _ENGINE_IS_AWAY in (one.metadata or {}) for one in told)
+
+
+def _failed_steps(context: dg.AssetExecutionContext) -> Iterator[tuple[str, Any]]:
+    failures = context.instance.all_logs(
+        context.run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE
+    )
+    for entry in failures:
+        if entry.dagster_event is not None:
+            yield entry.step_key or "", entry.dagster_event.step_failure_data
 
 
 def _asked_keys(asked: Days, day: date, *, by_hour: bool) -> list[str]:
@@ -102,12 +150,12 @@ def report_days(
 
     Partitions that were built beyond those asked for count as materialised too; days that Dagster
     has no partition of are left out. Failed days are
-    added to ``failed``; it is the caller who raises, once all assets have been built.
+    added to ``failed``; it is the caller who raises.
     """
     if spec.key.path[0] == "events":
         context.log_event(_dead_letters(spec, report))
-    failed.add(spec.key, {o.day: o.error for o in report.outcomes if o.error is not None})
-    bad = failed.of(spec.key)
+    failed.add({o.day: o.error for o in report.outcomes if o.error is not None})
+    bad = failed.days
     by_hour = isinstance(spec.partitions_def, dg.HourlyPartitionsDefinition)
     built = {
         key: metadata

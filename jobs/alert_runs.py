@@ -5,7 +5,7 @@ committed out of order, on SQLite every run has a file and numbers of its own. A
 has ended, whole; reading it again gives the same facts.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,12 +15,12 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationPlanned,
 )
 from dagster._core.events import AssetMaterializationPlannedData
-from dagster_shared.error import SerializableErrorInfo
 
 from checks.history import HISTORY
+from feature_assets.reporting import what_was_raised
 from jobs.run_states import ENDED
 from resources.alerts.facts import SEVERITIES, WHOLE, Fact, Story, Subject
-from resources.dagster_api import ASSET_JOB, FAILURES, WILL_RETRY, raised_error
+from resources.dagster_api import ASSET_JOB, FAILURES, WILL_RETRY
 from resources.partition_keys import key_day
 
 OVERLAP = timedelta(minutes=5)
@@ -242,11 +242,13 @@ class _Told:
         named: Any = (told.metadata or {}).get(FAILURES) if told is not None else None
         if named is None:
             error = told.description if told is not None and told.description else ""
-            self.errors[event.step_key or "step"] = error or _raised(failure.error)
+            self.errors[event.step_key or "step"] = error or what_was_raised(failure.error)
             return
+        # Each table is a step: what one names failed in another step of the same run, before it.
+        tables = {name for name, _ in self.planned} | named.value.keys()
         for name, partitions in named.value.items():
             for partition, reason in partitions.items():
-                if not _is_inherited(reason, named.value):
+                if not _is_inherited(reason, tables):
                     self.named[name, partition] = (reason, at_ms)
 
     def checks(self) -> Iterator[Fact]:
@@ -326,21 +328,13 @@ class _Told:
         return ", ".join(named[:_MOST_NAMED]) + more or self.run.job_name
 
 
-def _raised(error: SerializableErrorInfo | None) -> str:
-    chain = []
-    while error is not None:
-        chain.append((error.cls_name or "", error.message))
-        error = error.cause
-    return raised_error(chain) if chain else "the step failed"
-
-
 def _is_retried(run: dg.DagsterRun) -> bool:
     return run.tags.get(WILL_RETRY) == "true"
 
 
-def _is_inherited(reason: str, named: Mapping[str, object]) -> bool:
+def _is_inherited(reason: str, tables: Iterable[str]) -> bool:
     """Say whether a day failed only because it failed upstream, in the same run."""
-    return any(reason.startswith(f"{name} failed: ") for name in named)
+    return any(reason.startswith(f"{name} failed: ") for name in tables)
 
 
 def _scope(tags: Mapping[str, str]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from feature_assets.keys import backfill_job, daily_job, declared_name, events_path, view_paths
 from millrace.calendar import days_after, next_day
-from millrace.errors import EngineRejected, EngineUnavailable, PlatformError
+from millrace.errors import DataError, EngineRejected, EngineUnavailable, PlatformError
 from millrace.plan import Plan, SourcePlan, ViewPlan
 from resources.archived_days import events_table
 from resources.dagster_api import UNDATED, ActiveRun, DagsterApi, Failed, Materialized, Note
@@ -32,6 +32,7 @@ _LONGEST_POLL_S = 2.0
 _SLOWER = 1.1
 _SILENCE_S = 90.0
 _UNDECIDED_S = 15.0
+_FAULTS_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,24 @@ def with_history(settings: Settings, run: RangeRun) -> RangeRun:
     earlier = earlier_days(settings, run.source, run.views, run.days)
     has_events = not (earlier or run.is_hourly) and _events_stand(settings, run)
     return replace(run, earlier=earlier, has_events=has_events)
+
+
+def look_at_files(settings: Settings, run: RangeRun) -> None:
+    """Look at the raw files as the run will, so that a fault of all days is said once and before.
+
+    Raises:
+        DataError: the path or a column is missing, or no file can be read.
+    """
+    if run.source.batch is None or run.has_events:
+        return
+    files = find_raw_files(run.source, settings).files
+    faults = [f"{file.path}: {file.error}" for file in files if file.error is not None]
+    if len(faults) == len(files):
+        raise DataError(
+            f"no file of {run.source.name} can be read: {'; '.join(faults[:_FAULTS_NAMED])}",
+            where=f"source {run.source.name}",
+            fix="mend the files, or the declaration; `--dry-run` looks again",
+        )
 
 
 def built_partitions(settings: Settings, run: RangeRun) -> dict[str, int]:
@@ -404,13 +423,13 @@ class RunFollower:
     def _follow_retry(self, run_id: str | None) -> None:
         """Go on with the run that takes the place of one whose process died.
 
-        It says anew how every partition ended; until Dagster has made it, there is none.
+        What the other built stands, or is built and told anew; until Dagster has made it, there is
+        none.
         """
         self.status = "QUEUED"
         self.note = "the run's process died, Dagster starts it once more"
         if run_id is not None:
             self.run_id, self._cursor, self._undecided_since = run_id, None, None
-            self._built.clear()
             self._errors.clear()
             self._messages.clear()
 

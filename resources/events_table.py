@@ -227,7 +227,7 @@ def _wanted(
     """Return the days to build, and the hours of those that are not built as a whole."""
     whole = whole_days(log, source.fingerprint)
     earliest = min((history_start(view, days.start) for view in views), default=days.start)
-    missing = days_between(earliest, days.last)[: -len(days)]
+    missing = days_between(earliest, days.start)[:-1]
     parts = dict(days.parts)
     if days.start in parts:
         first = _first_hour_missing(log.get(days.start), source.fingerprint, days.from_hour)

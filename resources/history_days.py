@@ -193,6 +193,7 @@ def report_build(
         outcomes=outcomes_of(ledger, partition_stats(settings, table), null_keys, by_hour),
         input_versions={events_table(view.source.name): ledger.events_version},
         seconds=time.monotonic() - began,
+        began_ms=int((time.time() - (time.monotonic() - began)) * 1000),
     )
     held = {o.day: AWAITS_CHECKS for o in report.built} if gated else None
     append_partition_log(settings, report, view.fingerprint, held=held)

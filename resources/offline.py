@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING
 
 from millrace.plan import SourcePlan, ViewPlan
@@ -12,6 +13,7 @@ from resources.reports import BuildReport, Days
 from resources.settings import Settings
 from resources.spark import connect
 from resources.spark_progress import SparkWatch, report_text
+from resources.standing_days import standing_events, standing_features, standing_tiles
 from resources.tiles_table import build_tiles
 
 if TYPE_CHECKING:
@@ -60,6 +62,18 @@ class OfflineStore:
             report = build_features(spark, self.settings, view, days, progress, gated=self.gated)
         progress(report_text(report))
         return report
+
+    def standing_events(self, source: SourcePlan, days: Days, since_ms: int) -> frozenset[date]:
+        """See ``resources.standing_days.standing_events``."""
+        return standing_events(self.settings, source, days, since_ms)
+
+    def standing_tiles(self, view: ViewPlan, days: Days, since_ms: int) -> frozenset[date]:
+        """See ``resources.standing_days.standing_tiles``."""
+        return standing_tiles(self.settings, view, days, since_ms)
+
+    def standing_features(self, view: ViewPlan, days: Days, since_ms: int) -> frozenset[date]:
+        """See ``resources.standing_days.standing_features``."""
+        return standing_features(self.settings, view, days, since_ms)
 
     @contextmanager
     def _spark(self, what: str, progress: Progress) -> "Iterator[SparkSession]":

@@ -4,8 +4,8 @@ The offline tables fill these records, the assets turn them into Dagster events,
 prints them. Frozen, without engine types, and plain JSON by ``as_json``.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from itertools import pairwise
 from typing import Any
@@ -35,6 +35,8 @@ _FILES_NAMED = 3
 class Days:
     """A half-open range of UTC days ``[start, end)``; iterating yields each day in order.
 
+    Days within may be left out: they are not yielded, counted or contained.
+
     Of the first and the last day it may hold some hours only. What is built, replaced and told by
     Dagster is then an hour; what is read, judged and served are days.
 
@@ -43,12 +45,14 @@ class Days:
         end: the day after the last; None after 9999-12-31, the last day there is.
         from_hour: the first hour of the first day, 0 to 23.
         to_hour: the hour after the last one of the last day, 1 to 24.
+        left_out: days between the first and the last that do not belong to it.
     """
 
     start: date
     end: date | None
     from_hour: int = 0
     to_hour: int = HOURS_A_DAY
+    left_out: frozenset[date] = frozenset()
 
     def __post_init__(self) -> None:
         if self.end_ms <= self.start_ms:
@@ -103,22 +107,36 @@ class Days:
             self.to_hour if last == self.last else HOURS_A_DAY,
         )
 
+    def only(self, days: Collection[date]) -> "Days":
+        """Return these days of it (at least one), each as far as this range holds it.
+
+        >>> list(Days.parse("2020-01-01", "2020-01-08").only([date(2020, 1, 3), date(2020, 1, 5)]))
+        [datetime.date(2020, 1, 3), datetime.date(2020, 1, 5)]
+        """
+        span = self.within(list(days))
+        return replace(span, left_out=frozenset(day for day in span if day not in days))
+
     def since(self, day: date) -> "Days":
         """Return the part of this range from a day on, which lies before its end."""
-        return self if day <= self.start else Days(day, self.end, 0, self.to_hour)
+        if day <= self.start:
+            return self
+        kept = [one for one in self if one >= day]
+        return self.only(kept) if self.left_out else Days(day, self.end, 0, self.to_hour)
 
     def before(self, day: date) -> "Days":
         """Return the part of this range before a day, which lies after its start."""
         return self if self.last < day else Days(self.start, day, self.from_hour)
 
     def __iter__(self) -> Iterator[date]:
-        return iter(days_between(self.start, self.last))
+        days = days_between(self.start, self.last)
+        return iter([day for day in days if day not in self.left_out] if self.left_out else days)
 
     def __len__(self) -> int:
-        return day_number(self.last) - day_number(self.start) + 1
+        return day_number(self.last) - day_number(self.start) + 1 - len(self.left_out)
 
     def __contains__(self, day: object) -> bool:
-        return isinstance(day, date) and self.start <= day <= self.last
+        is_within = isinstance(day, date) and self.start <= day <= self.last
+        return is_within and day not in self.left_out
 
     def __str__(self) -> str:
         if self.is_whole:

@@ -1,9 +1,11 @@
 """What a long Spark job is at, in the words of a log; and its end when its run is cancelled.
 
-Spark Connect tells a client every two seconds which stages and tasks of its query are done
-(``registerProgressHandler``). It does not count rows: those are told by who knows them, before and
-after. When the caller is interrupted (a run cancelled in Dagster, Ctrl-C), the query would go on in
-the server for minutes, since only the client died; so it is interrupted by its tag.
+Spark Connect tells a client every two seconds, if anything changed, which tasks of its query are
+done (``registerProgressHandler``). It does not count rows: those are told by who knows them, before
+and after. The bytes that it counts are those that Spark reads itself, tables; raw files are read by
+Python on its workers, so of a query that reads them only tasks are told. When the caller is
+interrupted (a run cancelled in Dagster, Ctrl-C), the query would go on in the server for minutes, since
+only the client died; so it is interrupted by its tag.
 """
 
 import time
@@ -15,36 +17,44 @@ from uuid import uuid4
 
 from resources.reports import BuildReport
 from resources.spark import telling_part
+from resources.ticking import Say, Ticker
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
     from pyspark.sql.connect.shell.progress import StageInfo
 
-SAY_EVERY_S = 5.0
-"""A query that takes less is not told of; a longer one is told of this often."""
-
 _MEGABYTE = 1_000_000
 
-Say = Callable[[str], None]
+
+@dataclass(frozen=True)
+class _Query:
+    """What Spark last said of a query; it also lists stages that it will skip."""
+
+    tasks: int = 0
+    most: int = 0
+    running: int = 0
+    bytes_read: int = 0
 
 
 @dataclass
 class QueryProgress:
-    """Spark's progress handler: says what the queries of a session are at, but not too often.
+    """Spark's progress handler: knows what the queries of a session have done since it was made.
 
     Attributes:
         what: what is built, the start of each line.
         say: takes a line.
-        every_s: least time between two lines, and before the first one of a query.
         clock: monotonic seconds.
     """
 
     what: str
     say: Say
-    every_s: float = SAY_EVERY_S
     clock: Callable[[], float] = time.monotonic
-    _began: dict[str, float] = field(default_factory=dict)
-    _said: dict[str, float] = field(default_factory=dict)
+    _began: float = field(init=False)
+    _queries: dict[str, _Query] = field(default_factory=dict)
+    _open: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._began = self.clock()
 
     def __call__(
         self,
@@ -54,26 +64,29 @@ class QueryProgress:
         done: bool,  # noqa: FBT001 - Spark's signature
     ) -> None:
         """Take Spark's word; it calls in the thread that waits for the query."""
-        query, now = operation_id or "", self.clock()
-        began = self._began.setdefault(query, now)
-        known = list(stages or ())
-        if done:
-            del self._began[query]
-            if self._said.pop(query, None) is not None:
-                self.say(f"{self.what}: query ended, {_work(known)}, {now - began:.0f} s")
-        elif known and now - self._said.get(query, began) >= self.every_s:
-            self._said[query] = now
-            most = sum(stage.num_tasks for stage in known)
-            more = f"of at most {most}, {inflight_tasks} running, {now - began:.0f} s"
-            self.say(f"{self.what}: {_work(known)} {more}")
+        query = operation_id or ""
+        (self._open.discard if done else self._open.add)(query)
+        if known := list(stages or ()):
+            self._queries[query] = _Query(
+                sum(stage.num_completed_tasks for stage in known),
+                sum(stage.num_tasks for stage in known),
+                inflight_tasks,
+                sum(stage.num_bytes_read for stage in known),
+            )
 
-
-def _work(stages: "list[StageInfo]") -> str:
-    """Say how much is done; Spark also lists stages that it will skip, so there is no "of"."""
-    done = sum(stage.done for stage in stages)
-    tasks = sum(stage.num_completed_tasks for stage in stages)
-    read = sum(stage.num_bytes_read for stage in stages) / _MEGABYTE
-    return f"{done} stages done, {read:.1f} MB read, {tasks} tasks done"
+    def tell(self) -> None:
+        """Say what is done; called by another thread than that of the queries."""
+        every = list(self._queries.values())
+        now = [found for q in list(self._open) if (found := self._queries.get(q)) is not None]
+        tasks, size = sum(q.tasks for q in every), sum(q.bytes_read for q in every)
+        parts = [f"{tasks} tasks done"]
+        if now:
+            to_come = sum(q.most - q.tasks for q in now)
+            parts[0] += f" of at most {tasks + to_come}"
+            parts.append(f"{sum(q.running for q in now)} running")
+        if size:
+            parts.append(f"{size / _MEGABYTE:.1f} MB of tables read")
+        self.say(f"{self.what}: {', '.join(parts)}, {self.clock() - self._began:.0f} s")
 
 
 class SparkWatch:
@@ -93,11 +106,13 @@ class SparkWatch:
         self._what, self._say = what, say
         self._tag = f"millrace-{uuid4().hex}"
         self._progress = QueryProgress(what, say)
+        self._ticker = Ticker(self._progress.tell)
 
     def __enter__(self) -> Self:
         """Begin to watch."""
         self._session.addTag(self._tag)
         self._session.registerProgressHandler(self._progress)
+        self._ticker.__enter__()
         return self
 
     def __exit__(
@@ -107,6 +122,7 @@ class SparkWatch:
         trace: TracebackType | None,
     ) -> None:
         """End the watch; if it was broken off, end the queries too."""
+        self._ticker.__exit__()
         self._session.removeProgressHandler(self._progress)
         self._session.removeTag(self._tag)
         if error is not None and not isinstance(error, Exception):

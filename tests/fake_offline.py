@@ -2,8 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
@@ -69,6 +68,7 @@ class FakeOffline:
         crashes: table name to the errors that its next builds raise, first one first; of a table
             ``judge <name>``, its next judgements.
         beyond: days that a build of events adds to those asked for.
+        changed: table name to days that do not stand as they were built, whatever Dagster knows.
         standing: days that were built before, and can be judged again.
     """
 
@@ -76,6 +76,7 @@ class FakeOffline:
     spoilt: Mapping[str, Mapping[date, str]] = field(default_factory=dict)
     crashes: dict[str, list[Exception]] = field(default_factory=dict)
     beyond: tuple[date, ...] = ()
+    changed: Mapping[str, frozenset[date]] = field(default_factory=dict)
     standing: tuple[date, ...] = ()
     calls: list[tuple[str, Days, tuple[str, ...]]] = field(default_factory=list)
 
@@ -96,10 +97,25 @@ class FakeOffline:
         """Report one row per day."""
         return self._build(f"features/{view.name}", "v1", tuple(days), days, (), progress)
 
-    @contextmanager
-    def judging(self) -> Iterator[Judge]:
+    def standing_events(self, source: SourcePlan, days: Days, since_ms: int) -> frozenset[date]:
+        """Say that all stand but those that changed."""
+        return self._standing(f"events/{source.name}", days, since_ms)
+
+    def standing_tiles(self, view: ViewPlan, days: Days, since_ms: int) -> frozenset[date]:
+        """Say that all stand but those that changed."""
+        return self._standing(f"tiles/{view.name}", days, since_ms)
+
+    def standing_features(self, view: ViewPlan, days: Days, since_ms: int) -> frozenset[date]:
+        """Say that all stand but those that changed."""
+        return self._standing(f"features/{view.name}", days, since_ms)
+
+    def _standing(self, table: str, days: Days, since_ms: int) -> frozenset[date]:
+        assert since_ms > 0
+        return frozenset(days) - self.changed.get(table, frozenset())
+
+    def judge(self) -> Judge:
         """Judge without any process."""
-        yield self
+        return self
 
     def judge_events(
         self,

@@ -32,7 +32,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from feature_assets import factory
+from feature_assets import factory, table_step
 from feature_assets.judging import Gate
 from feature_assets.offline import OfflineLake
 from resources.declarations import load_plan
@@ -136,7 +136,7 @@ def timed(seconds: dict[str, float]) -> Iterator[None]:
         return called
 
     places = [(OfflineLake, f"build_{t}", "build") for t in ("events", "tiles", "features")]
-    places += [(Gate, "judged", "judge"), (factory, "report_checks", "report")]
+    places += [(Gate, "judged", "judge"), (table_step, "report_checks", "report")]
     patches = [patch.object(o, name, adding(part, getattr(o, name))) for o, name, part in places]
     for one in patches:
         one.start()

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from resources.reports import BuildReport, Days, PartitionOutcome
 from resources.settings import Settings, settings_from_env
 from tests.dagster_stack import finished, running_dagster, wait_for
 from tests.fake_offline import DECLARATIONS
-from tests.live.dagster_backfills import finish, launch, retry
+from tests.live.dagster_backfills import finish, launch, retry, retry_run, step_times
 
 pytestmark = pytest.mark.services
 
@@ -121,22 +122,38 @@ def test_a_range_is_one_run_and_its_bad_days_fail_in_every_asset(stack: Stack) -
     built = [e for e in progress.events if isinstance(e, Materialized)]
     assert len(built) == 3 * 8
     assert built[0].metadata["dagster/partition_row_count"] == 11
-    [failed] = [e for e in progress.events if isinstance(e, Failed) and e.partitions]
-    assert "events/payments_events: 2020-01-04: part-4 is cut off" in failed.message
-    assert failed.partitions["features/spend"]["2020-01-07"] == (
+    failed = [e for e in progress.events if isinstance(e, Failed) and e.partitions]
+    assert [list(e.partitions) for e in failed] == [["/".join(path)] for path in SPEND]
+    assert "events/payments_events: 2020-01-04: part-4 is cut off" in failed[0].message
+    assert failed[2].partitions["features/spend"]["2020-01-07"] == (
         "events/payments_events failed: amount is missing"
     )
 
 
-def test_a_range_run_again_after_the_mend_is_whole(stack: Stack) -> None:
+def test_a_run_executed_again_from_failure_mends_the_bad_days_alone(stack: Stack) -> None:
     days = Days.parse("2020-02-01", "2020-02-06")
-    stack.break_days({"events/payments": {"2020-02-03": "cut off"}})
-    stack.finish(stack.api.launch(SPEND, days))
+    stack.break_days({"events/payments": {"2020-02-03": "cut off", "2020-02-05": "cut off"}})
+    first = stack.api.launch(SPEND, days)
+    stack.finish(first)
+    stack.break_days({"events/payments": {"2020-02-05": "cut off"}})
+    second = retry_run(stack.api, first)
+    assert stack.finish(second).status == "FAILURE"
+    for path in SPEND:
+        assert stack.statuses(path, days) == {"MATERIALIZED": [1, 2, 3, 4], "FAILED": [5]}
+
     stack.break_days({})
-    progress = stack.finish(stack.api.launch(SPEND, days))
+    third = retry_run(stack.api, second)
+    progress = stack.finish(third)
     assert progress.status == "SUCCESS"
+    assert [(e.asset, e.partition) for e in progress.events if isinstance(e, Materialized)] == [
+        (path, "2020-02-05") for path in SPEND
+    ]
     for path in SPEND:
         assert stack.statuses(path, days) == {"MATERIALIZED": [1, 2, 3, 4, 5]}
+    steps = step_times(stack.api, third)
+    assert list(steps) == ["events__payments", "tiles__spend", "features__spend"]
+    ends = [(began, ended) for _, began, ended in steps.values()]
+    assert all(ended <= began for (_, ended), (began, _) in pairwise(ends))
 
 
 def test_a_backfill_of_the_daemon_is_one_run_and_its_retry_takes_only_the_bad_days(

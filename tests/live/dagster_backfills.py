@@ -29,6 +29,25 @@ mutation Retry($params: ReexecutionParams!) {
 }
 """
 
+RETRY_RUN = """
+mutation RetryRun($params: ReexecutionParams!) {
+  launchRunReexecution(reexecutionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { id } }
+    ... on Error { message }
+  }
+}
+"""
+
+STEPS = """
+query Steps($run: ID!) {
+  runOrError(runId: $run) {
+    __typename
+    ... on Run { stepStats { stepKey status startTime endTime } }
+  }
+}
+"""
+
 BACKFILL = """
 query Backfill($id: String!) {
   partitionBackfillOrError(backfillId: $id) {
@@ -100,6 +119,21 @@ def retry(api: DagsterApi, backfill: str) -> str:
     answer = answer["reexecutePartitionBackfill"]
     assert answer["__typename"] == "LaunchBackfillSuccess", answer
     return str(answer["backfillId"])
+
+
+def retry_run(api: DagsterApi, run: str) -> str:
+    """Execute a run again from failure; returns the new run's id."""
+    answer = api.query(RETRY_RUN, {"params": {"parentRunId": run, "strategy": "FROM_FAILURE"}})
+    answer = answer["launchRunReexecution"]
+    assert answer["__typename"] == "LaunchRunSuccess", answer
+    return str(answer["run"]["id"])
+
+
+def step_times(api: DagsterApi, run: str) -> dict[str, tuple[str, float, float]]:
+    """Return of each step of a run how it ended, when it began and when it ended, in that order."""
+    found = api.query(STEPS, {"run": run})["runOrError"]["stepStats"]
+    steps = {s["stepKey"]: (s["status"], s["startTime"], s["endTime"]) for s in found}
+    return dict(sorted(steps.items(), key=lambda step: step[1][1]))
 
 
 def finish(api: DagsterApi, backfill: str, *, deadline_s: float = 300) -> Backfill:

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from checks import evaluation_log
+from feature_assets.reporting import step_name
 from jobs.definitions import build_definitions
 from millrace.errors import EngineError
 from resources.settings import settings_from_env
@@ -56,7 +57,9 @@ class Run:
                 "dagster/asset_partition_range_start": first,
                 "dagster/asset_partition_range_end": last,
             },
-            run_config={"ops": {"build_payments": {"config": config}}} if config else None,
+            run_config={"ops": {step_name(key): {"config": config} for key in (EVENTS, FEATURES)}}
+            if config
+            else None,
             raise_on_error=False,
         )
 
@@ -81,9 +84,12 @@ class Run:
 
     @property
     def failure(self) -> str:
-        [event] = [e for e in self.result.all_events if e.is_step_failure]
-        found: Any = event.step_failure_data.user_failure_data
-        return str(found.description)
+        told: list[Any] = [
+            e.step_failure_data.user_failure_data
+            for e in self.result.all_events
+            if e.is_step_failure
+        ]
+        return "\n".join(str(one.description) for one in told)
 
 
 def test_each_day_of_a_range_has_its_own_status_in_the_ui(

@@ -344,6 +344,9 @@ class Command:
         monkeypatch.setenv("MILLRACE_DATA", str(folder))
         monkeypatch.setenv("MILLRACE_HOME", str(folder / "home"))
         pretend_running(folder / "home", "spark", "dagster")
+        self.file = folder / "payments.parquet"
+        columns = {"payment_id": [1], "paid_at": [0], "customer_id": [1], "amount": [1.0]}
+        pq.write_table(pa.table(columns), self.file)
 
     def __call__(self, *arguments: str, steps: Sequence[RunProgress] = ()) -> Any:
         self.api = FakeApi(self._plan, steps)
@@ -407,7 +410,22 @@ def test_several_views_are_a_run_of_their_source(plan: Plan) -> None:
     assert api.jobs == ["daily_payments"] == [both.as_json()["job"]]
 
 
+def test_a_path_that_is_not_there_is_said_once_and_nothing_is_started(run: Command) -> None:
+    run.file.unlink()
+    done = run()
+    assert (done.exit_code, run.api.launched) == (1, [])
+    assert "payments.parquet does not exist" in str(done.exception)
+
+
+def test_a_column_that_no_file_has_is_said_once_and_nothing_is_started(run: Command) -> None:
+    pq.write_table(pa.table({"payment_id": [1], "paid": [0]}), run.file)
+    done = run()
+    assert (done.exit_code, run.api.launched) == (1, [])
+    assert "column 'paid_at' is missing" in str(done.exception)
+
+
 def test_a_dry_run_shows_everything_and_starts_nothing(run: Command, plan: Plan) -> None:
+    run.file.unlink()
     settings, monday = settings_from_env(), Days.parse("2020-01-06", "2020-01-07")
     claim_version(settings, plan.views["spend"])
     for table in ("events/payments", "tiles/spend/v1", "features/spend/v1"):

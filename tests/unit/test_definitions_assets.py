@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
 import pytest
 
-from feature_assets import factory
+from feature_assets import table_step
 from jobs.definitions import build_definitions
 from millrace.errors import DataError, EngineError, EngineUnavailable
 from resources.settings import settings_from_env
@@ -40,6 +41,7 @@ class Run:
         first: str,
         last: str,
         assets: Sequence[tuple[str, str]] = SPEND,
+        parent: "Run | None" = None,
     ) -> None:
         defs = build_definitions(plan_in(folder), settings_from_env({}), offline=offline)
         job = defs.resolve_implicit_global_asset_job_def()
@@ -49,6 +51,7 @@ class Run:
             tags={
                 "dagster/asset_partition_range_start": first,
                 "dagster/asset_partition_range_end": last,
+                **(parent.tags_of_retry if parent else {}),
             },
             raise_on_error=False,
         )
@@ -58,6 +61,11 @@ class Run:
             self.result.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION
         )
         self.events = [e.asset_materialization for e in logged if e.asset_materialization]
+
+    @property
+    def tags_of_retry(self) -> dict[str, str]:
+        """What Dagster gives to a run that is this one executed again from failure."""
+        return {"dagster/parent_run_id": self.result.run_id, "dagster/is_resume_retry": "true"}
 
     def days(self, path: tuple[str, str]) -> list[str]:
         return sorted(e.partition or "" for e in self.events if e.asset_key == dg.AssetKey(path))
@@ -69,9 +77,27 @@ class Run:
         return found
 
     @property
-    def failure(self) -> Any:
-        [event] = [e for e in self.result.all_events if e.is_step_failure]
-        return event.step_failure_data.user_failure_data
+    def failed_steps(self) -> list[str]:
+        return [e.step_key or "" for e in self.result.all_events if e.is_step_failure]
+
+    @property
+    def failure(self) -> str:
+        """What the failed steps said, one after another."""
+        told = [e.step_failure_data.user_failure_data for e in self._failures]
+        return "\n".join(str(one.description) for one in told if one is not None)
+
+    @property
+    def failures(self) -> dict[str, dict[str, str]]:
+        """The failed partitions of each asset, with the reason."""
+        found: dict[str, dict[str, str]] = {}
+        for event in self._failures:
+            told: Any = event.step_failure_data.user_failure_data
+            found |= told.metadata["failures"].value if told is not None else {}
+        return found
+
+    @property
+    def _failures(self) -> list[dg.DagsterEvent]:
+        return [e for e in self.result.all_events if e.is_step_failure]
 
 
 def january(*days: int) -> list[str]:
@@ -147,14 +173,12 @@ def test_bad_days_of_events_fail_everywhere_and_the_others_are_built(
     assert not run.result.success
     for path in SPEND:
         assert run.days(path) == january(1, 2, 3, 5, 6, 8, 9, 10)
-    assert (
-        "events/payments_events: 2020-01-04: part-4.parquet is cut off" in run.failure.description
-    )
+    assert "events/payments_events: 2020-01-04: part-4.parquet is cut off" in run.failure
     assert (
         "features/spend: 2020-01-07: events/payments_events failed: amount is missing"
-        in run.failure.description
+        in run.failure
     )
-    failures = run.failure.metadata["failures"].value
+    failures = run.failures
     assert sorted(failures) == ["events/payments_events", "features/spend", "tiles/spend_tiles"]
     assert sorted(failures["tiles/spend_tiles"]) == january(4, 7)
 
@@ -216,7 +240,7 @@ def test_a_table_that_cannot_be_built_at_all_fails_all_its_days(
 ) -> None:
     offline = FakeOffline(crashes={"tiles/spend": [EngineError("no space left on device")]})
     run = Run(tmp_path, instance, offline, "2020-01-01", "2020-01-03")
-    assert "tiles/spend_tiles: 2020-01-01..2020-01-03: no space left" in run.failure.description
+    assert "tiles/spend_tiles: 2020-01-01..2020-01-03: no space left" in run.failure
     assert run.days(TILES) == []
     assert run.days(FEATURES) == january(1, 2, 3)
 
@@ -227,35 +251,137 @@ def test_without_any_events_nothing_else_is_tried(
     offline = FakeOffline(crashes={"events/payments": [DataError("no file can be read")]})
     run = Run(tmp_path, instance, offline, "2020-01-01", "2020-01-03")
     assert [call[0] for call in offline.calls] == ["events/payments"]
-    assert "features/spend: 2020-01-01..2020-01-03: events/payments_events failed" in (
-        run.failure.description
-    )
+    assert "features/spend: 2020-01-01..2020-01-03: events/payments_events failed" in (run.failure)
 
 
 def test_an_engine_that_comes_back_is_asked_again(
     tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(factory, "RETRY_AFTER_S", 0)
+    monkeypatch.setattr(table_step, "RETRY_AFTER_S", 0)
     offline = FakeOffline(crashes={"tiles/spend": [EngineUnavailable("Spark is gone")]})
     run = Run(tmp_path, instance, offline, "2020-01-01", "2020-01-03")
     assert run.result.success
-    assert [call[0] for call in offline.calls][-3:] == [
+    assert [call[0] for call in offline.calls] == [
         "events/payments",
+        "tiles/spend",
         "tiles/spend",
         "features/spend",
     ]
 
 
-def test_an_engine_that_stays_away_ends_the_run_with_its_name(
+def test_an_engine_that_stays_away_is_waited_for_once_in_a_run(
     tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(factory, "RETRY_AFTER_S", 0)
-    gone: list[Exception] = [
-        EngineUnavailable("Spark is gone"),
-        EngineUnavailable("Spark is gone"),
-    ]
-    offline = FakeOffline(crashes={"tiles/spend": gone})
+    waits: list[float] = []
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        now[0] += seconds
+
+    clock = SimpleNamespace(sleep=sleep, monotonic=lambda: now[0])
+    monkeypatch.setattr(table_step, "time", clock)
+    gone = [EngineUnavailable("Spark is gone") for _ in range(20)]
+    offline = FakeOffline(crashes={"tiles/spend": [*gone], "features/spend": [*gone]})
     run = Run(tmp_path, instance, offline, "2020-01-01", "2020-01-03")
-    [event] = [e for e in run.result.all_events if e.is_step_failure]
-    assert "Spark is gone" in str(event.step_failure_data.error)
+    assert sum(waits) == table_step.GIVE_UP_AFTER_S
+    assert run.failed_steps == ["tiles__spend", "features__spend"]
+    assert "tiles/spend_tiles: 2020-01-01..2020-01-03: Spark is gone" in run.failure
+    assert run.days(EVENTS) == january(1, 2, 3)
     assert run.days(FEATURES) == []
+
+
+def test_each_table_is_a_step_with_a_time_and_a_log_of_its_own(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    bad = {"events/payments": {date(2020, 1, 2): "cut off"}}
+    run = Run(tmp_path, instance, FakeOffline(bad=bad), "2020-01-01", "2020-01-03")
+    steps = ["events__payments", "tiles__spend", "features__spend"]
+    times = {step.step_key: step for step in instance.get_run_step_stats(run.result.run_id)}
+    assert sorted(times, key=lambda step: times[step].start_time or 0) == steps
+    logged = instance.all_logs(run.result.run_id)
+    said = {entry.step_key: entry.message for entry in logged if "building" in entry.message}
+    assert said == {step: f"building {step.replace('__', '/')}" for step in steps}
+    assert not [entry for entry in logged if "expected outputs" in entry.message]
+
+
+def test_a_step_that_breaks_fails_what_reads_its_table(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    offline = FakeOffline(crashes={"events/payments": [RuntimeError("of ours")]})
+    run = Run(tmp_path, instance, offline, "2020-01-01", "2020-01-02")
+    assert [call[0] for call in offline.calls] == ["events/payments"]
+    assert "features/spend: 2020-01-01..2020-01-02: events/payments_events failed" in run.failure
+    assert "of ours" in run.failures["tiles/spend_tiles"]["2020-01-02"]
+
+
+BAD = {"events/payments": {date(2020, 1, day): "cut off" for day in (4, 7)}}
+
+
+def test_a_run_executed_again_from_failure_builds_the_bad_days_alone(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    first = Run(tmp_path, instance, FakeOffline(bad=BAD), "2020-01-01", "2020-01-10")
+    offline = FakeOffline()
+    again = Run(tmp_path, instance, offline, "2020-01-01", "2020-01-10", parent=first)
+    assert again.result.success
+    assert [call[0] for call in offline.calls] == [
+        "events/payments",
+        "tiles/spend",
+        "features/spend",
+    ]
+    assert [[day.day for day in call[1]] for call in offline.calls] == [[4, 7]] * 3
+    for path in SPEND:
+        assert again.days(path) == january(4, 7)
+
+
+def test_days_that_stand_do_not_fail_with_those_that_fail_again(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    first = Run(tmp_path, instance, FakeOffline(bad=BAD), "2020-01-01", "2020-01-10")
+    still = FakeOffline(bad={"events/payments": {date(2020, 1, 7): "cut off"}})
+    second = Run(tmp_path, instance, still, "2020-01-01", "2020-01-10", parent=first)
+    assert second.days(FEATURES) == january(4)
+    log = instance.event_log_storage
+    for path in SPEND:
+        lost = log.get_latest_asset_partition_materialization_attempts_without_materializations(
+            dg.AssetKey(path)
+        )
+        assert sorted(lost) == january(7)
+
+    offline = FakeOffline()
+    third = Run(tmp_path, instance, offline, "2020-01-01", "2020-01-10", parent=second)
+    assert third.days(FEATURES) == january(7)
+    assert len(offline.calls) == 3
+
+
+def test_days_whose_inputs_changed_are_built_again_with_the_bad_ones(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    first = Run(tmp_path, instance, FakeOffline(bad=BAD), "2020-01-01", "2020-01-10")
+    offline = FakeOffline(changed={"features/spend": frozenset({date(2020, 1, 5)})})
+    again = Run(tmp_path, instance, offline, "2020-01-01", "2020-01-10", parent=first)
+    assert again.days(EVENTS) == january(4, 7)
+    assert again.days(FEATURES) == january(4, 5, 7)
+
+
+def test_days_that_dagster_never_heard_of_are_built_again(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    """The run's process died between the commit and the word of it."""
+    broken = FakeOffline(crashes={"features/spend": [RuntimeError("killed")]})
+    first = Run(tmp_path, instance, broken, "2020-01-01", "2020-01-03")
+    offline = FakeOffline()
+    again = Run(tmp_path, instance, offline, "2020-01-01", "2020-01-03", parent=first)
+    assert [call[0] for call in offline.calls] == ["features/spend"]
+    assert again.result.success
+    assert again.days(FEATURES) == january(1, 2, 3)
+
+
+def test_a_whole_run_executed_again_builds_everything(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    Run(tmp_path, instance, FakeOffline(bad=BAD), "2020-01-01", "2020-01-10")
+    offline = FakeOffline()
+    Run(tmp_path, instance, offline, "2020-01-01", "2020-01-10")
+    assert [len(call[1]) for call in offline.calls] == [10, 10, 10]

@@ -1,6 +1,7 @@
 """What a run's log says of a long Spark job, and what becomes of the job when nobody waits."""
 
 from dataclasses import dataclass, field
+from queue import Empty, Queue
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from pyspark.errors import PySparkException
 
 from resources.reports import BuildReport, PartitionOutcome, parse_day
 from resources.spark_progress import QueryProgress, SparkWatch, report_text
+from resources.ticking import Ticker
 
 
 @dataclass
@@ -52,30 +54,37 @@ class Session:
 STAGES = [Stage(8, 8, 2_000_000, done=True), Stage(24, 5, 1_500_000, done=False)]
 
 
-def test_a_query_is_told_of_after_a_while_and_then_not_too_often() -> None:
+def test_what_is_told_are_tasks_of_all_queries_and_bytes_that_spark_counts() -> None:
     clock, said = Clock(), list[str]()
-    progress = QueryProgress("tiles/spend", said.append, every_s=5, clock=clock)
-    for second in range(12):
-        clock.now = 100 + second
-        progress(STAGES, 2, "q", done=False)
-    clock.now = 113
-    progress(STAGES, 0, "q", done=True)
+    progress = QueryProgress("tiles/spend", said.append, clock=clock)
+    clock.now = 105
+    progress.tell()
+    progress([Stage(4, 1, 0, done=False)], 2, "files", done=False)
+    clock.now = 110
+    progress.tell()
+    progress(None, 0, "files", done=True)
+    progress(STAGES, 2, "tables", done=False)
+    clock.now = 115
+    progress.tell()
+    progress(STAGES, 0, "tables", done=True)
+    clock.now = 120
+    progress.tell()
     assert said == [
-        "tiles/spend: 1 stages done, 3.5 MB read, 13 tasks done of at most 32, 2 running, 5 s",
-        "tiles/spend: 1 stages done, 3.5 MB read, 13 tasks done of at most 32, 2 running, 10 s",
-        "tiles/spend: query ended, 1 stages done, 3.5 MB read, 13 tasks done, 13 s",
+        "tiles/spend: 0 tasks done, 5 s",
+        "tiles/spend: 1 tasks done of at most 4, 2 running, 10 s",
+        "tiles/spend: 14 tasks done of at most 33, 2 running, 3.5 MB of tables read, 15 s",
+        "tiles/spend: 14 tasks done, 3.5 MB of tables read, 20 s",
     ]
 
 
-def test_short_queries_are_not_told_of_however_many() -> None:
-    clock, said = Clock(), list[str]()
-    progress = QueryProgress("tiles/spend", said.append, every_s=5, clock=clock)
-    for query in range(10):
-        progress(STAGES, 1, str(query), done=False)
-        clock.now += 2
-        progress(STAGES, 0, str(query), done=True)
-    progress([], 0, None, done=True)
-    assert said == []
+def test_a_ticker_tells_while_the_work_goes_on_and_not_afterwards() -> None:
+    ticks: Queue[int] = Queue()
+    with Ticker(lambda: ticks.put(1), every_s=0.001):
+        assert [ticks.get(timeout=20) for _ in range(3)] == [1, 1, 1]
+    for _ in range(ticks.qsize()):
+        ticks.get()
+    with pytest.raises(Empty):
+        ticks.get(timeout=0.05)
 
 
 def test_work_that_ends_leaves_nothing_behind_in_the_session() -> None:
