@@ -126,11 +126,18 @@ def report_judgement(
         judgement: what was found.
         by_hour: whether the asset's partitions are hours; a day is told at its last one.
     """
-    partitions = {judged.day: closing_key(judged.day, by_hour=by_hour) for judged in judgement.days}
+    every = (*judgement.days, *judgement.again)
+    partitions = {judged.day: closing_key(judged.day, by_hour=by_hour) for judged in every}
     newest = newest_materializations(context.instance, key, list(partitions.values()))
-    latest = max(newest.values(), key=lambda target: target.storage_id, default=None)
+    own = [partitions[judged.day] for judged in judgement.days]
+    built = [newest[partition] for partition in own if partition in newest]
+    latest = max(built, key=lambda target: target.storage_id, default=None)
     evaluations: list[AssetCheckEvaluation] = []
     for name in checks:
+        # First, so that the newest of a check is of the days that were built.
+        again = [(judged, _of_check(name, judged.findings)) for judged in judgement.again]
+        again = [(judged, findings) for judged, findings in again if findings]
+        evaluations += _of_days(key, name, judgement, again, partitions, newest)
         found = [(judged, _of_check(name, judged.findings)) for judged in judgement.days]
         # What nobody could judge is not said to be well: the check then counts as skipped.
         found = [(judged, findings) for judged, findings in found if findings]
@@ -157,7 +164,7 @@ def _of_days(
             asset_key=key,
             check_name=name,
             passed=not is_bad,
-            severity=_severity(findings),
+            severity=graded(findings),
             description=_day_text(judged, findings),
             metadata=_day_metadata(judgement, judged, findings, has_picture=has_picture),
             partition=partitions[judged.day],
@@ -169,8 +176,8 @@ def _of_check(name: str, findings: Iterable[Finding]) -> list[Finding]:
     return [finding for finding in findings if check_name(finding.rule) == name]
 
 
-def _severity(findings: Iterable[Finding]) -> dg.AssetCheckSeverity:
-    """The worst of what failed; of a check that passed, the worst it could have been."""
+def graded(findings: Iterable[Finding]) -> dg.AssetCheckSeverity:
+    """Return the worst of what failed; of a check that passed, the worst it could have been."""
     every = list(findings)
     counted = [f for f in every if f.is_alarm] or every
     worst = any(f.rule.severity == "error" for f in counted)
@@ -178,6 +185,11 @@ def _severity(findings: Iterable[Finding]) -> dg.AssetCheckSeverity:
 
 
 def _day_text(judged: JudgedDay, findings: Sequence[Finding]) -> str:
+    again = " Judged again: days it is compared with were built anew." if judged.is_again else ""
+    return _found_text(judged, findings) + again
+
+
+def _found_text(judged: JudgedDay, findings: Sequence[Finding]) -> str:
     alarms = [f for f in findings if f.is_alarm]
     if alarms:
         forced = " Published all the same, as the run was told." if judged.was_forced else ""
@@ -239,7 +251,7 @@ def _together(
         asset_key=key,
         check_name=name,
         passed=not bad,
-        severity=_severity(every),
+        severity=graded(every),
         description=_together_text(found, bad),
         metadata=_together_metadata(
             judgement, found, bad, has_picture=bool(bad) or name in _PICTURED

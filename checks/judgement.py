@@ -20,12 +20,14 @@ class JudgedDay:
         held: why readers do not see the day; None if it is published.
         was_forced: True if it is published although a blocking rule failed, because the run was
             told to.
+        is_again: True for a day of an earlier build, which is compared with days of this one.
     """
 
     profile: DayProfile
     findings: tuple[Finding, ...]
     held: str | None = None
     was_forced: bool = False
+    is_again: bool = False
 
     @property
     def day(self) -> date:
@@ -43,6 +45,8 @@ class Judgement:
         open_days: built days that are not over yet; they are published and not judged.
         earlier: values measured on earlier days, by the name of the rule, ascending.
         seconds: wall time of profiling and judging.
+        again: days of earlier builds that fail less, now that days of this one are as they are;
+            with the findings of those checks alone that say something else.
     """
 
     table: str
@@ -50,6 +54,7 @@ class Judgement:
     open_days: tuple[date, ...] = ()
     earlier: Mapping[str, tuple[tuple[date, float], ...]] = field(default_factory=dict)
     seconds: float = 0.0
+    again: tuple[JudgedDay, ...] = ()
 
     @property
     def alarmed(self) -> int:

@@ -13,6 +13,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from checks.judgement import JudgedDay, Judgement, held_reason
+from checks.rejudging import judge_later, later_days
 from millrace.calendar import days_after, days_between, newest_day_over
 from millrace.compile.checks import Rule, check_rules, source_rules
 from millrace.plan import EmptyDays, SourcePlan, ViewPlan
@@ -115,7 +116,8 @@ def judge_build(
 ) -> Judgement:
     """Judge the days of a build that are over, and publish those that no blocking rule fails.
 
-    A day of which some hours were never built is not over. Idempotent. A day whose files are those
+    What later days failed by comparison with days that are built anew is judged again
+    (``checks.rejudging``). A day of which some hours were never built is not over. Idempotent. A day whose files are those
     that were profiled before is not read again.
 
     Args:
@@ -138,26 +140,26 @@ def judge_build(
         day for day in outcomes if table.is_closed(day, now_ms) and states[day].is_whole
     )
     files = day_files(settings, table.name)
-    stored = read_profiles(settings, table.name, _earlier(closed, table.rules))
+    later = later_days(closed, states)
+    stored = read_profiles(settings, table.name, _earlier(closed, table.rules) | later)
     profiles = _profiles(settings, table, closed, outcomes, files, stored, progress, local_rows)
     history = _history(stored, held_days(states), profiles)
     judged = _judged(settings, table, profiles, history, expectations, publish=publish)
-    write_profiles(
-        settings,
-        table.name,
-        [
-            StoredDay(
-                d.profile, files.get(d.day, _NO_FILES), tuple(map(Finding.document, d.findings))
-            )
-            for d in judged
-        ],
-    )
+    seen = [*history, *(day.profile for day in judged if day.held is None)]
+    compared = {day: stored[day] for day in later if day in stored}
+    again = list(judge_later(compared, files, seen, table.rules))
+    found = [
+        StoredDay(d.profile, files.get(d.day, _NO_FILES), tuple(map(Finding.document, d.findings)))
+        for d in judged
+    ]
+    write_profiles(settings, table.name, [*found, *(one.stored for one in again)])
     judgement = Judgement(
         table=table.name,
         days=tuple(judged),
         open_days=tuple(day for day in outcomes if day not in profiles),
-        earlier=_measured_before(stored, profiles),
+        earlier=_measured_before({d: s for d, s in stored.items() if d not in later}, profiles),
         seconds=time.monotonic() - began,
+        again=tuple(one.judged for one in again),
     )
     built = replace(report, outcomes=report.built)
     append_partition_log(settings, built, table.fingerprint, held=judgement.held)
@@ -316,6 +318,8 @@ def _summary(judgement: Judgement) -> str:
     told += f", {judgement.alarmed} with findings, {len(judgement.held)} held back"
     if judgement.alarmed:
         told += f" (millrace findings {judgement.table.split('/')[1]})"
+    if judgement.again:
+        told += f"; {len(judgement.again)} later day(s) fail less, compared with these"
     if judgement.open_days:
         told += f"; {len(judgement.open_days)} not over yet, published unjudged"
     return told

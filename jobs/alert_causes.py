@@ -25,7 +25,6 @@ def causes_of(repository: dg.RepositoryDefinition | None, plan: Plan) -> Causes:
         )
         for key in graph.get_all_asset_keys()
     }
-    reach = {"/".join(features_path(view)): _reach_days(view) for view in plan.views.values()}
     builds = {
         schedule.name: frozenset(
             key.to_user_string()
@@ -33,7 +32,12 @@ def causes_of(repository: dg.RepositoryDefinition | None, plan: Plan) -> Causes:
         )
         for schedule in repository.schedule_defs
     }
-    return Causes(upstream, reach, builds)
+    return Causes(upstream, reach_of_views(plan), builds)
+
+
+def reach_of_views(plan: Plan) -> dict[str, int]:
+    """Return how many days the windows of each view's features reach back, by asset."""
+    return {"/".join(features_path(view)): _reach_days(view) for view in plan.views.values()}
 
 
 def _reach_days(view: ViewPlan) -> int:

@@ -16,12 +16,13 @@ from resources.arrow_expressions import evaluate_column
 
 def feature_tables(data: Path, example: str) -> list[Dataset]:
     """Return ``features/<view>/v1`` of each view of an example, with the view's default rules."""
-    return [_features(data, view) for view in read_plan(example).views.values()]
+    views = read_plan(example).views.values()
+    return [features_of(read_table(data, view.source), view) for view in views]
 
 
-def _features(data: Path, view: ViewPlan) -> Dataset:
+def features_of(table: pa.Table, view: ViewPlan) -> Dataset:
+    """Return the features of a view over raw rows, in order of event time."""
     source = view.source
-    table = read_table(data, source)
     table = table.select([c.name for c in source.columns])
     for place, column in enumerate(source.columns):
         kind = arrow_type(column.type)

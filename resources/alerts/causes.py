@@ -21,8 +21,9 @@ from resources.partition_keys import key_day
 Place = Literal["same", "downstream", "awaited", "built", "anywhere"]
 """Where the follower is: the same asset (or stream); one downstream of it; one that the failed run was
 to build; one that the schedule builds; anywhere."""
-Span = Literal["day", "later", "any"]
-"""Which day the follower is of: the same; the same or one that the cause reaches; whichever."""
+Span = Literal["day", "later", "gap", "any"]
+"""Which day the follower is of: the same; the same or one that the cause reaches; whichever. A gap is of
+no one day, and shows in whatever counts what is there."""
 
 
 class Edge(NamedTuple):
@@ -43,13 +44,10 @@ EDGES: tuple[Edge, ...] = (
     Edge("run", "check", "awaited", "any"),
     Edge("run", "days", "awaited", "any"),
     # A day that is not there: neither is what is made of it, and windows reach into the gap.
-    Edge("late", "late", "downstream", "day"),
     Edge("late", "days", "same", "any"),
     Edge("late", "days", "downstream", "any"),
-    Edge("late", "partition", "same", "day"),
-    Edge("late", "partition", "downstream", "later"),
-    Edge("late", "check", "same", "later"),
-    Edge("late", "check", "downstream", "later"),
+    Edge("late", "check", "same", "gap"),
+    Edge("late", "check", "downstream", "gap"),
     Edge("partition", "days", "same", "any"),
     Edge("partition", "days", "downstream", "any"),
     Edge("partition", "partition", "downstream", "later"),
@@ -85,6 +83,9 @@ not named here. An empty day has no volume; a missing hour moves the distributio
 LEARNED = frozenset(CHECK_ORDER) - {"rows", "dead_letters"}
 """Checks that compare a day with the days before it, a bad one among them."""
 
+GAPS = frozenset({"rows", "completeness", "freshness", "volume", "drift"})
+"""Checks in which it shows that files are not there; downstream it shows in all that is ``LEARNED``."""
+
 STREAM_ORDER: tuple[str, ...] = (
     "does not answer",
     "given up",
@@ -108,7 +109,7 @@ _KIND_ORDER: tuple[str, ...] = (
     "stream",
     "sink",
 )
-_OF_DAYS = frozenset({"late", "partition", "check"})
+_OF_DAYS = frozenset({"partition", "check"})
 
 Key = tuple[int, int, date, int, int, str]
 
@@ -211,6 +212,8 @@ def _follows_here(span: Span, cause: Candidate, follower: Candidate) -> bool:
 
 
 def _spans(span: Span, above: Subject, below: Subject, reach: int) -> bool:
+    if span == "gap":
+        return below.aspect in (GAPS if above.name == below.name else LEARNED)
     first, day = day_of(above), day_of(below)
     if span == "any" or first is None or day is None:
         return span == "any"
@@ -243,8 +246,6 @@ def _carried(cause: Candidate, follower: Candidate) -> int:
     from day to day. What only follows carries nothing on but itself.
     """
     above, below = cause.subject, follower.subject
-    if above.kind != "check":
-        return REACH_DAYS if below.aspect in LEARNED else 0
     if above.aspect == below.aspect or (cause.is_root and below.aspect in LEARNED):
         return REACH_DAYS
     return 0

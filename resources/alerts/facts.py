@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 Severity = Literal["error", "warn"]
-Kind = Literal["check", "partition", "days", "run", "stream", "tick", "daemon", "sink"]
+Kind = Literal["check", "partition", "days", "late", "run", "stream", "tick", "daemon", "sink"]
 
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -23,7 +23,7 @@ class Subject:
 
     Attributes:
         kind: ``check`` of an asset, ``partition`` that a run was to build, ``days`` that no run was
-            to build, ``run`` of a job, ``stream`` of a view, ``tick`` of a schedule or sensor,
+            to build, ``late`` files of a source, ``run`` of a job, ``stream`` of a view, ``tick`` of a schedule or sensor,
             ``daemon`` of Dagster, ``sink`` of ours.
         name: asset (``events/payments``), job, view, schedule, daemon or sink.
         aspect: which of several: the check, the stream's property; may be empty.

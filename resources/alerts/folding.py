@@ -322,4 +322,5 @@ class _Search:
             for back in range(self._causes.reach_of(subject) + 1):
                 at = day - timedelta(days=back)
                 yield [one for name in around for one in self._of_day.get((name, at), ())]
+            yield [one for name in around for one in self._of_day.get((name, None), ())]
         yield self._anywhere

@@ -29,6 +29,7 @@ _WORDS: Mapping[str, str] = {"opened": "FAILED", "still": "STILL FAILING", "reso
 _KIND_WORDS: Mapping[str, str] = {
     "partition": "build of",
     "days": "days of",
+    "late": "late files of",
     "run": "run of",
     "stream": "stream",
     "tick": "tick of",

@@ -103,6 +103,9 @@ def test_a_bad_day_is_one_incident_that_lists_what_follows_from_it() -> None:
         (of("partition", EVENTS, 3), of("days", FEATURES)),
         (of("partition", EVENTS, 3), of("partition", FEATURES, 9)),
         (of("days", EVENTS), of("days", FEATURES)),
+        (of("late", EVENTS), of("days", FEATURES)),
+        (of("late", EVENTS), check("freshness", 3)),
+        (of("late", EVENTS), check("null_rate", 3, FEATURES)),
         (check("null_rate"), check("null_rate", 2)),
         (check("null_rate"), of("partition", FEATURES, 1)),
         (Subject("stream", "spend", "given up"), Subject("stream", "spend", "not running")),
@@ -124,6 +127,7 @@ def test_what_follows_is_folded_and_never_the_other_way_round(
         (check("null_rate"), check("volume", 9, FEATURES)),
         (check("null_rate"), check("volume", 1, "features/visits")),
         (of("tick", "visits_daily"), of("days", EVENTS)),
+        (of("late", EVENTS), check("null_rate", 3)),
         (of("partition", EVENTS, 3), of("partition", EVENTS, 4)),
         (check("range", 3, FEATURES), check("range", 3)),
         (of("sink", "mail"), of("daemon", "SENSOR")),
@@ -140,6 +144,16 @@ def test_what_has_a_cause_of_its_own_is_an_incident_of_its_own(
     opened = {c.subject for c in watcher.conditions.values() if c.open_incident}
     assert opened == {one, other}
     assert not followers_of(watcher.conditions)
+
+
+def test_what_is_made_without_a_late_file_is_folded_under_it() -> None:
+    watcher = Watcher()
+    late, drift = of("late", EVENTS), check("drift", 4, FEATURES)
+    watcher.see(watcher.bad(late))
+    assert watcher.see(watcher.bad(drift, "warn")) == ()
+    assert told(watcher.see(watcher.good(late), watcher.good(drift, "warn"))) == [
+        ("resolved", late)
+    ]
 
 
 def test_a_failed_run_tells_of_what_it_should_have_built_and_of_nothing_else() -> None:

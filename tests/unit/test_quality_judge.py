@@ -307,15 +307,47 @@ def closed_on_sundays(rows: int) -> tuple[DayProfile, ...]:
     )
 
 
-def test_an_empty_day_fails_but_its_volume_is_usual_where_the_weekday_is_closed() -> None:
+def test_an_empty_day_is_no_failure_on_a_weekday_that_was_closed_three_times() -> None:
     sunday, history = date(2024, 2, 11), closed_on_sundays(0)
     empty = day_of(sunday, 1, rows=0)
-    volume = judged("volume", day=empty, history=history)
-    assert (volume.verdict, volume.reason) == (
-        "unknown",
-        "5 of the last 5 Sundays had no rows either",
-    )
-    assert judged("rows", day=empty, history=history, min=1).verdict == "failed"
+    for type_ in ("volume", "rows"):
+        found = judged(type_, day=empty, history=history)
+        assert (found.verdict, found.reason) == (
+            "unknown",
+            "5 of the last 5 Sundays had no rows either",
+        )
+    for weeks, verdict in ((3, "unknown"), (2, "failed")):
+        known = tuple(d for d in history if d.day >= sunday - timedelta(weeks=weeks))
+        assert judged("rows", day=empty, history=known).verdict == verdict
+    declared = Rule("rows", "rows", None, {"min": 1}, "error", is_default=False)
+    assert judge_day(empty, history, [declared])[0].verdict == "failed"
+
+
+@pytest.mark.parametrize(("weeks", "busy"), [(3, "failed"), (2, "passed")])
+def test_what_a_weekday_has_is_learned_from_three_of_them(weeks: int, busy: str) -> None:
+    saturday = date(2024, 2, 3)
+    low = {d.day: day_of(d.day, n, rows=240) for n, d in enumerate(HISTORY)}
+    always = tuple(low[d.day] if d.day.weekday() == 5 else d for d in HISTORY)
+    known = tuple(d for d in always if saturday - timedelta(weeks=weeks) <= d.day < saturday)
+    assert judged("volume", day=low[saturday], history=known).verdict == "passed"
+    assert judged("volume", day=day_of(saturday, 98), history=known).verdict == busy
+    friday = saturday - timedelta(1)
+    assert judged("volume", day=low[friday], history=always).verdict == "failed"
+
+
+@pytest.mark.parametrize(
+    ("share", "is_default", "severity"),
+    [(0.05, True, "warn"), (0.5, True, "error"), (0.05, False, "error")],
+)
+def test_a_learned_limit_passed_by_a_little_is_a_warning(
+    share: float, *, is_default: bool, severity: str
+) -> None:
+    def change(values: Any) -> Any:
+        return pa.array(values, mask=np.arange(len(values)) < share * len(values))
+
+    rule = Rule("null_rate", "null_rate", "amount", {}, "error", is_default=is_default)
+    [found] = judge_day(day_of(TODAY, 99, amount=change), HISTORY, [rule])
+    assert (found.verdict, found.rule.severity) == ("failed", severity)
 
 
 def test_what_one_weekday_always_does_is_usual_on_it() -> None:

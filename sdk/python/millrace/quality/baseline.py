@@ -19,7 +19,8 @@ FEWEST_DAYS = 7
 SAME_WEEKDAYS = 8
 """Volumes and hours are compared with this many of the latest same weekdays."""
 
-FEWEST_WEEKDAYS = 4
+FEWEST_WEEKDAYS = 3
+"""Of fewer same weekdays nothing is learned: the day is compared with all days alone."""
 
 _NORMAL_MAD = 1.4826
 _TRIMMED_FROM = 14
@@ -56,6 +57,12 @@ class Baseline:
     def is_enough(self) -> bool:
         """False if there are too few days to say what is usual."""
         return len(self.days) >= FEWEST_DAYS
+
+    @property
+    def is_closed_weekday(self) -> bool:
+        """True if most of the same weekdays had no rows, and there are enough of them to say so."""
+        closed = sum(d.rows == 0 for d in self.weekdays)
+        return len(self.weekdays) >= FEWEST_WEEKDAYS and closed * 2 > len(self.weekdays)
 
     @cached_property
     def similar(self) -> tuple[DayProfile, ...]:

@@ -1,7 +1,7 @@
 """One rule about to be judged on one day, and how its finding is put together."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from millrace.compile.checks import Rule
@@ -38,6 +38,15 @@ class Case:
     def argument(self, name: str, default: Any = None) -> Any:
         """Return a limit as declared, or as every rule of the type has it."""
         return self.rule.arguments.get(name, default)
+
+    def graded(self, *, is_grave: bool) -> "Case":
+        """Return the case as one whose failure is an error only if it is grave.
+
+        What is merely beyond a limit that nobody declared is worth a warning, whatever the default.
+        """
+        if is_grave or not self.rule.is_default or self.rule.is_blocking:
+            return self
+        return replace(self, rule=replace(self.rule, severity="warn"))
 
     def too_early(self) -> str:
         """Say why the day cannot be compared yet; empty if it can."""

@@ -12,7 +12,7 @@ from millrace.quality.baseline import Limits, usual, wider
 from millrace.quality.case import Case
 from millrace.quality.finding import Finding
 from millrace.quality.profile import ColumnProfile
-from millrace.quality.shares import share_limits
+from millrace.quality.shares import is_grave, share_limits
 
 CARDINALITY_SPREADS = 6.0
 
@@ -40,7 +40,7 @@ def null_rate(case: Case) -> Finding:
         for days in case.baseline.groups
     ]
     limits = share_limits(case, groups, n=column.rows, default=0.02)
-    return case.judged(
+    return case.graded(is_grave=is_grave(column.null_rate, limits, groups)).judged(
         column.null_rate, limits, n=column.rows, words=_nulls, baseline_days=len(groups[0])
     )
 
@@ -131,7 +131,8 @@ def unseen(case: Case) -> Finding:
     else:
         # Where new values keep coming, their usual share is no news.
         often = float(np.quantile(shares, _OFTEN)) if shares else 0.0
-        limits = Limits(None, often + case.argument("tolerance", 0.01))
+        most = max(shares, default=0.0)
+        limits = Limits(None, max(often, most / 2) + case.argument("tolerance", 0.01))
     return _unseen(case, share, names, limits, len(past))
 
 

@@ -29,6 +29,8 @@ VARIANCE_SPREADS = 8.0
 _MAX = {"psi": 0.1, "js": 0.02}
 
 _TIMES_CHANCE = 4.0
+_MARGIN = 1.25
+"""The farthest of a few weeks is soon passed by a little, by a day that is not to blame."""
 _STANDARD_ERRORS = 6.0
 _HOURS = tuple(f"{hour:02d}:00" for hour in range(24))
 
@@ -99,7 +101,7 @@ def _of_counts(case: Case, labels: Sequence[str], days: Counts, actual: Counts) 
         # held against the others: against a sum with itself in it, it would look too close.
         own = distance(total - days, days).tolist()
         spreads = case.argument("spreads", DISTANCE_SPREADS)
-        limit = max(limit, usual(own, 0.0, spreads).high or 0.0)
+        limit = max(limit, _MARGIN * (usual(own, 0.0, spreads).high or 0.0))
     value = float(distance(total, actual))
     return _graver(case, value, limit).judged(
         value,

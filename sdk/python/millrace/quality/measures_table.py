@@ -27,7 +27,12 @@ _MOST = 0.5
 
 
 def rows(case: Case) -> Finding:
-    """Judge the number of rows; a day without any never passes."""
+    """Judge the number of rows; a day without any never passes.
+
+    By default it is no failure either, on a weekday that usually has none.
+    """
+    if case.rule.is_default and not case.day.rows and case.baseline.is_closed_weekday:
+        return case.unknown(_closed(case))
     limits = Limits(max(1, case.argument("min", 1)), case.argument("max"))
     count = case.day.rows
     return case.judged(count, limits, n=count, words=_rows)
@@ -37,12 +42,9 @@ def volume(case: Case) -> Finding:
     """Judge the number of rows against the latest same weekdays, by ratio."""
     if reason := case.too_early():
         return case.unknown(reason, n=case.day.rows)
-    weekdays = case.baseline.weekdays
-    closed = sum(d.rows == 0 for d in weekdays)
-    if weekdays and closed * 2 > len(weekdays):
+    if case.baseline.is_closed_weekday:
         if case.day.rows == 0:
-            name = case.day.day.strftime("%A")
-            return case.unknown(f"{closed} of the last {len(weekdays)} {name}s had no rows either")
+            return case.unknown(_closed(case))
         return case.unknown("rows on a weekday that usually has none", n=case.day.rows)
     similar = case.baseline.similar
     found = wider(
@@ -57,6 +59,12 @@ def volume(case: Case) -> Finding:
     return case.judged(
         case.day.rows, limits, n=case.day.rows, words=_rows, baseline_days=len(similar)
     )
+
+
+def _closed(case: Case) -> str:
+    weekdays = case.baseline.weekdays
+    closed = sum(d.rows == 0 for d in weekdays)
+    return f"{closed} of the last {len(weekdays)} {case.day.day:%A}s had no rows either"
 
 
 def completeness(case: Case) -> Finding:
@@ -95,8 +103,9 @@ def _empty_hours(case: Case, same: npt.NDArray[np.float64]) -> Finding:
     shares = np.median(same / same.sum(axis=1, keepdims=True), axis=0)
     shares /= max(float(shares.sum()), np.finfo(float).tiny)
     limits = usual((shares * (same == 0)).sum(axis=1).tolist(), EMPTY_TOLERANCE, EMPTY_SPREADS)
-    return case.judged(
-        float(shares[np.array(case.day.hours) == 0].sum()),
+    value = float(shares[np.array(case.day.hours) == 0].sum())
+    return case.graded(is_grave=value > _MOST).judged(
+        value,
         Limits(None, limits.high),
         n=case.day.rows,
         words=lambda v: f"{v:.1%} of a usual day lies in hours without rows",

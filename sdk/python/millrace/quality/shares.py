@@ -11,6 +11,7 @@ SHARE_SPREADS = 6.0
 
 _NOISE = 5.0
 _SURELY_OTHERS = 40
+_GRAVE = 0.1
 
 
 def share_limits(
@@ -39,3 +40,14 @@ def share_limits(
             high = min(high, (1 + most) / 2)
         found.append(Limits(None, high))
     return wider(found)
+
+
+def is_grave(share: float, limits: Limits, groups: Sequence[Sequence[float]]) -> bool:
+    """Say whether a share is so far beyond its limit that it is an error and no surprise.
+
+    That is a tenth of all, or as far again as the limit lies from the usual share, whichever is more;
+    but never more than half of the way from the limit to all.
+    """
+    high = limits.high or 0.0
+    middle = max((median(past) for past in groups if past), default=0.0)
+    return share >= min(high + max(_GRAVE, high - middle), (1 + high) / 2)
