@@ -61,8 +61,8 @@ def online_event(
     serving = None if found is None or found.serving is None else found.version(found.serving)
     version, was = None if serving is None else serving.version, told_version(instance, view)
     about = {"version": version, "published": serving is not None, **more}
-    if serving is not None:
-        about["cut_over_ms"] = serving.cut_over_ms
+    if serving is not None and serving.cut_over_ms is not None:
+        about["cut_over"] = dg.MetadataValue.timestamp(serving.cut_over_ms / 1000)
     if was is not None and was != version:
         about |= {"from_version": was, "to_version": version or "none", "why": why}
     if waiting is not None:

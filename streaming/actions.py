@@ -119,6 +119,11 @@ def _stop(context: _Context) -> None:
     halted(context.engines, context.files, context.record, context.progress)
 
 
+def _finish(context: _Context) -> None:
+    record = context.files.write(replace(context.record, desired="stopped"))
+    halted(context.engines, context.files, record, context.progress)
+
+
 def _withdraw(context: _Context) -> None:
     record = replace(context.record, desired="stopped")
     halted(context.engines, context.files, context.files.write(record), context.progress)
@@ -179,5 +184,6 @@ _ACTIONS: Mapping[ActionKind, Callable[[_Context], None]] = MappingProxyType(
         "publish": _publish,
         "promote": _promote,
         "retire": _retire,
+        "finish": _finish,
     }
 )

@@ -25,6 +25,7 @@ ActionKind = Literal[
     "upgrade",
     "promote",
     "retire",
+    "finish",
 ]
 
 ENDED = frozenset({"FAILED", "FINISHED", "CANCELED", "SUSPENDED"})
@@ -81,6 +82,7 @@ class StreamFacts:
         published: None if the store has no publication of the view.
         is_store_known: False if the store did not answer: then nothing is concluded from it.
         is_complete: the newest version holds all that the serving one does.
+        progress_ms: everything that was sent before is in the store; None if that is not known.
         is_busy: somebody acts on the stream at this moment.
     """
 
@@ -90,7 +92,21 @@ class StreamFacts:
     published: PublishedFacts | None = None
     is_store_known: bool = True
     is_complete: bool = False
+    progress_ms: int | None = None
     is_busy: bool = False
+
+
+@dataclass(frozen=True)
+class Closing:
+    """When a closed source ends, epoch milliseconds.
+
+    Attributes:
+        end_ms: no event is of a later instant.
+        over_ms: none that arrives later counts, being late.
+    """
+
+    end_ms: int
+    over_ms: int
 
 
 @dataclass(frozen=True)
@@ -101,10 +117,12 @@ class Declared:
         fingerprint: its meaning; None if it is declared no more.
         is_known: False where the declarations cannot tell: a file with a fault, or a folder that
             this process does not read. Nothing is stopped for that.
+        closing: None while its source goes on.
     """
 
     fingerprint: str | None = None
     is_known: bool = True
+    closing: Closing | None = None
 
 
 @dataclass(frozen=True)
@@ -180,6 +198,7 @@ def _decide_one(
         *_published(record, facts),
         *_promoted(record, facts),
         *_retired(record, now_ms),
+        *_finished(record, declared, facts),
     ]
 
 
@@ -249,6 +268,22 @@ def _retired(record: StreamRecord, now_ms: int) -> list[Action]:
         return []
     versions = ", ".join(old.version for old in due)
     return [_action("retire", record, f"{versions} served last {RETIRE_AFTER_MS // 1000} s ago")]
+
+
+def _finished(record: StreamRecord, declared: Declared, facts: StreamFacts) -> list[Action]:
+    """A job of a closed source is stopped once no event can come that it would count.
+
+    Before that, what was uploaded must go up to the end: from there on the lake alone can fill the
+    store again.
+    """
+    closing = declared.closing
+    if closing is None or not declared.is_known or record.previous is not None:
+        return []
+    is_read = facts.progress_ms is not None and facts.progress_ms >= closing.over_ms
+    is_stored = record.cut_over_ms is None or record.cut_over_ms >= closing.end_ms
+    if not (facts.job.is_alive and is_read and is_stored):
+        return []
+    return [_action("finish", record, "its source is closed, and its topic read past the end")]
 
 
 def _action(kind: ActionKind, record: StreamRecord, reason: str) -> Action:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from millrace.errors import EngineError, EngineUnavailable, PlatformError
-from millrace.plan import Plan, ViewPlan
+from millrace.plan import Plan, SourcePlan, ViewPlan
 from resources.settings import Settings
 from streaming import publishing
 from streaming.engines import Engines
@@ -53,10 +53,19 @@ def view_health(
         told = _progress(engines)
         waiting = waiting_stream(engines, view, record, hindrance, checkpoints, told)
         found = found.with_waiting(waiting)
+    if view is not None and view.source.end is not None and not found.detail:
+        found = replace(found, detail=_closed(view.source, found.state))
     try:
         return replace(found, lag_events=lag_events(engines, record, checkpoints))
     except EngineError as error:
         return replace(found, detail=f"{found.detail} {error}".strip())
+
+
+def _closed(source: SourcePlan, state: str) -> str:
+    ended = f"its source {source.name} is closed: it ends on {source.end}"
+    if state == "stopped":
+        return f"{ended}; what is served stays"
+    return f"{ended}. The job stops once it has read past the end and all days are uploaded"
 
 
 def _progress(engines: Engines) -> Progress:

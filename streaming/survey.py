@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from millrace.calendar import day_ms
 from millrace.errors import EngineError, EngineRejected, PlatformError
-from millrace.plan import Plan
+from millrace.plan import Plan, SourcePlan
 from millrace.published import PublishedView
 from resources.settings import Settings
 from streaming import publishing
@@ -14,6 +15,7 @@ from streaming.engines import Engines
 from streaming.offsets import lag_events
 from streaming.reconcile import (
     ENDED,
+    Closing,
     Declared,
     JobFacts,
     PublishedFacts,
@@ -156,6 +158,7 @@ def survey(engines: Engines, plan: Plan, records: Mapping[str, StreamRecord]) ->
             published=_published_facts(published.get(view)),
             is_store_known=is_store_known,
             is_complete=record.previous is not None and waiting is None,
+            progress_ms=progress.get((view, record.fingerprint), {}).get("progress_ms"),
             is_busy=files.is_being_changed(view),
         )
     return Survey(facts, health, serving, published, reports, progress, tuple(away))
@@ -255,8 +258,17 @@ def declared_of(
         found[name] = Declared(
             fingerprint=view.fingerprint if view is not None and is_here else None,
             is_known=set(record.folders) <= own and (is_here or not has_faults),
+            closing=None if view is None else closing_of(view.source),
         )
     return found
+
+
+def closing_of(source: SourcePlan) -> Closing | None:
+    """Return when a closed source ends; None if it goes on."""
+    if source.end is None:
+        return None
+    end_ms = day_ms(source.end)
+    return Closing(end_ms, end_ms + source.allowed_lateness_ms + source.clock_skew_ms)
 
 
 def stream_views(plan: Plan) -> Sequence[str]:

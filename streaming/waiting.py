@@ -16,7 +16,7 @@ from millrace.errors import EngineError
 from millrace.plan import ViewPlan
 from resources.archived_days import events_table
 from resources.dagster_api import HISTORY_JOB
-from resources.partition_log import built_days, read_partition_log
+from resources.partition_log import PartitionState, built_days, read_partition_log
 from resources.reports import Days
 from resources.settings import Settings
 from resources.tiles_table import tiles_table
@@ -113,8 +113,11 @@ def missing_history(
     reached = set(days_between(day_of(reach_from_ms), day_of(serving.cut_over_ms - 1)))
     known = read_partition_log(settings, tiles_table(view.name, serving.version))
     version = deployed_version(settings, view)
-    table = tiles_table(view.name, version or "(a new version)")
-    own = {} if version is None else read_partition_log(settings, table)
+    table = f"tiles/{view.name} of a new version"
+    own: dict[date, PartitionState] = {}
+    if version is not None:
+        table = tiles_table(view.name, version)
+        own = read_partition_log(settings, table)
     missing = reached & built_days(known, serving.fingerprint) - built_days(own, view.fingerprint)
     if not missing:
         return History()

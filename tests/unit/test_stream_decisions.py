@@ -8,6 +8,7 @@ import pytest
 from streaming.reconcile import (
     RETIRE_AFTER_MS,
     Action,
+    Closing,
     Declared,
     JobFacts,
     PublishedFacts,
@@ -237,6 +238,36 @@ def test_a_retired_version_is_dropped_when_nobody_can_read_it_any_more() -> None
     [action] = decided(replace(RECORD, retired=(due,)), FINE, Declared(OLD))
     assert action.kind == "retire"
     assert "v0" in action.reason
+
+
+END_MS, OVER_MS = NOW_MS - 10_000, NOW_MS - 5_000
+CLOSED = Declared(OLD, closing=Closing(END_MS, OVER_MS))
+
+
+@pytest.mark.parametrize(
+    ("record", "progress_ms", "expected"),
+    [
+        pytest.param(RECORD, OVER_MS, "finish", id="read past the end"),
+        pytest.param(RECORD, OVER_MS - 1, "", id="late events can still come"),
+        pytest.param(RECORD, None, "", id="the writer says nothing"),
+        pytest.param(
+            replace(RECORD, cut_over_ms=END_MS - 1), OVER_MS, "", id="days are not uploaded yet"
+        ),
+        pytest.param(
+            replace(RECORD, cut_over_ms=END_MS), OVER_MS, "finish", id="all days are uploaded"
+        ),
+        pytest.param(
+            replace(UPGRADING, fingerprint=OLD), OVER_MS, "", id="another version still serves"
+        ),
+        pytest.param(STOPPED, OVER_MS, "stop", id="stopped already"),
+    ],
+)
+def test_a_job_of_a_closed_source_is_stopped_once_nothing_can_come_that_it_would_count(
+    record: StreamRecord, progress_ms: int | None, expected: str
+) -> None:
+    published = replace(PUBLISHED, cut_over_ms={OLD: record.cut_over_ms})
+    facts = seen(progress_ms=progress_ms, published=published, previous=RUNS)
+    assert kinds(record, facts, CLOSED) == expected
 
 
 def test_a_view_nothing_is_known_of_is_passed_over() -> None:

@@ -245,7 +245,7 @@ def test_what_is_told_to_be_served_is_what_answers_while_another_version_waits(
 ) -> None:
     old = change_the_view(location)
     [told] = location.online()
-    assert (told["version"], told["cut_over_ms"], told["state"]) == ("v1", EDGE_MS, "running")
+    assert (told["version"], told["cut_over"], told["state"]) == ("v1", EDGE_MS / 1000, "running")
     assert (told["waits"], told["missing_days"]) == ("v2", 1)
     assert (told["missing_from"], told["missing_to"]) == ("2020-01-04", "2020-01-04")
     assert told["missing_tables"] == "events/payments, tiles/spend/v2"

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from millrace.published import PLANS_KEY, PublishedView
+from resources.declarations import plan_of
 from streaming import publishing
 from streaming.actions import perform
 from streaming.reconcile import RETIRE_AFTER_MS
 from streaming.retirement import key_pattern
+from streaming.status import view_health
 from tests.stream_cases import Streams, ignore
 from tests.stream_fakes import START_MS, FakeStore
 
@@ -192,6 +194,34 @@ def test_a_view_of_a_folder_this_process_does_not_read_is_left_alone(streams: St
     record = streams.deploy()
     streams.files.write(replace(record, folders=("/elsewhere",)))
     streams.declare(view="other")
+    assert streams.decide() == []
+
+
+def test_the_job_of_a_closed_source_is_stopped_with_a_savepoint_and_goes_on_when_it_is_reopened(
+    streams: Streams,
+) -> None:
+    record = streams.deploy()
+    tell_progress(streams)
+    assert streams.decide() == []
+    file = streams.views / "views.yaml"
+    closed = file.read_text().replace(
+        "event_id: payment_id", "event_id: payment_id\n    end: 2020-03-01"
+    )
+    file.write_text(closed)
+    streams.plan = plan_of([file])
+    assert streams.plan.view("spend").fingerprint == record.fingerprint
+    assert streams.reconcile() == ["finish"]
+    assert streams.flink.states[record.job_id] == "FINISHED"
+    assert streams.record.savepoint is not None
+    view = streams.plan.view("spend")
+    shown = view_health(streams.engines, streams.record, view)
+    assert shown.state == "stopped"
+    assert "closed: it ends on 2020-03-01" in shown.detail
+    assert streams.published.serving == "v1"
+    assert streams.decide() == []
+    streams.declare()
+    resumed = streams.deploy()
+    assert resumed.restored_from == streams.record.savepoint.path
     assert streams.decide() == []
 
 
