@@ -148,6 +148,7 @@ def _promote(context: _Context) -> None:
     with engines.store() as client:
         publishing.publish(client, record, engines.now_ms())
     context.progress(f"{record.view}: {record.version} serves, {older.version} is retired")
+    lineage.version_promoted(engines, record)
     cancel(engines, older.job_ids)
 
 

@@ -94,6 +94,17 @@ def stopped_with_flink(settings: Settings, by: str) -> None:
 
 
 @quietly
+def version_promoted(engines: Engines, record: StreamRecord) -> None:
+    """Tell that another version of a view answers lookups from now on."""
+    emitter = Emitter(engines.settings)
+    if not emitter.is_on:
+        return
+    served = datasets.online_view(store_url(engines.settings), record.view, record.version)
+    changed = {"lifecycleStateChange": facets.lifecycle("ALTER")}
+    emitter.declare(events.dataset_event(served.with_facets(changed), datetime.now(tz=UTC)))
+
+
+@quietly
 def versions_dropped(engines: Engines, versions: Sequence[Retired]) -> None:
     """Tell that the topics of versions that serve no more are gone."""
     emitter, now = Emitter(engines.settings), datetime.now(tz=UTC)

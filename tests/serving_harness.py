@@ -1,9 +1,14 @@
 """A store with published views, and the application called in process: for tests of the server."""
 
 import asyncio
+import http.client
 import json
+import os
+import subprocess
+import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import quote, unquote, urlsplit
@@ -18,6 +23,7 @@ from millrace.published import PLANS_KEY, PROGRESS_KEY, PublishedVersion, Publis
 from serving.app import create_app
 from tests import reference
 from tests.online_cases import document_of, packed_tiles
+from tests.ports import free_port
 
 T = TypeVar("T")
 
@@ -35,6 +41,40 @@ def running_store() -> Iterator[ValkeyServer]:
     finally:
         if server.is_running():
             server.stop()
+
+
+@contextmanager
+def running_server(store_url: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A server process of the test's own over a store with a publication, and its port."""
+    port = free_port()
+    env = {**os.environ, "MILLRACE_STORE_URL": store_url, "MILLRACE_SERVER_PORT": str(port)}
+    process = subprocess.Popen([sys.executable, "-m", "serving"], env=env)
+    try:
+        _until_ready(process, port)
+        yield process, port
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _until_ready(process: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        assert process.poll() is None
+        assert time.monotonic() < deadline, "the server is not ready: is a view published?"
+        with suppress(OSError):
+            if status_of(port, "/v1/ready") == 200:
+                return
+        time.sleep(0.05)
+
+
+def status_of(port: int, path: str) -> int:
+    """Return the status of one request to a server of this machine."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", path)
+    status = connection.getresponse().status
+    connection.close()
+    return status
 
 
 def pid_of(server: ValkeyServer) -> int:

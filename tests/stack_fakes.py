@@ -101,11 +101,13 @@ def part(describe_code: str, *, probe: Readiness = READY) -> Part:
     return Part("one", describe, stop_timeout_s=5)
 
 
-def pretend_running(home: Path, *names: str) -> None:
+def pretend_running(home: Path, *names: str, **urls: str) -> None:
     """Write the endpoints of parts that run, all of them as the process of the test."""
-    entry = {"url": "http://127.0.0.1:1", "pid": os.getpid(), "started": start_mark(os.getpid())}
+    found = {**dict.fromkeys(names, "http://127.0.0.1:1"), **urls}
+    process = {"pid": os.getpid(), "started": start_mark(os.getpid())}
+    entries = {name: {"url": url, **process} for name, url in found.items()}
     home.mkdir(parents=True, exist_ok=True)
-    (home / FILE_NAME).write_text(json.dumps(dict.fromkeys(names, entry)), encoding="utf-8")
+    (home / FILE_NAME).write_text(json.dumps(entries), encoding="utf-8")
 
 
 def log_text(home: Path, name: str) -> str:

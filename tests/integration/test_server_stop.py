@@ -20,9 +20,14 @@ from millrace.plan import EntityPlan
 from millrace.types import INT64
 from millrace.windows import Window
 from tests.online_cases import feature_of, view_of
-from tests.ports import free_port
 from tests.reference import Event
-from tests.serving_harness import client_of, publish, put_events, running_store
+from tests.serving_harness import (
+    client_of,
+    publish,
+    put_events,
+    running_server,
+    running_store,
+)
 
 pytestmark = pytest.mark.services
 
@@ -84,39 +89,8 @@ def store() -> Iterator[ValkeyServer]:
 
 @pytest.fixture
 def server(store: ValkeyServer) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    port = free_port()
-    env = {
-        **os.environ,
-        "MILLRACE_STORE_URL": store.connection_url,
-        "MILLRACE_SERVER_PORT": str(port),
-    }
-    process = subprocess.Popen([sys.executable, "-m", "serving"], env=env)
-    try:
-        until_ready(process, port)
-        yield process, port
-    finally:
-        process.kill()
-        process.wait()
-
-
-def until_ready(process: subprocess.Popen[bytes], port: int) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        assert process.poll() is None
-        try:
-            if status_of(port, "/v1/ready") == 200:
-                return
-        except OSError:
-            assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def status_of(port: int, path: str) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    connection.request("GET", path)
-    status = connection.getresponse().status
-    connection.close()
-    return status
+    with running_server(store.connection_url) as found:
+        yield found
 
 
 def test_a_stop_under_load_loses_no_request(

@@ -24,7 +24,7 @@ from resources.lineage.assertions import (
 from resources.lineage.outbox import Outbox
 from resources.lineage.runs import within
 from streaming import actions, deployments
-from streaming.lineage import stopped_with_flink, versions_dropped
+from streaming.lineage import stopped_with_flink, version_promoted, versions_dropped
 from streaming.reconcile import Action
 from streaming.records import RecordFiles, Retired
 from tests.lineage_cases import (
@@ -303,6 +303,16 @@ def test_a_metric_that_is_no_number_is_left_out(stack: LineageStack) -> None:
     [read] = last_of(stack.events(), "check/events/payments")["inputs"]
     told = read["inputFacets"]["dataQualityMetrics"]["columnMetrics"]["amount"]
     assert told == {"nullCount": 1, "quantiles": {"1.0": 2.0}}
+
+
+def test_a_version_that_is_promoted_is_told_as_a_change_of_what_is_served(
+    stack: LineageStack,
+) -> None:
+    version_promoted(stack.engines, replace(stack.deploy(), version="v2"))
+    served = stack.events()[-1]["dataset"]
+    assert names([served]) == ["redis://store:6379 millrace:spend"]
+    assert served["facets"]["lifecycleStateChange"]["lifecycleStateChange"] == "ALTER"
+    assert served["facets"]["version"]["datasetVersion"] == "v2"
 
 
 def test_a_version_that_is_gone_is_told_dropped(stack: LineageStack) -> None:

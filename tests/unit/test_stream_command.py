@@ -3,16 +3,24 @@
 import json
 import sys
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from cli.main import main
+from resources.declarations import plan_of
+from resources.partition_log import append_partition_log
+from resources.reports import BuildReport, PartitionOutcome
 from streaming import deployments
 from streaming.records import RecordFiles
+from streaming.uploaded_views import UploadedFiles, UploadedView
 from tests.stack_fakes import pretend_running
 from tests.stream_fakes import FakeEngines, fake_engines, write_views
+
+EDGE_MS = 1_578_182_400_000
+"""2020-01-05."""
 
 
 class Done(NamedTuple):
@@ -147,3 +155,28 @@ def test_a_view_of_files_alone_is_said_to_have_no_stream(
     assert said.out == (
         "spend: source 'payments' has no stream; millrace upload spend publishes it\n"
     )
+
+
+def test_a_view_that_uploads_serve_says_which_version_answers_and_what_another_waits_for(
+    engines: FakeEngines, run: Run, tmp_path: Path
+) -> None:
+    path = next((tmp_path / "views").glob("*.yaml"))
+    path.write_text("\n".join(s for s in path.read_text().splitlines() if "stream:" not in s))
+    fingerprint = plan_of([path]).view("spend").fingerprint
+    record = UploadedView("spend", "v1", fingerprint, {}, "t", (), EDGE_MS, None)
+    UploadedFiles.of(tmp_path).write(record)
+    assert run("status", "spend").out == "spend: v1 serves what was uploaded of it\n"
+    document = run("status", "--json").document
+    assert document["uploads"] == {
+        "spend": {"state": "serving", "version": "v1", "cut_over_ms": EDGE_MS}
+    }
+    # Its declaration changes; of the days that v1 answers from none is built anew.
+    report = BuildReport("tiles/spend/v1", "v1", 0, (PartitionOutcome(date(2020, 1, 4)),))
+    append_partition_log(engines.settings, report, fingerprint)
+    path.write_text(path.read_text().replace("amount > 0", "amount > 100"))
+    said = run("status", "spend").out
+    assert said.startswith("spend: v1 serves until a new version is complete: 1 day(s) of ")
+    assert "millrace backfill spend --start 2020-01-04 --end 2020-01-05" in said
+    waits = run("status", "spend", "--json").document["uploads"]["spend"]["waits_for"]
+    assert waits["missing_days"] == ["2020-01-04"]
+    assert waits["job"] == "build_history"

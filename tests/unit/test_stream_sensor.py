@@ -263,6 +263,29 @@ def test_what_is_told_to_be_served_is_what_answers_while_another_version_waits(
     assert told["waits_for"] in shown["detail"]
 
 
+def test_the_button_builds_what_lacks_and_nothing_while_that_is_being_built(
+    location: Location,
+) -> None:
+    change_the_view(location)
+    job = location.defs.resolve_job_def("build_history")
+
+    def press() -> dg.ExecuteInProcessResult:
+        return job.execute_in_process(instance=location.instance, raise_on_error=False)
+
+    failed = press()
+    [event] = [e for e in failed.all_events if e.is_step_failure]
+    assert "dagster of the local stack does not run" in str(event.step_failure_data)
+    assert "millrace up dagster" in str(event.step_failure_data)
+    location.instance.create_run_for_job(
+        location.defs.resolve_job_def("backfill_spend"),
+        tags={"millrace.history/spend": location.record.fingerprint},
+        status=dg.DagsterRunStatus.STARTED,
+    )
+    assert press().success
+    location.build("v2", location.record.fingerprint, days=4)
+    assert press().success
+
+
 def test_a_promotion_is_told_by_the_run_that_makes_it_with_both_versions_and_the_reason(
     location: Location,
 ) -> None:
