@@ -258,7 +258,7 @@ def test_the_sensor_is_on_by_default_and_says_how_it_stands(stack: LineageStack)
     context = dg.build_sensor_context(instance=stack.instance)
     assert sensor.evaluate_tick(context).skip_message == "no events yet"
     stack.archive()
-    assert "2 sent, 0 waiting" in (sensor.evaluate_tick(context).skip_message or "")
+    assert "2 sent now, 0 waiting" in (sensor.evaluate_tick(context).skip_message or "")
     assert defs.resolve_job_def(JOB).execute_in_process(instance=stack.instance).success
 
 
@@ -270,7 +270,7 @@ def test_a_receiver_that_is_away_for_long_fails_the_tick(
         pass
     stack = LineageStack(tmp_path, monkeypatch, instance, to=receiver.url)
     stack.archive()
-    assert "0 sent, 2 waiting" in tick(stack.settings, instance)
+    assert "0 sent now, 2 waiting" in tick(stack.settings, instance)
     outbox = Outbox.of(stack.settings)
     [name] = outbox.receivers([f"{receiver.url}/api/v1/lineage"])
     at = outbox.receivers([name])[name]
