@@ -145,3 +145,8 @@ def daily_job(source: str) -> str:
 def hourly_schedule(source: str) -> str:
     """Return the name of the schedule that builds the open days of a source each hour."""
     return f"hourly_{source}"
+
+
+def arrived_sensor(source: str) -> str:
+    """Return the name of the sensor that builds the days of a source whose files came, or changed."""
+    return f"build_arrived_{source}"

@@ -9,8 +9,12 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 import dagster as dg
+from dagster._utils.schedules import (
+    get_latest_completed_cron_tick,
+    schedule_execution_time_iterator,
+)
 
-from millrace.calendar import newest_day_over, to_ms
+from millrace.calendar import day_ms, newest_day_over, to_ms
 from millrace.durations import DAY_MS, MINUTE_MS
 from millrace.plan import SourcePlan, ViewPlan
 from resources.reports import Days
@@ -86,6 +90,26 @@ def due_days(source: SourcePlan, tick: datetime) -> tuple[date, ...]:
     return _between(known, newest)
 
 
+def newest_due(source: SourcePlan, now: datetime) -> date:
+    """Return the newest UTC day that a daily tick has asked for by ``now``, before any end."""
+    tick = get_latest_completed_cron_tick(source_cron(source), now, source.schedule.timezone)
+    return due_days(source, tick)[-1]
+
+
+def due_ms(source: SourcePlan, day: date) -> int:
+    """Return the instant of the daily tick that asks for a day, epoch milliseconds."""
+    complete_s = (day_ms(day) + DAY_MS + source.allowed_lateness_ms) / 1000
+    ticks = schedule_execution_time_iterator(
+        complete_s, source_cron(source), source.schedule.timezone
+    )
+    return to_ms(next(ticks))
+
+
+def is_over(source: SourcePlan, now: datetime) -> bool:
+    """Tell whether a closed source has had its last tick."""
+    return source.end is not None and newest_due(source, now) >= source.end
+
+
 def open_hours(source: SourcePlan, tick: datetime) -> Days:
     """Return the hours that an hourly tick is to build.
 
@@ -110,13 +134,15 @@ def after_events() -> dg.AutomationCondition[Any]:
     """Return when tiles and features are built anew by themselves: when their day's events were.
 
     Somebody built ``events/<source>`` alone, or another view's backfill did. A run that builds both
-    asks for nothing more. Bounded to the newest days, so that an old range is one run of somebody's
-    wish, not a run per day.
+    asks for nothing more. Days that were never built are left to those who ask for them: events are
+    also built where the windows of a later day reach, and nobody wants a view of these. Bounded to the
+    newest days, so that an old range is one run of somebody's wish, not a run per day.
     """
     recent: Any = dg.AutomationCondition.in_latest_time_window(FOLLOWED)
     recent = recent.with_label(f"is one of the last {FOLLOWED.days} days")
-    condition = dg.AutomationCondition.eager().replace("in_latest_time_window", recent)
-    return condition.with_label("its events were built anew without it")
+    was_built = (~dg.AutomationCondition.missing()).with_label("had been built")
+    eager = dg.AutomationCondition.eager().replace("in_latest_time_window", recent)
+    return (eager & was_built).with_label("its events were built anew without it")
 
 
 def features_freshness(view: ViewPlan) -> dg.FreshnessPolicy | None:

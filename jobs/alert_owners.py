@@ -11,7 +11,7 @@ from millrace.plan import Plan
 from resources.alerts.conditions import Condition
 from resources.alerts.facts import Fact, Subject
 
-_OF_ASSETS = frozenset({"check", "partition", "days"})
+_OF_ASSETS = frozenset({"check", "partition", "days", "late"})
 """Kinds whose subject is named as its asset is."""
 
 

@@ -18,6 +18,7 @@ from dagster._core.events import AssetMaterializationPlannedData
 
 from checks.history import HISTORY
 from feature_assets.reporting import what_was_raised
+from jobs.arrivals import ARRIVAL
 from jobs.run_states import ENDED
 from resources.alerts.facts import SEVERITIES, WHOLE, Fact, Story, Subject
 from resources.dagster_api import ASSET_JOB, FAILURES, WILL_RETRY
@@ -134,9 +135,9 @@ def check_facts(
     """Return one fact per severity: a failed warning is no failed error, and the other way round.
 
     None of how a history stands: what follows from a failed day, or from a change that somebody has
-    just made, is told as that.
+    just made, is told as that. None of ``arrival``, which ``alert_days`` tells as ``late``.
     """
-    if evaluation.check_name == HISTORY:
+    if evaluation.check_name in {HISTORY, ARRIVAL}:
         return []
     name = evaluation.asset_key.to_user_string()
     partition = evaluation.partition or WHOLE

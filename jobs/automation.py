@@ -34,7 +34,7 @@ def following_sensor() -> dg.AutomationConditionSensorDefinition:
         target=dg.AssetSelection.all(),
         minimum_interval_seconds=_INTERVAL_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Builds tiles and features of a recent day whose events were built alone.",
+        description="Builds tiles and features of a recent day anew whose events were built alone.",
     )
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from datetime import UTC, datetime
 
 import dagster as dg
 
@@ -13,6 +14,7 @@ from feature_assets.links import links_of
 from feature_assets.offline import OfflineLake
 from feature_assets.specs import live_specs
 from jobs.alerting import alert_sensor, deliver_job
+from jobs.arrivals import arrival_checks, arrived_sensors
 from jobs.automation import following_sensor, late_data_sensors
 from jobs.backfills import backfill_jobs, source_job
 from jobs.history import history_job
@@ -61,6 +63,7 @@ def build_definitions(
     offline: object | None = None,
     engines: Engines | None = None,
     metadata: dict[str, dg.MetadataValue] | None = None,
+    now: datetime | None = None,
 ) -> dg.Definitions:
     """Return assets, checks, jobs, schedules and sensors of a plan.
 
@@ -70,7 +73,9 @@ def build_definitions(
         offline: what builds the tables; None for the lake of the settings.
         engines: the doors to Flink, Kafka and the store; None for those of the settings.
         metadata: shown with the code location.
+        now: the present instant, by which a closed source is over; None: by the clock.
     """
+    now = now or datetime.now(tz=UTC)
     sources = [
         (source, views, source_job(source, views))
         for source in plan.sources.values()
@@ -85,7 +90,12 @@ def build_definitions(
             *plan_assets(plan, settings.lake),
             *live_specs(plan, settings.lake, links_of(settings)),
         ],
-        asset_checks=[*books_checks(plan), *history_checks(plan), *parity_checks(plan)],
+        asset_checks=[
+            *books_checks(plan),
+            *history_checks(plan),
+            *parity_checks(plan),
+            *arrival_checks(sources, settings),
+        ],
         jobs=[
             *backfill_jobs(plan),
             history_job(engines),
@@ -101,7 +111,7 @@ def build_definitions(
             *(
                 schedule
                 for source, views, job in sources
-                for schedule in source_schedules(source, views, job, settings)
+                for schedule in source_schedules(source, views, job, settings, now)
             ),
             retention_schedule(pruning),
         ],
@@ -110,6 +120,7 @@ def build_definitions(
             upload_sensor(engines, uploading),
             following_sensor(),
             history_sensor(plan, settings),
+            *arrived_sensors(sources, settings, now),
             *late_data_sensors(sources, settings),
             alert_sensor(engines, alerts),
             lineage_sensor(settings, lineage),

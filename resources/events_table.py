@@ -6,7 +6,7 @@ by name; the others are committed.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ from resources.archived_days import (
     letters_of_files,
     replaced_by_files,
 )
+from resources.arrivals import Arrivals
 from resources.file_letters import (
     letters_by_day,
     replace_letters,
@@ -65,6 +66,7 @@ class _Attempt:
     found: RawFiles
     wanted: tuple[date, ...]
     parts: dict[date, Hours] = field(default_factory=dict)
+    arrivals: Arrivals | None = None
     failed: dict[date, str] = field(default_factory=dict)
     undated: int = 0
     unreadable: dict[str, RawFile] = field(default_factory=dict)
@@ -93,6 +95,10 @@ class _Attempt:
     def hours(self, day: date) -> Hours:
         return self.parts.get(day, ALL_HOURS)
 
+    def signature(self, day: date) -> str | None:
+        """Return the digest of the files that hold a day; see ``Arrivals``."""
+        return None if self.arrivals is None else self.arrivals.signature(day)
+
 
 def build_events(
     spark: "SparkSession",
@@ -107,7 +113,8 @@ def build_events(
     """Replace the days of ``events/<source>``, and add earlier ones its views reach back to.
 
     Idempotent: the same files give the same rows. An earlier day, or hour of the first day, that
-    the windows of ``views`` need and that was never built is built too and reported like the others.
+    the windows of ``views`` need and that was never built is built too and reported like the others,
+    unless its files are known not to be there yet.
     Rows that the archive
     appended from the source's topic stay; days for which there are only such rows are counted.
     With ``gated`` the days are held back until their checks release them.
@@ -122,6 +129,8 @@ def build_events(
     attempt = _Attempt(RawFiles(()), *_wanted(source, views, days, log))
     try:
         attempt.found = find_raw_files(source, settings)
+        attempt.arrivals = Arrivals.of(source, settings, attempt.found)
+        attempt.wanted = _come(attempt.arrivals, attempt.wanted, days)
         attempt.blame([f for f in attempt.files if f.error])
         for note in _files_read(attempt).notes():
             progress(f"events/{source.name}: {note}")
@@ -151,7 +160,10 @@ def _record_failure(
     settings: Settings, source: SourcePlan, attempt: _Attempt, days: Days, error: str
 ) -> None:
     """Log the days of a build that came to nothing; what stood of them stands."""
-    failed = [PartitionOutcome(day, attempt.hours(day), error=error) for day in days]
+    failed = [
+        PartitionOutcome(day, attempt.hours(day), error=error, files=attempt.signature(day))
+        for day in days
+    ]
     table = events_table(source.name)
     report = BuildReport(table, None, table_version(settings, table), tuple(failed))
     append_partition_log(settings, report, source.fingerprint)
@@ -247,7 +259,26 @@ def earlier_days(
 ) -> tuple[date, ...]:
     """Return the days before ``days`` that ``build_events`` builds besides: never built, in reach."""
     log = read_log(settings, events_table(source.name))
-    return tuple(day for day in _wanted(source, views, days, log)[0] if day < days.start)
+    wanted = _wanted(source, views, days, log)[0]
+    if source.batch is not None and wanted[0] < days.start:
+        wanted = _come(Arrivals.look(source, settings), wanted, days)
+    return tuple(day for day in wanted if day < days.start)
+
+
+def _come(arrivals: Arrivals, wanted: Iterable[date], asked: Days) -> tuple[date, ...]:
+    """Leave out the days that nobody asked for and whose files are known not to be there.
+
+    Built now they would be empty, and told as such; what needs them says that it is without them.
+    """
+    source = arrivals.source
+    return tuple(
+        day
+        for day in wanted
+        if day in asked
+        or source.stream is not None
+        or day in source.empty_days
+        or not arrivals.is_known_absent(day)
+    )
 
 
 def history_start(view: ViewPlan, day: date) -> date:
@@ -441,7 +472,8 @@ def _outcomes(
             # A broken day that nobody asked for is told by those that miss it.
             if day in asked:
                 hours = attempt.hours(day)
-                outcomes.append(PartitionOutcome(day, hours, error=attempt.failed[day]))
+                error, files = attempt.failed[day], attempt.signature(day)
+                outcomes.append(PartitionOutcome(day, hours, error=error, files=files))
             continue
         found, count = stats.get(day), counts.get(day, PartitionOutcome(day))
         outcomes.append(
@@ -453,6 +485,7 @@ def _outcomes(
                 bytes=found.bytes if found else 0,
                 duplicates=count.duplicates,
                 dead_letters=count.dead_letters,
+                files=attempt.signature(day),
             )
         )
     return tuple(outcomes)

@@ -48,6 +48,8 @@ class PartitionState:
         held: why readers do not see the day although it was built; None if they do.
         began_ms: when that build began to read, epoch milliseconds; 0 where that is not known.
         by_hour: the hours that were built or failed, if they were not built all at once.
+        files: a digest of the raw files that the build was to read it from; None where that is not
+            known.
     """
 
     day: date
@@ -59,6 +61,7 @@ class PartitionState:
     held: str | None = None
     began_ms: int = 0
     by_hour: Mapping[int, BuiltHour] = field(default_factory=dict)
+    files: str | None = None
 
     @property
     def is_whole(self) -> bool:
@@ -176,12 +179,13 @@ def append_partition_log(
                     [_edge(o, o.hours.start) for o in report.outcomes], pa.int8()
                 ),
                 "to_hour": pa.array([_edge(o, o.hours.stop) for o in report.outcomes], pa.int8()),
+                "files": pa.array([o.files for o in report.outcomes], pa.string()),
             }
         ),
         storage_options=storage_options(settings),
         mode="append",
         partition_by=["table"],
-        # A log from before there were checks, or hours, has no columns for them.
+        # A log from before there were checks, hours or digests has no columns for them.
         schema_mode="merge",
     )
 
@@ -256,4 +260,5 @@ def _state(row: dict[str, Any]) -> PartitionState:
         built_ms=row["built_at_us"] // 1_000,
         held=row.get("held"),
         began_ms=row.get("began_ms") or 0,
+        files=row.get("files"),
     )

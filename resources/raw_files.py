@@ -11,7 +11,7 @@ it is read, and what is broken there fails the run.
 import lzma
 import os
 import zlib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import date
@@ -39,6 +39,8 @@ class RawFile:
         header: names of the cells of a line of CSV, in order.
         error: why it cannot be used; None for a good file.
         group_bytes: unpacked size of each row group; empty where the format has none.
+        modified_ns: when it was written last, epoch nanoseconds, as it says itself.
+        changed_ns: the same by the disk, which no copying tool sets back: when it came.
         was_looked_at: False for a table or a URL, of which nothing but the address is known.
     """
 
@@ -50,6 +52,8 @@ class RawFile:
     header: tuple[str, ...] = ()
     error: str | None = None
     group_bytes: tuple[int, ...] = ()
+    modified_ns: int = 0
+    changed_ns: int = 0
     was_looked_at: bool = True
 
     @property
@@ -86,10 +90,21 @@ class RawFiles:
         return bool(self.files) and all(file.was_looked_at for file in self.files)
 
 
-def find_raw_files(source: SourcePlan, settings: Settings) -> RawFiles:
+Looks = MutableMapping[tuple[str, RawFile], RawFile]
+"""What was seen in files before, by the source's fingerprint and what the disk says of each file."""
+
+
+def find_raw_files(
+    source: SourcePlan, settings: Settings, *, known: Looks | None = None
+) -> RawFiles:
     """List and look at the files of a batch source; see ``raw_listing`` for which they are.
 
     Of a Delta table or a URL the address alone is returned.
+
+    Args:
+        source: the declaration.
+        settings: what its path is expanded by.
+        known: looks of before, which are added to: a file that did not change is not opened again.
 
     Raises:
         DataError: the path does not exist or holds no file of the format; or a declared column is
@@ -109,9 +124,16 @@ def find_raw_files(source: SourcePlan, settings: Settings) -> RawFiles:
     listing = list_files(source, settings)
 
     def look(path: str) -> RawFile:
+        file = _on_disk(path)
         if path in listing.faults:
-            return RawFile(path, _size(path), error=listing.faults[path])
-        return _named(_looked_at(path, source), listing.days.get(path), source)
+            return replace(file, error=listing.faults[path])
+        key = (source.fingerprint, file)
+        seen = known.get(key) if known is not None else None
+        if seen is None:
+            seen = _looked_at(file, source)
+            if known is not None:
+                known[key] = seen
+        return _named(seen, listing.days.get(path), source)
 
     with ThreadPoolExecutor(8) as pool:
         files = tuple(pool.map(look, listing.paths))
@@ -120,11 +142,13 @@ def find_raw_files(source: SourcePlan, settings: Settings) -> RawFiles:
     return RawFiles(spelled, tuple(listing.passed_over), absent)
 
 
-def _size(path: str) -> int:
+def _on_disk(path: str) -> RawFile:
     try:
-        return os.stat(path).st_size
+        found = os.stat(path)
     except OSError:
-        return 0
+        return RawFile(path, 0)
+    changed_ns = max(found.st_mtime_ns, found.st_ctime_ns)
+    return RawFile(path, found.st_size, modified_ns=found.st_mtime_ns, changed_ns=changed_ns)
 
 
 def _named(file: RawFile, day: int | None, source: SourcePlan) -> RawFile:
@@ -164,8 +188,7 @@ def _damages() -> tuple[type[Exception], ...]:
     )
 
 
-def _looked_at(path: str, source: SourcePlan) -> RawFile:
-    file = RawFile(path, _size(path))
+def _looked_at(file: RawFile, source: SourcePlan) -> RawFile:
     try:
         found = _LOOKS[source.files.format](file, source)
     except _damages() as error:

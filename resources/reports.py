@@ -258,6 +258,8 @@ class PartitionOutcome:
         dead_letters: refused events by reason (``schema``, ``future``, ``late``).
         error: why the day could not be built; None when it was committed.
         missing_days: earlier days its windows reach into that have no events partition.
+        files: of events, a digest of the raw files that hold the day (``Arrivals.signature``); None
+            where there are no files.
     """
 
     day: date
@@ -270,6 +272,7 @@ class PartitionOutcome:
     dead_letters: Mapping[str, int] = field(default_factory=dict)
     error: str | None = None
     missing_days: tuple[date, ...] = ()
+    files: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the outcome as plain JSON values."""

@@ -4,8 +4,11 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from checks.judgement import JudgedDay, Judgement, held_reason
 from feature_assets.offline import Judge, Progress
@@ -48,6 +51,19 @@ feature_views:
     features:
       - {name: last_amount, aggregate: last, column: amount, window: lifetime}
 """
+
+
+def payments_there(folder: Path) -> Path:
+    """Write a file of payments that does not tell its days, and that came behind all of them."""
+    path = folder / "payments.parquet"
+    names = ("payment_id", "paid_at", "customer_id", "amount")
+    row = pa.table({name: pa.array([1], pa.int64()) for name in names})
+    pq.write_table(row, path, write_statistics=False)
+    os.utime(path, (_BEHIND_S, _BEHIND_S))
+    return path
+
+
+_BEHIND_S = int(datetime(2040, 1, 1, tzinfo=UTC).timestamp())
 
 
 def plan_in(folder: Path) -> Plan:

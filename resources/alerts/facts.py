@@ -23,7 +23,8 @@ class Subject:
 
     Attributes:
         kind: ``check`` of an asset, ``partition`` that a run was to build, ``days`` that no run was
-            to build, ``late`` files of a source, ``run`` of a job, ``stream`` of a view, ``tick`` of a schedule or sensor,
+            to build, ``late`` files of a source, ``run`` of a job, ``stream`` of a view, ``tick``
+            of a schedule or sensor,
             ``daemon`` of Dagster, ``sink`` of ours.
         name: asset (``events/payments``), job, view, schedule, daemon or sink.
         aspect: which of several: the check, the stream's property; may be empty.

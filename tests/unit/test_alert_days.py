@@ -6,11 +6,27 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent, DagsterEventType
+from dagster._core.remote_origin import (
+    InProcessCodeLocationOrigin,
+    RemoteInstigatorOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    SensorInstigatorData,
+)
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
+from feature_assets.keys import arrived_sensor
+from feature_assets.timing import due_ms
 from jobs.alert_days import day_facts
+from jobs.arrivals import Watch
 from millrace.plan import Plan
-from tests.fake_offline import plan_in
+from resources.declarations import plan_of
+from tests.fake_offline import DECLARATIONS, plan_in
 
 NOW = datetime(2020, 1, 20, 12, tzinfo=UTC)
 EVENTS, SPEND, HABITS = "events/payments_events", "features/spend", "features/habits"
@@ -44,7 +60,7 @@ def build(instance: dg.DagsterInstance, table: str, *days: int) -> None:
 def told(instance: dg.DagsterInstance, plan: Plan, now: datetime = NOW) -> dict[str, str]:
     """What is wrong, by table."""
     facts = list(day_facts(instance, plan, int(now.timestamp() * 1000)))
-    assert [fact.subject.name for fact in facts] == list(TABLES)
+    assert [fact.subject.name for fact in facts if fact.subject.kind == "days"] == list(TABLES)
     return {fact.subject.name: fact.story.summary for fact in facts if not fact.is_ok}
 
 
@@ -104,3 +120,70 @@ def test_a_day_that_a_run_was_to_build_is_left_to_that_run(
     )
     instance.report_dagster_event(event, run.run_id)
     assert set(told(instance, plan)) == {SPEND, HABITS}
+
+
+def wait(instance: dg.DagsterInstance, plan: Plan, days: tuple[int, ...], looked: datetime) -> None:
+    """Let the sensor of the files remember that it waits for days."""
+    source = plan.sources["payments"]
+    waiting = {date(2020, 1, n): due_ms(source, date(2020, 1, n)) for n in days}
+    looked_ms = int(looked.timestamp() * 1000)
+    watch = Watch(date(2020, 1, 10), looked_ms, looked_ms, waiting, "it waits for payments.parquet")
+    name = arrived_sensor("payments")
+    origin = RemoteInstigatorOrigin(
+        RemoteRepositoryOrigin(InProcessCodeLocationOrigin(_loadable()), "repository"), name
+    )
+    data = SensorInstigatorData(cursor=watch.cursor)
+    state = InstigatorState(origin, InstigatorType.SENSOR, InstigatorStatus.DECLARED_IN_CODE, data)
+    known = instance.all_instigator_state()
+    (instance.update_instigator_state if known else instance.add_instigator_state)(state)
+
+
+def _loadable() -> LoadableTargetOrigin:
+    return LoadableTargetOrigin(module_name="jobs.definitions")
+
+
+def late_plan(folder: Path) -> Plan:
+    file = folder / "late.yaml"
+    rules = "lateness: 90m\n    late_after: 6h"
+    file.write_text(DECLARATIONS.replace("lateness: 90m", rules), encoding="utf-8")
+    return plan_of([file])
+
+
+def test_a_day_that_waits_for_its_files_is_late_and_not_left_out(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    plan = late_plan(tmp_path)
+    for table in TABLES:
+        build(instance, table, *(day for day in range(10, NEWEST) if day != 14))
+    for hour, is_late in ((7, False), (8, True)):
+        now = datetime(2020, 1, 20, hour, tzinfo=UTC)
+        wait(instance, plan, (NEWEST,), now)
+        facts = list(day_facts(instance, plan, int(now.timestamp() * 1000)))
+        [late] = [fact for fact in facts if fact.subject.kind == "late"]
+        assert (late.subject.name, late.severity, not late.is_ok) == (EVENTS, "error", is_late)
+        assert told(instance, plan, now) == {
+            EVENTS: "1 of the newest days were never built: 2020-01-14",
+            **({EVENTS: late.story.summary} if is_late else {}),
+        }
+    assert late.story.summary == "it waits for payments.parquet"
+    assert late.story.details["late"] == "2020-01-19"
+
+
+def test_a_sensor_that_was_switched_off_waits_for_nothing(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    plan = late_plan(tmp_path)
+    for table in TABLES:
+        build(instance, table, *range(10, NEWEST))
+    wait(instance, plan, (NEWEST,), datetime(2020, 1, 20, 8, tzinfo=UTC))
+    left = "1 of the newest days were never built: 2020-01-19"
+    assert told(instance, plan) == {EVENTS: left}
+
+
+def test_without_a_declared_time_a_waiting_day_is_told_of_by_nobody(
+    instance: dg.DagsterInstance, plan: Plan
+) -> None:
+    for table in TABLES:
+        build(instance, table, *range(10, NEWEST))
+    wait(instance, plan, (NEWEST,), NOW)
+    assert told(instance, plan) == {}

@@ -101,6 +101,19 @@ def test_a_run_that_builds_all_of_them_is_followed_by_nothing(following: Followi
     assert following.asked() == {}
 
 
+def test_days_that_events_were_built_for_in_reach_alone_are_followed_by_nothing(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    offline = FakeOffline(beyond=tuple(day(n) for n in range(12, 18)))
+    defs = build_definitions(plan_in(tmp_path), settings_from_env({}), offline=offline)
+    following = Following(defs, instance)
+    following.asked()
+    following.build([EVENTS, *VIEWS], 18, 18)
+    built = instance.get_materialized_partitions(dg.AssetKey(EVENTS))
+    assert built == {day(n).isoformat() for n in range(12, 19)}
+    assert following.asked() == {}
+
+
 def test_old_days_are_left_to_those_who_ask_for_them(following: Following) -> None:
     following.build([EVENTS], 2, 11)
     assert following.asked() == {}

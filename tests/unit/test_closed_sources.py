@@ -24,10 +24,10 @@ from resources.history import reached_days
 from resources.late_days import LateDays
 from resources.reports import Days
 from resources.settings import settings_from_env
-from tests.fake_offline import DECLARATIONS, FakeOffline
+from tests.fake_offline import DECLARATIONS, FakeOffline, payments_there
 
 END = date(2020, 3, 1)
-LATER = datetime(2020, 6, 1, tzinfo=UTC)
+EARLY, LATER = datetime(2020, 2, 1, tzinfo=UTC), datetime(2020, 6, 1, tzinfo=UTC)
 
 
 def closed_plan(folder: Path, schedule: str = "") -> Plan:
@@ -45,11 +45,17 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
+def location(folder: Path, schedule: str = "", now: datetime = EARLY) -> dg.Definitions:
+    """Return the code location as it is loaded at an instant."""
+    payments_there(folder)
+    settings = settings_from_env({"MILLRACE_DATA": str(folder)})
+    plan = closed_plan(folder, schedule)
+    return build_definitions(plan, settings, offline=FakeOffline(), now=now)
+
+
 def tick(folder: Path, name: str, at: datetime, instance: Any, schedule: str = "") -> Any:
     """Return what a schedule asks for at an instant."""
-    (folder / "payments.parquet").touch()
-    settings = settings_from_env({"MILLRACE_DATA": str(folder)})
-    defs = build_definitions(closed_plan(folder, schedule), settings, offline=FakeOffline())
+    defs = location(folder, schedule)
     context = dg.build_schedule_context(
         instance=instance, scheduled_execution_time=at, repository_def=defs.get_repository_def()
     )
@@ -85,6 +91,20 @@ def test_the_last_hour_is_built_and_none_after_it(
     assert request.tags["dagster/asset_partition_range_end"] == "2020-02-29-23:00"
     done = tick(tmp_path, "hourly_payments", LATER, instance, HOURLY)
     assert done.skip_message == "source payments is closed: it ends on 2020-03-01"
+
+
+def test_nothing_ticks_for_a_source_that_is_over(tmp_path: Path) -> None:
+    ours = {"daily_payments", "hourly_payments", "build_arrived_payments"}
+
+    def ticking(now: datetime) -> set[str]:
+        found = location(tmp_path, HOURLY, now).get_repository_def()
+        schedules = {one.name for one in found.schedule_defs}
+        return ours & (schedules | {one.name for one in found.sensor_defs})
+
+    assert ticking(datetime(2020, 3, 2, 1, 29, tzinfo=UTC)) == ours
+    # A file of its last days may still be late.
+    assert ticking(datetime(2020, 3, 2, 1, 31, tzinfo=UTC)) == {"build_arrived_payments"}
+    assert ticking(LATER) == set()
 
 
 def test_late_days_from_the_end_on_are_not_built_again(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from feature_assets.timing import complete_day, daily_cron
 from jobs.definitions import build_definitions, defs
 from millrace.durations import HOUR_MS
 from resources.settings import CHECKOUT, settings_from_env
-from tests.fake_offline import FakeOffline, plan_in
+from tests.fake_offline import FakeOffline, payments_there, plan_in
 
 HEAVY = (
     "pyspark",
@@ -199,37 +200,43 @@ def test_the_newest_complete_day_is_the_one_no_event_can_join(
     assert complete_day(now, lateness_ms) == day
 
 
-def tick(location: dg.Definitions, at: datetime) -> Any:
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.local_temp() as instance:
+        yield instance
+
+
+def tick(location: dg.Definitions, at: datetime, instance: dg.DagsterInstance) -> Any:
     schedule = location.resolve_schedule_def("daily_payments")
     context = dg.build_schedule_context(
-        scheduled_execution_time=at, repository_def=location.get_repository_def()
+        instance, scheduled_execution_time=at, repository_def=location.get_repository_def()
     )
     return schedule.evaluate_tick(context)
 
 
 def test_a_tick_asks_for_the_newest_complete_day_once(
-    location: dg.Definitions, tmp_path: Path
+    location: dg.Definitions, tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    (tmp_path / "payments.parquet").touch()
-    done = tick(location, datetime(2020, 1, 9, 1, 30, tzinfo=UTC))
+    payments_there(tmp_path)
+    done = tick(location, datetime(2020, 1, 9, 1, 30, tzinfo=UTC), instance)
     [request] = done.run_requests
     assert request.partition_key == "2020-01-08"
     assert request.run_key == "2020-01-08"
 
 
 def test_a_tick_is_skipped_with_the_reason_when_the_files_are_not_there(
-    location: dg.Definitions, tmp_path: Path
+    location: dg.Definitions, tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    done = tick(location, datetime(2020, 1, 9, 1, 30, tzinfo=UTC))
+    done = tick(location, datetime(2020, 1, 9, 1, 30, tzinfo=UTC), instance)
     assert not done.run_requests
     assert str(tmp_path / "payments.parquet") in (done.skip_message or "")
 
 
 def test_a_tick_before_the_start_of_history_is_skipped(
-    location: dg.Definitions, tmp_path: Path
+    location: dg.Definitions, tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    (tmp_path / "payments.parquet").touch()
-    done = tick(location, datetime(2020, 1, 1, 1, 30, tzinfo=UTC))
+    payments_there(tmp_path)
+    done = tick(location, datetime(2020, 1, 1, 1, 30, tzinfo=UTC), instance)
     assert "2019-12-31 is before the start" in (done.skip_message or "")
 
 

@@ -26,7 +26,7 @@ from resources.settings import settings_from_env
 from resources.writing import Slices, day_ranges
 from streaming.archive.tables import days_of
 from streaming.produce import _stamped
-from tests.fake_offline import DECLARATIONS, FakeOffline
+from tests.fake_offline import DECLARATIONS, FakeOffline, payments_there
 
 STARTS = ("0001-01-01", "1582-10-05", "1969-12-31", "9999-12-30", "9999-12-31")
 NOW = datetime(2024, 3, 1, 12, tzinfo=UTC)
@@ -43,7 +43,7 @@ def plan_from(folder: Path, start: str, schedule: str = "") -> Plan:
 
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as instance:
+    with dg.DagsterInstance.local_temp() as instance:
         yield instance
 
 
@@ -101,7 +101,7 @@ def test_a_far_start_takes_nothing_of_the_code_location_down(
     tmp_path: Path, instance: dg.DagsterInstance, start: str, schedule: str
 ) -> None:
     plan = plan_from(tmp_path, start, schedule)
-    (tmp_path / "payments.parquet").touch()
+    payments_there(tmp_path)
     settings = settings_from_env({"MILLRACE_DATA": str(tmp_path), "MILLRACE_LAKE": "/lake"})
     defs = build_definitions(plan, settings, offline=FakeOffline())
     assert dg.AssetKey(["features", "spend"]) in defs.resolve_asset_graph().get_all_asset_keys()

@@ -22,7 +22,7 @@ from resources.declarations import plan_of
 from resources.settings import Settings, settings_from_env
 from streaming.upload_plan import Held, UploadPlan, plan_upload
 from tests import tile_lakes
-from tests.fake_offline import DECLARATIONS, FakeOffline
+from tests.fake_offline import DECLARATIONS, FakeOffline, payments_there
 
 BERLIN = ZoneInfo("Europe/Berlin")
 DAILY_AT_SIX = '{at: "06:00", timezone: Europe/Berlin}'
@@ -49,14 +49,12 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 def location(folder: Path, schedule: str | None, lateness: str = "90m") -> dg.Definitions:
     """Return a code location whose raw file is there."""
-    (folder / "payments.parquet").touch()
+    payments_there(folder)
     settings = settings_from_env({"MILLRACE_DATA": str(folder)})
     return build_definitions(plan_with(folder, schedule, lateness), settings, offline=FakeOffline())
 
 
-def tick(
-    defs: dg.Definitions, name: str, at: datetime, instance: dg.DagsterInstance | None = None
-) -> Any:
+def tick(defs: dg.Definitions, name: str, at: datetime, instance: dg.DagsterInstance) -> Any:
     context = dg.build_schedule_context(
         instance=instance, scheduled_execution_time=at, repository_def=defs.get_repository_def()
     )
@@ -96,18 +94,22 @@ def test_a_tick_has_the_time_and_the_zone_of_its_source(tmp_path: Path) -> None:
     assert (daily.cron_schedule, daily.execution_timezone) == ("30 1 * * *", "UTC")
 
 
-def test_a_tick_in_a_zone_asks_for_the_newest_complete_day(tmp_path: Path) -> None:
+def test_a_tick_in_a_zone_asks_for_the_newest_complete_day(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
     defs = location(tmp_path, DAILY_AT_SIX)
-    done = tick(defs, "daily_payments", datetime(2026, 7, 9, 6, 0, tzinfo=BERLIN))
+    done = tick(defs, "daily_payments", datetime(2026, 7, 9, 6, 0, tzinfo=BERLIN), instance)
     [request] = done.run_requests
     assert (request.partition_key, request.run_key) == ("2026-07-08", "2026-07-08")
     # By this tag an hourly tick knows the run.
     assert request.tags["dagster/schedule_name"] == "daily_payments"
 
 
-def test_a_tick_before_yesterday_is_complete_asks_for_the_day_before(tmp_path: Path) -> None:
+def test_a_tick_before_yesterday_is_complete_asks_for_the_day_before(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
     defs = location(tmp_path, '{at: "00:30"}')
-    assert asked(tick(defs, "daily_payments", utc(7, 9, 0, 30))) == ["2026-07-07"]
+    assert asked(tick(defs, "daily_payments", utc(7, 9, 0, 30), instance)) == ["2026-07-07"]
 
 
 @pytest.mark.parametrize(
@@ -139,9 +141,11 @@ def test_every_day_of_a_year_is_asked_for_wherever_the_clock_is_put(
     assert max(len(of_one) for of_one in due) <= 2
 
 
-def test_a_tick_that_closes_two_days_asks_for_each_by_its_key(tmp_path: Path) -> None:
+def test_a_tick_that_closes_two_days_asks_for_each_by_its_key(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
     defs = location(tmp_path, '{at: "02:30", timezone: Europe/Berlin}')
-    done = tick(defs, "daily_payments", utc(10, 25, 1, 30).astimezone(BERLIN))
+    done = tick(defs, "daily_payments", utc(10, 25, 1, 30).astimezone(BERLIN), instance)
     assert asked(done) == ["2026-10-23", "2026-10-24"]
     assert [request.run_key for request in done.run_requests] == asked(done)
 
@@ -202,9 +206,11 @@ def test_an_hourly_tick_asks_for_the_open_hours_in_one_run(
     assert request.tags["dagster/asset_partition_range_end"] == "2026-06-09-00:00"
 
 
-def test_the_daily_tick_of_a_source_of_hours_builds_the_hours_of_the_day(tmp_path: Path) -> None:
+def test_the_daily_tick_of_a_source_of_hours_builds_the_hours_of_the_day(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
     [request] = tick(
-        location(tmp_path, "{refresh: hourly}"), "daily_payments", utc(6, 9, 1, 30)
+        location(tmp_path, "{refresh: hourly}"), "daily_payments", utc(6, 9, 1, 30), instance
     ).run_requests
     assert request.run_key == "2026-06-08"
     assert request.tags["dagster/asset_partition_range_start"] == "2026-06-08-00:00"
