@@ -115,7 +115,7 @@ def build_history_links(settings: Settings, view: str) -> dict[str, Any]:
     base = _known(dagster_url, settings)
     if base is not None:
         config = quote(f"ops:\n  {BUILD_OP}:\n    config:\n      views: [{view}]\n", safe="")
-        place = f"{base}/locations/__repository__%40{LOCATION}/jobs/{HISTORY_JOB}"
+        place = f"{base}/locations/{LOCATION}/jobs/{HISTORY_JOB}"
         found["build"] = dg.MetadataValue.url(f"{place}/playground/setup?config={config}")
     return found
 

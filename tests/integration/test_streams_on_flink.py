@@ -7,8 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 
+from jobs.online_reports import online_key
+from jobs.stream_sensor import tick
 from millrace.errors import EngineUnavailable
 from millrace.plan import Plan
 from millrace.published import PublishedView
@@ -111,6 +114,15 @@ class Streams:
             perform(self.settings, plan, action, print)
         return [action.kind for action in actions]
 
+    def told(self, view: str, instance: dg.DagsterInstance) -> dict[str, Any]:
+        """Look once, as the sensor; return what it tells of what is served of a view."""
+        result = tick(self.engines, instance, None)
+        assert isinstance(result, dg.SensorResult)
+        for event in result.asset_events:
+            instance.report_runless_asset_event(event)
+        (found,) = (e for e in result.asset_events if e.asset_key == online_key(view))
+        return {name: value.value for name, value in found.metadata.items()}
+
     def kill_jobmanager(self) -> None:
         """Kill it, and wait until another, which knows no job, has its TaskManager."""
         self.stack.kill("flink", "jobmanager")
@@ -193,6 +205,8 @@ def test_a_changed_view_restores_nothing_and_serves_once_it_is_complete(streams:
     old = streams.await_running("changed")
     streams.send("changed", [1, 2, 300])
     streams.await_checkpoint("changed")
+    instance = dg.DagsterInstance.ephemeral()
+    assert streams.told("changed", instance)["version"] == "v1"
     streams.declare("changed", least=100)
     assert streams.reconcile("changed") == ["upgrade"]
     new = streams.await_running("changed")
@@ -204,9 +218,14 @@ def test_a_changed_view_restores_nothing_and_serves_once_it_is_complete(streams:
     assert report is not None
     assert report.is_running
     assert streams.published("changed").serving == "v1"
+    told = streams.told("changed", instance)
+    assert (told["version"], told["state"]) == ("v1", "running")
+    assert told.get("waits", "v2") == "v2"
     # The writer says that it holds all that was sent, and the sensor goes by that.
     until(lambda: streams.reconcile("changed") == ["promote"], "the new version is complete", 60)
     assert streams.published("changed").serving == "v2"
+    told = streams.told("changed", instance)
+    assert (told["version"], told["from_version"], told["to_version"]) == ("v2", "v1", "v2")
     until(lambda: not deployments.is_alive(streams.engines, old.job_id), "the old job is gone")
     assert streams.reconcile("changed") == []
     assert streams.keys("changed", old.fingerprint) == 1
