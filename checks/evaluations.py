@@ -13,7 +13,7 @@ import dagster as dg
 from dagster import AssetCheckEvaluation
 
 from checks.evaluation_log import log_evaluations, newest_materializations
-from checks.judgement import JudgedDay, Judgement, findings_text
+from checks.judgement import JudgedDay, Judgement, findings_text, readers_text
 from millrace.compile.checks import Rule
 from millrace.quality.finding import Finding
 from resources.partition_keys import closing_key
@@ -210,6 +210,7 @@ def _day_metadata(
         **_extremes(findings),
     }
     if alarms:
+        metadata["readers"] = readers_text(judgement.table, judged)
         metadata["findings"] = _listed(alarms)
         metadata.update(_responsible([f.rule for f in alarms]))
     if has_picture:

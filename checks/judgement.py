@@ -67,6 +67,14 @@ class Judgement:
         return {judged.day: judged.held for judged in self.days if judged.held is not None}
 
 
+def readers_text(table: str, judged: JudgedDay) -> str:
+    """Say whether readers of a table see a day that was found bad."""
+    where = f"{judged.day} of {table}"
+    if judged.held is not None:
+        return f"do not see {where}: it is held back"
+    return f"see {where}" + (", published by hand" if judged.was_forced else " as it is")
+
+
 def finding_text(finding: Finding) -> str:
     """Say in one line what was found: ``null_rate of amount: 40 %; expected at most 10 %``."""
     what = finding.rule.type + (f" of {finding.column}" if finding.column else "")

@@ -282,7 +282,11 @@ class _Told:
     def _partition(
         self, name: str, partition: str, at_ms: int, summary: str, *, is_ok: bool
     ) -> Fact:
-        story = Story(summary, {"job": self._job}, run_id=self.run.run_id)
+        details = {"job": self._job}
+        if not is_ok:
+            # Nobody reads a day whose newest build failed, whatever stood there before.
+            details["readers"] = f"do not see {partition} of {name} until it is built"
+        story = Story(summary, details, run_id=self.run.run_id)
         subject = Subject("partition", name, "", partition)
         return Fact(subject, "error", is_ok, at_ms, story, self.run.run_id)
 

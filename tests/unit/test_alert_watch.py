@@ -232,6 +232,8 @@ def test_bad_days_are_told_once_by_name_and_resolve_when_they_are_rebuilt(house:
         "FAILED: build of events/payments_events, 2020-01-05",
     ]
     assert house.last["summary"] == "no such file"
+    readers = "do not see 2020-01-05 of events/payments_events until it is built"
+    assert house.last["details"]["readers"] == readers
     assert house.last["owners"] == ["payments@example.com"]
     page = "http://dagster/assets/events/payments_events?view=partitions&partition=2020-01-05"
     assert house.last["links"]["partition"] == page

@@ -168,6 +168,9 @@ def test_a_day_that_a_blocking_check_fails_is_held_back_in_every_table(
         EVENTS, dg.DagsterEventType.ASSET_MATERIALIZATION
     )
     assert sorted(newest) == ["2020-01-02", "2020-01-03", "2020-01-05", "2020-01-06"]
+    judged = run.evaluations(dg.AssetCheckKey(EVENTS, "rows"))["2020-01-04"]
+    unseen = "do not see 2020-01-04 of events/payments: it is held back"
+    assert judged.metadata["readers"].value == unseen
 
 
 def test_a_bad_day_says_what_was_found_who_owns_it_and_what_to_do(
@@ -179,6 +182,8 @@ def test_a_bad_day_says_what_was_found_who_owns_it_and_what_to_do(
     found = evaluations["2020-01-04"]
     assert found.metadata["owner"].value == "payments@example.com"
     assert "runbooks" in str(found.metadata["runbook"].value)
+    unseen = "do not see 2020-01-04 of features/spend/v1: it is held back"
+    assert found.metadata["readers"].value == unseen
     listed: Any = found.metadata["findings"].value
     [finding] = listed
     assert finding["actual"] == "14"
