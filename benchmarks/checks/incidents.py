@@ -289,7 +289,8 @@ def damage(dataset: Dataset, placed: Sequence[Placed]) -> pa.Table:
             table = one.fault.damage.apply(dataset, day, random)
             if table is None:
                 raise SystemExit(f"{day} cannot be damaged: {one.fault.kind}")
-            rows[day] = table.cast(dataset.days[day].schema)
+            # Miles times 1.609 in a column of whole numbers lose their fractions, as they would in a file.
+            rows[day] = table.cast(dataset.days[day].schema, safe=False)
     return pa.concat_tables([rows[day] for day in sorted(rows)]).sort_by(dataset.event_time)
 
 
@@ -404,19 +405,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("examples", nargs="*", default=list(FILES), help="cards, retail, flights")
     parser.add_argument("--data", type=Path, required=True, help="where the Parquet files are")
-    parser.add_argument("--write", action="store_true", help="write results/incidents.json")
+    parser.add_argument(
+        "--write",
+        action="store_true",
+        help="write results/incidents.json, where sources that are not asked for stay",
+    )
     arguments = parser.parse_args()
     results = []
     for example in arguments.examples:
         results.append(study(arguments.data, example))
         show(results[-1])
     if arguments.write:
+        target = Path(__file__).parent / "results" / "incidents.json"
+        before = json.loads(target.read_text("utf-8"))["sources"] if target.exists() else {}
         report = {
             "python": platform.python_version(),
             **{name: version(name) for name in ("millrace", "numpy", "pyarrow")},
-            "sources": [asdict(one) for one in results],
+            "sources": {**before, **{one.source: asdict(one) for one in results}},
         }
-        target = Path(__file__).parent / "results" / "incidents.json"
         target.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
