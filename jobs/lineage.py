@@ -29,6 +29,9 @@ LOUD_AFTER_MS = 900_000
 
 _INTERVAL_S = 10
 _BY_HAND_S = 60.0
+_REASON_TAG = "dagster/failure_reason"
+_INTERRUPTED = "UNEXPECTED_TERMINATION"
+"""What Dagster says of a run whose process was sent TERM and that nobody had cancelled."""
 
 _RUN_ENDS: "Mapping[dg.DagsterRunStatus, End]" = MappingProxyType(
     {
@@ -157,6 +160,8 @@ def _of_run(instance: dg.DagsterInstance, run: "OpenRun", dagster_id: str) -> "E
         return None
     at = _instant(record.end_time)
     if run.run_id == dagster_id:
+        if record.dagster_run.tags.get(_REASON_TAG) == _INTERRUPTED:
+            return Ended("ABORT", "its process was told to end, as by `millrace down`", at)
         return Ended(_RUN_ENDS[status], _why(status.value), at)
     return Ended("ABORT", "the Dagster run ended before the work did", at)
 

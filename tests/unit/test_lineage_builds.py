@@ -294,3 +294,20 @@ def test_a_view_without_a_day_in_range_writes_nothing(stack: LineageStack) -> No
     assert states_of(events, "events/payments") == [["START", "FAIL"]]
     assert last_of(events, "events/payments")["outputs"] == []
     assert states_of(events, "tiles/spend") == [], "it was never begun"
+
+
+@pytest.mark.parametrize(
+    ("reason", "state"), [("UNEXPECTED_TERMINATION", "ABORT"), ("STEP_FAILURE", "FAIL")]
+)
+def test_a_run_that_ended_with_its_stack_did_not_fail(
+    stack: LineageStack, reason: str, state: str
+) -> None:
+    from dagster._core.storage.tags import RUN_FAILURE_REASON_TAG
+    from dagster._core.test_utils import create_run_for_test
+
+    tags = {RUN_FAILURE_REASON_TAG: reason}
+    run = create_run_for_test(stack.instance, status=dg.DagsterRunStatus.FAILURE, tags=tags)
+    start = {"eventType": "START", "run": {"runId": run.run_id, "facets": {}}, "job": {"name": "j"}}
+    Outbox.of(stack.settings).start(run.run_id, f"dagster:{run.run_id}", start)
+    assert "1 dead run(s) ended" in tick(stack.settings, stack.instance)
+    assert states_of(stack.events(), "j") == [["START", state]]
