@@ -233,13 +233,13 @@ def assert_pictures(world: World, backfill: str) -> None:
         return
     base = world.api.url
     pages = {
-        "asset-graph": f"{base}/locations/{LOCATION}/asset-groups/payments/lineage",
+        "view-graph": f"{base}/locations/{LOCATION}/asset-groups/spend/lineage",
         "view": f"{base}/assets/features/spend",
         "failing-check": f"{base}/assets/events/payments_events?view=checks&checkDetail=null_rate",
         "backfill": f"{base}/runs/b/{backfill}",
     }
     texts = {
-        "asset-graph": "payments",
+        "view-graph": "spend_tiles",
         "view": "spend",
         "failing-check": "null_rate",
         "backfill": backfill,

@@ -17,6 +17,7 @@ from jobs.definitions import build_definitions, defs
 from millrace.durations import HOUR_MS
 from resources.settings import CHECKOUT, settings_from_env
 from tests.fake_offline import FakeOffline, payments_there, plan_in
+from tests.many_views import write_views
 
 HEAVY = (
     "pyspark",
@@ -31,12 +32,21 @@ HEAVY = (
     "openlineage",
 )
 LOAD_LIMIT_S = 3.0
+MANY_LOAD_LIMIT_S = 6.0
 LOAD = f"""
 import json, sys, time
 from jobs.definitions import defs
 defs().get_repository_def()
 heavy = [name for name in {HEAVY!r} if name in sys.modules]
 print(json.dumps({{"heavy": heavy, "cpu_s": time.process_time()}}))
+"""
+LOAD_AND_SEND = """
+import json, time
+from dagster._core.remote_representation.external_data import RepositorySnap
+from jobs.definitions import defs
+sent = RepositorySnap.from_def(defs().get_repository_def())
+groups = {node.group_name for node in sent.asset_nodes}
+print(json.dumps({"groups": len(groups), "cpu_s": time.process_time()}))
 """
 
 
@@ -157,6 +167,23 @@ def test_the_location_loads_fast_and_imports_nothing_heavy() -> None:
     report = json.loads(done.stdout.splitlines()[-1])
     assert report["heavy"] == []
     assert report["cpu_s"] < LOAD_LIMIT_S
+
+
+def test_many_views_load_in_seconds(tmp_path: Path) -> None:
+    """The location with what it sends the webserver of itself, as a code server does it."""
+    write_views(tmp_path / "views", views=48, features=454)
+    places = {"MILLRACE_HOME": str(tmp_path / "home"), "MILLRACE_DATA": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD_AND_SEND],
+        cwd=CHECKOUT,
+        env={**os.environ, **places, "MILLRACE_VIEWS": str(tmp_path / "views")},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["groups"] >= 48
+    assert report["cpu_s"] < MANY_LOAD_LIMIT_S
 
 
 def test_a_faulty_file_is_reported_and_the_others_load(
