@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from feature_assets.keys import LOCATION
 from resources.dagster_api import DagsterApi
 from resources.endpoints import spark_remote
 from resources.reports import Days
@@ -233,13 +232,11 @@ def assert_pictures(world: World, backfill: str) -> None:
         return
     base = world.api.url
     pages = {
-        "view-graph": f"{base}/locations/{LOCATION}/asset-groups/spend/lineage",
         "view": f"{base}/assets/features/spend",
         "failing-check": f"{base}/assets/events/payments_events?view=checks&checkDetail=null_rate",
         "backfill": f"{base}/runs/b/{backfill}",
     }
     texts = {
-        "view-graph": "spend_tiles",
         "view": "spend",
         "failing-check": "null_rate",
         "backfill": backfill,
