@@ -29,9 +29,15 @@ def online_key(view: str) -> dg.AssetKey:
 
 
 def told_apart(found: PublishedView | None, waiting: "Waiting | None") -> str:
-    """Return a text that is another one as soon as there is news of what is served."""
-    serving = None if found is None else found.serving
-    return f"{serving}|{waiting.text if waiting else ''}"
+    """Return a text that is another one as soon as there is news of what is served.
+
+    How far a job has read is none: it changes at every look while a version catches up.
+    """
+    text = str(None if found is None else found.serving)
+    if waiting is None:
+        return text
+    lacks = f"{len(waiting.history.days)} days, {len(waiting.reasons)} reasons"
+    return f"{text}|{waiting.version} lacks {lacks}"
 
 
 def online_event(

@@ -261,6 +261,14 @@ def test_what_is_told_to_be_served_is_what_answers_while_another_version_waits(
     assert shown["waits_for"]["missing_days"] == ["2020-01-04"]
     assert shown["waits_for"]["command"] == told["build_command"]
     assert told["waits_for"] in shown["detail"]
+    # It catches up, which is no news at each look; that a day is built is.
+    location.engines.fake.complete_checkpoint(location.record.job_id)
+    location.engines.committed[location.record.flink_group] = {0: 3, 1: 0}
+    assert location.online() == []
+    location.build("v2", location.record.fingerprint, days=4)
+    [told] = location.online()
+    assert "missing_days" not in told
+    assert told["waits_for"].startswith("its batch tiles are not uploaded yet; its job has 7 event")
 
 
 def test_the_button_builds_what_lacks_and_nothing_while_that_is_being_built(
