@@ -28,6 +28,9 @@ _MOST_PICTURES = 6
 _PICTURED = frozenset({"drift", "null_rate", "volume"})
 """Checks that are pictured though they pass: what people watch. A picture takes 60 ms to draw."""
 
+_MOST_TABLES_PICTURED = 25
+"""Tables in a run up to which checks that pass are pictured; of more, drawing is most of the reporting."""
+
 _ABOUT = {
     "rows": "The day has rows.",
     "null_keys": "Events of the view that have no key, and so belong to nobody.",
@@ -133,17 +136,26 @@ def report_judgement(
     built = [newest[partition] for partition in own if partition in newest]
     latest = max(built, key=lambda target: target.storage_id, default=None)
     evaluations: list[AssetCheckEvaluation] = []
+    tables = context.job_def.asset_layer.selected_asset_keys
+    watched = _PICTURED if len(tables) <= _MOST_TABLES_PICTURED else frozenset()
     for name in checks:
         # First, so that the newest of a check is of the days that were built.
         again = [(judged, _of_check(name, judged.findings)) for judged in judgement.again]
         again = [(judged, findings) for judged, findings in again if findings]
-        evaluations += _of_days(key, name, judgement, again, partitions, newest)
+        is_watched = name in watched
+        evaluations += _of_days(
+            key, name, judgement, again, partitions, newest, is_watched=is_watched
+        )
         found = [(judged, _of_check(name, judged.findings)) for judged in judgement.days]
         # What nobody could judge is not said to be well: the check then counts as skipped.
         found = [(judged, findings) for judged, findings in found if findings]
-        evaluations += _of_days(key, name, judgement, found, partitions, newest)
+        evaluations += _of_days(
+            key, name, judgement, found, partitions, newest, is_watched=is_watched
+        )
         if found and not context.has_partition_key:
-            evaluations.append(_together(key, name, judgement, found, latest))
+            evaluations.append(
+                _together(key, name, judgement, found, latest, is_watched=is_watched)
+            )
     log_evaluations(context, evaluations)
 
 
@@ -154,11 +166,13 @@ def _of_days(
     found: _Found,
     partitions: Mapping[date, str],
     newest: Mapping[str, Any],
+    *,
+    is_watched: bool,
 ) -> Iterator[AssetCheckEvaluation]:
     pictures = _MOST_PICTURES
     for judged, findings in found:
         is_bad = any(f.is_alarm for f in findings)
-        has_picture = pictures > 0 and (is_bad or (len(found) == 1 and name in _PICTURED))
+        has_picture = pictures > 0 and (is_bad or (len(found) == 1 and is_watched))
         pictures -= has_picture
         yield AssetCheckEvaluation(
             asset_key=key,
@@ -242,7 +256,13 @@ def _pictures(
 
 
 def _together(
-    key: dg.AssetKey, name: str, judgement: Judgement, found: _Found, latest: Any
+    key: dg.AssetKey,
+    name: str,
+    judgement: Judgement,
+    found: _Found,
+    latest: Any,
+    *,
+    is_watched: bool,
 ) -> AssetCheckEvaluation:
     """The check over all days of the run."""
     every = [finding for _, findings in found for finding in findings]
@@ -254,9 +274,7 @@ def _together(
         passed=not bad,
         severity=graded(every),
         description=_together_text(found, bad),
-        metadata=_together_metadata(
-            judgement, found, bad, has_picture=bool(bad) or name in _PICTURED
-        ),
+        metadata=_together_metadata(judgement, found, bad, has_picture=bool(bad) or is_watched),
         target_materialization_data=latest,
     )
 

@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from checks import evaluation_log
+from checks import evaluation_log, evaluations
 from feature_assets.reporting import step_name
 from jobs.definitions import build_definitions
 from millrace.errors import EngineError
@@ -203,6 +203,19 @@ def test_of_checks_that_pass_only_those_that_people_watch_are_pictured(
         for name in ("rows", "volume")
     }
     assert pictured == {"rows": False, "volume": True}
+
+
+def test_a_run_over_many_tables_pictures_bad_days_alone(
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluations, "_MOST_TABLES_PICTURED", 2)
+    spoilt = {"features/spend": {date(2020, 1, 4): "0; expected at least 1"}}
+    run = Run(tmp_path, instance, FakeOffline(spoilt=spoilt), "2020-01-02", "2020-01-06")
+    pictured = {
+        name: "over_time" in run.evaluations(dg.AssetCheckKey(FEATURES, name))[None].metadata
+        for name in ("rows", "volume")
+    }
+    assert pictured == {"rows": True, "volume": False}
 
 
 @pytest.mark.parametrize(
