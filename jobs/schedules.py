@@ -62,9 +62,10 @@ def _daily_schedule(
 
     It ticks once a day, as its source says or else ``allowed_lateness`` after midnight UTC, and
     asks for the newest day that is then complete, and for the one before if no tick came between
-    the two, if their files are there; those that are not are left to ``build_arrived_<source>``. The run key is the day, so a second tick starts nothing. Ticks that a daemon slept
-    through are made up for, five of them at most (Dagster's own bound). A time that a zone skips in
-    spring comes as soon as the clock reads later; one that it repeats in autumn comes once.
+    the two, if their files are there; those that are not are left to ``build_arrived_<source>``. The
+    run key is the day, so a second tick starts nothing. Ticks that a daemon slept through are made up
+    for, five of them at most (Dagster's own bound). A time that a zone skips in spring comes as soon
+    as the clock reads later; one that it repeats in autumn comes once.
     """
 
     @dg.schedule(

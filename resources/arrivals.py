@@ -81,7 +81,7 @@ class Arrivals:
         if not self.is_known:
             return True
         over_ms = day_ms(day) + DAY_MS if since_ms is None else since_ms
-        bringing = [f for f in self.found.files if self._brings(f, day_number(day), over_ms)]
+        bringing = self._bringing(day, over_ms)
         # What is written to all day long is never at rest.
         is_patient = now_ms < over_ms + self.source.allowed_lateness_ms + _PATIENCE_MS
         return bool(bringing) and all(
@@ -92,7 +92,7 @@ class Arrivals:
         """Tell whether no file there is can hold a day, so that building it would find nothing."""
         if not self.found.looked_at:
             return False
-        return not any(self._brings(f, day_number(day), 0) for f in self.found.files)
+        return not self._bringing(day, 0)
 
     def signature(self, day: date) -> str:
         """Return a digest of the files that hold a day; another one once any of them changed.
@@ -125,7 +125,7 @@ class Arrivals:
             return f"{day} waits for {self.place}: {self.problem}"
         files = self.found.files
         over_ms = day_ms(day) + DAY_MS
-        fresh = [f for f in files if self._brings(f, day_number(day), over_ms)]
+        fresh = self._bringing(day, over_ms)
         if fresh:
             return f"{day} waits until {fresh[0].path} is written to its end"
         if any(f.day is not None for f in files):
@@ -149,16 +149,29 @@ class Arrivals:
             f"{unread}"
         )
 
-    def _brings(self, file: RawFile, day: int, over_ms: int) -> bool:
-        if file.day is not None:
-            return file.day == day
-        if file.error is not None:
-            return False
-        is_later = file.changed_ns // _NS >= over_ms
-        if file.days is None:
-            return is_later
-        first, last = file.days
-        return first <= day <= last and (_is_of_few_days(file) or is_later)
+    def _bringing(self, day: date, over_ms: int) -> list[RawFile]:
+        """Return the files that bring a day; those that do not tell which, if they came late enough."""
+        number = day_number(day)
+        few, many = self._by_what_they_tell
+        return [
+            *few.get(number, ()),
+            *(f for f in many if f.changed_ns // _NS >= over_ms and _may_hold(f, number)),
+        ]
+
+    @cached_property
+    def _by_what_they_tell(self) -> tuple[dict[int, list[RawFile]], list[RawFile]]:
+        """Return files of few days by each of them, and the others; a name tells one day alone."""
+        few: dict[int, list[RawFile]] = {}
+        many: list[RawFile] = []
+        for file in self.found.files:
+            if file.day is not None:
+                few.setdefault(file.day, []).append(file)
+            elif file.error is None and file.days is not None and _is_of_few_days(file):
+                for day in range(file.days[0], file.days[1] + 1):
+                    few.setdefault(day, []).append(file)
+            elif file.error is None:
+                many.append(file)
+        return few, many
 
     @cached_property
     def _of_few_days(self) -> dict[int, list[RawFile]]:
@@ -179,6 +192,10 @@ class Arrivals:
         if _is_of_few_days(file):
             first, last = file.days
             yield from (day for day in range(first, last + 1) if day != file.day)
+
+
+def _may_hold(file: RawFile, day: int) -> bool:
+    return file.days is None or file.days[0] <= day <= file.days[1]
 
 
 def _is_of_few_days(file: RawFile) -> bool:

@@ -15,7 +15,10 @@ from deltalake import DeltaTable
 from millrace.errors import DataError
 from millrace.plan import BatchPlan, Column, SourcePlan
 from millrace.types import BOOL, INT64, STRING, TIMESTAMP, decimal
+from resources.arrivals import Arrivals
+from resources.declarations import plan_of
 from resources.offline import OfflineStore
+from resources.partition_log import read_partition_log
 from resources.reports import BuildReport, Days
 from resources.settings import Settings
 from tests import reference
@@ -232,6 +235,53 @@ def test_days_that_no_file_holds_are_empty_alone_as_among_others(
     daily_files(tmp_path / "data", 2)
     report = build(settings, source(), 20, 22)
     assert [(o.rows, o.error) for o in report.outcomes] == [(0, None)] * 2
+
+
+REACHING = """
+version: millrace/v1
+sources:
+  - name: payments
+    columns: {id: string, at: timestamp, arrived_at: timestamp, who: int64, amount: "decimal(12,2)"}
+    event_time: at
+    event_id: id
+    ingest_time: arrived_at
+    batch: {format: parquet, path: "${MILLRACE_DATA}/{date}.parquet"}
+entities: [{name: payer, join_key: who, type: int64}]
+feature_views:
+  - name: counts
+    entity: payer
+    source: payments
+    start: 2024-03-01
+    features: [{name: n_7d, aggregate: count, window: 7d}]
+"""
+
+
+def test_a_day_in_reach_whose_file_has_not_come_is_left_out_until_it_comes(
+    settings: Settings, tmp_path: Path
+) -> None:
+    (tmp_path / "views.yaml").write_text(REACHING, encoding="utf-8")
+    plan = plan_of([tmp_path / "views.yaml"])
+    payments, views = plan.sources["payments"], plan.views_of("payments")
+    daily_files(tmp_path / "data", 3)
+    first, late, newest = (FIRST + timedelta(days=n) for n in range(3))
+    (tmp_path / "data" / f"{late}.parquet").rename(tmp_path / "late.parquet")
+
+    def build_day(day: date) -> list[tuple[date, int]]:
+        days = Days(day, day + timedelta(days=1))
+        store = OfflineStore(settings)
+        report = store.build_events(payments, views, days, progress=lambda _: None)
+        return [(one.day, one.rows) for one in report.outcomes]
+
+    assert build_day(newest) == [(first, 20), (newest, 20)]
+    (tmp_path / "late.parquet").rename(tmp_path / "data" / f"{late}.parquet")
+    assert build_day(late) == [(late, 20)]
+    log, arrivals = (
+        read_partition_log(settings, "events/payments"),
+        Arrivals.look(payments, settings),
+    )
+    built_from = {day: state.files for day, state in log.items()}
+    assert built_from == {day: arrivals.signature(day) for day in (first, late, newest)}
+    assert all(built_from.values())
 
 
 def test_a_path_that_is_not_there_says_so(settings: Settings) -> None:
