@@ -355,8 +355,11 @@ def evaluation(source: SourcePlan, watch: Watch, now: datetime) -> dg.AssetCheck
 
 def watched(instance: dg.DagsterInstance, sources: Iterable[str]) -> dict[str, Watch]:
     """Return what the sensors of sources remember, by source; those that never looked have nothing."""
+    found: dict[str, Watch] = {}
+    if instance.is_ephemeral:
+        # It has no daemons, so nothing ticks.
+        return found
     names = {arrived_sensor(source): source for source in sources}
-    found = {}
     for state in instance.all_instigator_state():
         data = state.instigator_data
         if state.instigator_name in names and isinstance(data, SensorInstigatorData):
