@@ -13,7 +13,7 @@ import argparse
 import json
 import platform
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date, timedelta
 from importlib.metadata import version
@@ -353,8 +353,8 @@ def _result(
     return Result(
         source=dataset.name,
         months=round(len(dataset.all_days) / DAYS_A_MONTH, 1),
-        false_errors=Counter(one.subject.name for one in false if one.severity == "error"),
-        false_warnings=Counter(one.subject.name for one in false if one.severity == "warn"),
+        false_errors=_by_table(one for one in false if one.severity == "error"),
+        false_warnings=_by_table(one for one in false if one.severity == "warn"),
         empty_days=len(empty),
         world=tuple(map(_words, of_world)),
         faults=tuple(
@@ -363,6 +363,10 @@ def _result(
         ),
         conditions_failed=sum(c.incident is not None for c in watcher.conditions.values()),
     )
+
+
+def _by_table(opened: Iterable[Transition]) -> dict[str, int]:
+    return dict(Counter(one.subject.name for one in opened))
 
 
 def _parted(
