@@ -136,7 +136,7 @@ def test_what_cannot_be_produced_is_refused_by_name(tmp_path: Path) -> None:
     settings = settings_from_env({"MILLRACE_HOME": str(tmp_path)})
     with pytest.raises(NotDeclared, match=r"'pays'[\s\S]*did you mean 'pay'"):
         produce(settings, plan, "pays", tmp_path / "x.csv")
-    with pytest.raises(DataError, match=r"files[\s\S]*no JSON stream[\s\S]*stream:"):
+    with pytest.raises(DataError, match=r"files[\s\S]*no stream to send to[\s\S]*stream:"):
         produce(settings, plan, "files", tmp_path / "x.csv")
     with pytest.raises(DataError, match="a rate of 0 rows"):
         Pace(rate=0)
