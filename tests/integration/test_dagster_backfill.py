@@ -119,7 +119,7 @@ def test_a_range_is_one_run_and_its_bad_days_fail_in_every_asset(stack: Stack) -
             "MATERIALIZED": [1, 2, 3, 5, 6, 8, 9, 10],
             "FAILED": [4, 7],
         }
-    built = [e for e in progress.events if isinstance(e, Materialized)]
+    built = [e for e in progress.events if isinstance(e, Materialized) and e.partition]
     assert len(built) == 3 * 8
     assert built[0].metadata["dagster/partition_row_count"] == 11
     failed = [e for e in progress.events if isinstance(e, Failed) and e.partitions]
@@ -145,12 +145,14 @@ def test_a_run_executed_again_from_failure_mends_the_bad_days_alone(stack: Stack
     third = retry_run(stack.api, second)
     progress = stack.finish(third)
     assert progress.status == "SUCCESS"
-    assert [(e.asset, e.partition) for e in progress.events if isinstance(e, Materialized)] == [
-        (path, "2020-02-05") for path in SPEND
-    ]
+    assert [
+        (e.asset, e.partition)
+        for e in progress.events
+        if isinstance(e, Materialized) and e.partition
+    ] == [(path, "2020-02-05") for path in SPEND]
     for path in SPEND:
         assert stack.statuses(path, days) == {"MATERIALIZED": [1, 2, 3, 4, 5]}
-    steps = step_times(stack.api, third)
+    steps = {step: times for step, times in step_times(stack.api, third).items() if "__" in step}
     assert list(steps) == ["events__payments", "tiles__spend", "features__spend"]
     ends = [(began, ended) for _, began, ended in steps.values()]
     assert all(ended <= began for (_, ended), (began, _) in pairwise(ends))

@@ -130,9 +130,11 @@ def retry_run(api: DagsterApi, run: str) -> str:
 
 
 def step_times(api: DagsterApi, run: str) -> dict[str, tuple[str, float, float]]:
-    """Return of each step of a run how it ended, when it began and when it ended, in that order."""
+    """Return of each step of a run that began how it ended, and when it did both, in that order."""
     found = api.query(STEPS, {"run": run})["runOrError"]["stepStats"]
-    steps = {s["stepKey"]: (s["status"], s["startTime"], s["endTime"]) for s in found}
+    steps = {
+        s["stepKey"]: (s["status"], s["startTime"], s["endTime"]) for s in found if s["startTime"]
+    }
     return dict(sorted(steps.items(), key=lambda step: step[1][1]))
 
 
