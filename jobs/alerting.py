@@ -250,6 +250,7 @@ class Look:
         self, book: "Book", config: "AlertConfig", declared: "Declared", facts: "Sequence[Fact]"
     ) -> None:
         from jobs.alert_causes import causes_of
+        from resources.alerts.causes import Causes
         from resources.alerts.decision import awaited_fingerprints, decide
         from resources.alerts.folding import Folds
         from resources.alerts.message import Bases, message_of
@@ -268,7 +269,9 @@ class Look:
             route=config.routing.sinks_of,
             gone=declared.gone(is_open),
             folds=Folds(
-                causes_of(self.repository, declared.plan),
+                causes_of(self.repository, declared.plan)
+                if config.fold.is_on
+                else Causes(edges=()),
                 hold_ms=config.fold.hold_ms,
                 settle_ms=config.fold.settle_ms,
             ),

@@ -22,7 +22,7 @@ CERTIFICATE = Path(__file__).parent / "certificates" / "localhost.pem"
 """Certificate and key of every server here, and the authority that signed it."""
 
 USER, PASSWORD = "millrace", "kafka-secret-of-the-tests"
-_DEADLINE_S = 90
+_DEADLINE_S = 120.0
 
 
 def kafka_properties(password: str = PASSWORD) -> dict[str, str]:

@@ -46,7 +46,7 @@ _FILE = Keys.plain(
 _ROUTE = Keys.plain("a route", ("sinks",), ("owners", "tags", "severities", "kinds", "names"))
 _DIGEST = Keys.plain("digest", (), ("above", "size", "window"))
 _STREAMS = Keys.plain("streams", (), ("hold", "max_lag_events", "max_checkpoint_age", "max_wait"))
-_FOLD = Keys.plain("fold", (), ("hold", "settle"))
+_FOLD = Keys.plain("fold", (), ("enabled", "hold", "settle"))
 _HEARTBEAT = Keys.plain("heartbeat", ("every", "sinks"))
 _VARIABLE = re.compile(r"\$\{([A-Z_][A-Z0-9_]*)\}")
 _SECRET_HEADER = re.compile(r"(?i)auth|token|key|secret|cookie")
@@ -124,8 +124,9 @@ class StreamLimits:
 
 @dataclass(frozen=True)
 class FoldTimes:
-    """How long incidents wait for each other; see ``folding.Folds``."""
+    """Whether incidents are folded, and how long they wait for each other; see ``folding.Folds``."""
 
+    is_on: bool = True
     hold_ms: int = 2 * MINUTE_MS
     settle_ms: int = 30 * MINUTE_MS
 
@@ -371,6 +372,7 @@ class _Reading:
     def fold(self, record: Record | None) -> FoldTimes:
         default = FoldTimes()
         return FoldTimes(
+            is_on=record is None or record.flag("enabled", default=True),
             hold_ms=self.duration(record, "hold", default.hold_ms),
             settle_ms=self.duration(record, "settle", default.settle_ms),
         )

@@ -86,6 +86,7 @@ sinks:
 routes:
   - {{owners: [payments@example.com], sinks: [hook]}}
 fallback: [hook]
+fold: {{enabled: false}}
 operators: [platform]
 """
 
@@ -133,8 +134,8 @@ class Truth:
         for day, kind in kinds.items():
             # A day that is broken in one way says nothing of the other; a good one heals both.
             is_well = {
-                f"partition|events/payments||{day}|error": {GOOD: True, CUT_OFF: False},
-                f"check|events/payments|null_rate|{day}|error": {GOOD: True, EMPTY: False},
+                f"partition|events/payments_events||{day}|error": {GOOD: True, CUT_OFF: False},
+                f"check|events/payments_events|null_rate|{day}|error": {GOOD: True, EMPTY: False},
             }
             for name, by_kind in is_well.items():
                 if kind in by_kind:

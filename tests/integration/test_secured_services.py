@@ -124,7 +124,7 @@ def test_a_property_nobody_knows_is_named() -> None:
     brokers = Brokers("127.0.0.1:1", Options.of({"sasl.mechansm": "PLAIN"}, "kafka.properties"))
     with pytest.raises(PlatformError, match=r"sasl\.mechansm") as caught:
         kafka.producer(brokers)
-    assert caught.value.where == "kafka.properties"
+    assert caught.value.where == "MILLRACE_KAFKA_PROPERTIES"
 
 
 @pytest.mark.parametrize(

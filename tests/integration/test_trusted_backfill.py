@@ -40,8 +40,8 @@ CUT_OFF, EMPTY_OF_AMOUNTS = date(2024, 3, 18), date(2024, 3, 24)
 BAD = {CUT_OFF.isoformat(), EMPTY_OF_AMOUNTS.isoformat()}
 # A cause is told once: not again for what is built of the day, nor for the day that a check holds.
 CAUSES = {
-    f"partition|events/payments||{CUT_OFF}|error",
-    f"check|events/payments|null_rate|{EMPTY_OF_AMOUNTS}|error",
+    f"partition|events/payments_events||{CUT_OFF}|error",
+    f"check|events/payments_events|null_rate|{EMPTY_OF_AMOUNTS}|error",
 }
 HOOK = "/alerts"
 
