@@ -22,8 +22,8 @@ _ADDING = """
    `partials.py`.
 2. Give each engine its form. `python -c "import millrace.compile.spark"` and the like name the
    engine and the partial or aggregate that is missing: `compile/spark.py` and `compile/flink_tiles.py` (by
-   partial; a function that Flink's SQL lacks is a class in the job's jar), `kernel/forms.py` (by
-   aggregate), `compile/lineage.py` (the text of a partial). What an engine cannot do goes into its table
+   partial, or once in `compile/tile_forms.py` where the SQL is the same; a function that Flink's SQL
+   lacks is a class in the job's jar), `kernel/forms.py` (by aggregate), `compile/lineage.py` (the text of a partial). What an engine cannot do goes into its table
    `UNSUPPORTED` with the reason and the way out, and `millrace validate` says it of each view that would need it.
 3. Say what it means to the oracle, `tests/reference.py`, once and by brute force.
 4. Give authors a builder in `aggregations.py`, add a feature to

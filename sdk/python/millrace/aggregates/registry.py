@@ -215,10 +215,6 @@ def _bound(name: str, input_type: DataType | None, parameters: Any) -> Aggregate
     return Aggregate(AGGREGATES[name], input_type, parameters)
 
 
-def _count(aggregate: Aggregate, state: State) -> Any:
-    return state[0]
-
-
 def _sum(aggregate: Aggregate, state: State) -> Any:
     count, total, error = state
     if count == 0 or total is None:
@@ -269,7 +265,7 @@ def _double(type_: DataType) -> DataType:
     return FLOAT64
 
 
-def _milliseconds(type_: DataType) -> DataType:
+def _int64(type_: DataType) -> DataType:
     return INT64
 
 
@@ -283,8 +279,8 @@ _ENTRIES = (
         "how many rows there are, or values that are not null",
         _ANY,
         Counting,
-        lambda type_: INT64,
-        _count,
+        _int64,
+        _kept,
         of_rows=lambda: CountingRows(INT64),
         is_never_negative=True,
         is_never_null=True,
@@ -337,7 +333,7 @@ _ENTRIES = (
         "milliseconds from the oldest event, or value that is not null, to the query",
         _ANY,
         lambda type_: ExtremeTime(INT64, FirstTime),
-        _milliseconds,
+        _int64,
         _kept,
         of_rows=lambda: ExtremeTime(INT64, FirstTime),
         is_never_negative=True,
@@ -349,7 +345,7 @@ _ENTRIES = (
         "milliseconds from the newest event, or value that is not null, to the query",
         _ANY,
         lambda type_: ExtremeTime(INT64, LastTime),
-        _milliseconds,
+        _int64,
         _kept,
         of_rows=lambda: ExtremeTime(INT64, LastTime),
         is_never_negative=True,

@@ -35,7 +35,6 @@ from millrace.compile.expressions import to_flink
 from millrace.compile.flink_events import (
     ACCEPTED,
     DEDUPLICATED,
-    EVENT_MS,
     INGEST_MS,
     accepted_view,
     bigint,
@@ -52,6 +51,7 @@ from millrace.compile.flink_tiles import (
     tile_start,
     wire_type,
 )
+from millrace.compile.tile_forms import EVENT_MS
 from millrace.compile.trees import column, is_not_null, named, table
 from millrace.durations import DAY_MS
 from millrace.errors import UnsupportedByEngine

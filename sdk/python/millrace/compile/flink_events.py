@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from sqlglot import exp
 
 from millrace.compile import flink_ddl as ddl
+from millrace.compile.tile_forms import EVENT_MS
 from millrace.compile.trees import (
     call,
     column,
@@ -20,7 +21,7 @@ from millrace.types import DataType
 SOURCE, ACCEPTED, DEDUPLICATED = "source", "accepted", "deduplicated"
 
 # Declared columns never start with an underscore, so these cannot meet them.
-EVENT_MS, INGEST_MS = "_event_ms", "_ingest_ms"
+INGEST_MS = "_ingest_ms"
 _VALUE, _PARTITION, _OFFSET = "_value", "_partition", "_offset"
 _ARRIVAL, _BEFORE, _REASON = "_arrival", "_before", "_reason"
 

@@ -14,8 +14,9 @@ from sqlglot import exp
 from millrace.aggregates import Partial, Unsupported, check_forms, partials
 from millrace.compile import flink_ddl as ddl
 from millrace.compile.expressions import flink_double
-from millrace.compile.flink_events import EVENT_MS, INGEST_MS
-from millrace.compile.trees import call, column, identifier, is_not_null, named, table
+from millrace.compile.flink_events import INGEST_MS
+from millrace.compile.tile_forms import EVENT_MS, PLAIN, measured
+from millrace.compile.trees import call, column, identifier, named, table
 from millrace.plan import FeaturePlan, ViewPlan
 from millrace.tiles import TILE_START, TileColumn, tile_columns
 from millrace.types import DataType
@@ -129,26 +130,10 @@ def _finite(value: exp.Expression) -> exp.Expression:
     return exp.Case().when(exp.LTE(this=exp.Abs(this=value.copy()), expression=largest), value)
 
 
-def _value(kept: TileColumn) -> exp.Expression:
-    return column(kept.of.name)
-
-
-def _rows(view: ViewPlan, kept: TileColumn) -> exp.Expression:
-    return exp.Count(this=exp.Star())
-
-
-def _last_event(view: ViewPlan, kept: TileColumn) -> exp.Expression:
-    return exp.Max(this=column(EVENT_MS))
-
-
-def _count(view: ViewPlan, kept: TileColumn) -> exp.Expression:
-    return exp.Count(this=_value(kept))
-
-
 def _sum(view: ViewPlan, kept: TileColumn) -> exp.Expression:
     # Flink's sum of a decimal has 38 digits.
     integer = kept.of.type.is_integer
-    return exp.Sum(this=_cast(_value(kept), "DECIMAL(28, 0)") if integer else _value(kept))
+    return exp.Sum(this=_cast(measured(kept), "DECIMAL(28, 0)") if integer else measured(kept))
 
 
 def _finished_sum(kept: TileColumn) -> exp.Expression:
@@ -157,16 +142,8 @@ def _finished_sum(kept: TileColumn) -> exp.Expression:
     return named(_finite(column(kept.name)), kept.name)
 
 
-def _min(view: ViewPlan, kept: TileColumn) -> exp.Expression:
-    return exp.Min(this=_value(kept))
-
-
-def _max(view: ViewPlan, kept: TileColumn) -> exp.Expression:
-    return exp.Max(this=_value(kept))
-
-
 def _moments(view: ViewPlan, kept: TileColumn) -> exp.Expression:
-    return call("MOMENTS", flink_double(_value(kept), kept.of.type))
+    return call("MOMENTS", flink_double(measured(kept), kept.of.type))
 
 
 def _moments_name(kept: TileColumn) -> str:
@@ -177,25 +154,10 @@ def _moment(kept: TileColumn) -> exp.Expression:
     return named(column(kept.partial.suffix, _moments_name(kept)), kept.name)
 
 
-def _time(kept: TileColumn) -> exp.Expression:
-    """The event time where there is a value."""
-    if kept.measure is None:
-        return column(EVENT_MS)
-    return exp.Case().when(is_not_null(_value(kept)), column(EVENT_MS))
-
-
-def _first_time(view: ViewPlan, kept: TileColumn) -> exp.Expression:
-    return exp.Min(this=_time(kept))
-
-
-def _last_time(view: ViewPlan, kept: TileColumn) -> exp.Expression:
-    return exp.Max(this=_time(kept))
-
-
 def _edge(function: str) -> Aggregated:
     def aggregated(view: ViewPlan, kept: TileColumn) -> exp.Expression:
         places = [EVENT_MS, INGEST_MS, *([EVENT_ID] if view.source.event_id else [])]
-        return call(function.upper(), *map(column, places), _value(kept))
+        return call(function.upper(), *map(column, places), measured(kept))
 
     return aggregated
 
@@ -213,18 +175,12 @@ _MOMENT = Form(_moments, _moments_name, _moment, function="moments")
 
 FORMS: Mapping[type[Partial], Form] = MappingProxyType(
     {
-        partials.Rows: Form(_rows),
-        partials.Count: Form(_count),
+        **{kind: Form(aggregated) for kind, aggregated in PLAIN.items()},
         partials.Sum: Form(_sum, finished=_finished_sum),
-        partials.Min: Form(_min),
-        partials.Max: Form(_max),
         partials.Mean: _MOMENT,
         partials.M2: _MOMENT,
         partials.First: Form(_edge("first_edge"), type=_edge_type, function="first_edge"),
         partials.Last: Form(_edge("last_edge"), type=_edge_type, function="last_edge"),
-        partials.FirstTime: Form(_first_time),
-        partials.LastTime: Form(_last_time),
-        partials.LastEvent: Form(_last_event),
     }
 )
 """What Flink is told of each partial."""

@@ -13,12 +13,12 @@ from sqlglot import exp
 from millrace.aggregates import Partial, check_forms, partials
 from millrace.compile.dialects import SPARK
 from millrace.compile.expressions import to_spark
+from millrace.compile.tile_forms import EVENT_MS, PLAIN, measured
 from millrace.compile.trees import call, column, identifier, integer, is_not_null, named, table
 from millrace.durations import DAY_MS
 from millrace.plan import ViewPlan
 from millrace.tiles import TILE_START, TileColumn, tile_columns
 
-EVENT_MS = "_event_ms"
 INGEST_MS = "_ingest_ms"
 EVENT_ID = "_event_id"
 EVENT_DATE = "event_date"
@@ -76,43 +76,19 @@ def _conditions(view: ViewPlan) -> list[exp.Expression]:
     return [earliest, *present, *filtered]
 
 
-def _rows(view: ViewPlan, kept: TileColumn) -> exp.Expression:
-    return exp.Count(this=exp.Star())
-
-
-def _last_event(view: ViewPlan, kept: TileColumn) -> exp.Expression:
-    return exp.Max(this=column(EVENT_MS))
-
-
-def _value(kept: TileColumn) -> exp.Expression:
-    return column(kept.of.name)
-
-
-def _count(view: ViewPlan, kept: TileColumn) -> exp.Expression:
-    return exp.Count(this=_value(kept))
-
-
 def _sum(view: ViewPlan, kept: TileColumn) -> exp.Expression:
-    value, measured = _value(kept), kept.of.type
-    if measured.kind == "float64":
+    value, type_ = measured(kept), kept.of.type
+    if type_.kind == "float64":
         return _finite(exp.Sum(this=value))
     # TRY_SUM gives null, not an error, where a tile's sum needs more than 38 digits. Integers go
     # in with 28 digits, from which Spark makes a buffer of 38.
-    if measured.is_integer:
+    if type_.is_integer:
         value = _cast(value, "DECIMAL(28, 0)")
     return _cast(call("TRY_SUM", value), kept.type.spark)
 
 
-def _min(view: ViewPlan, kept: TileColumn) -> exp.Expression:
-    return exp.Min(this=_value(kept))
-
-
-def _max(view: ViewPlan, kept: TileColumn) -> exp.Expression:
-    return exp.Max(this=_value(kept))
-
-
 def _double(kept: TileColumn) -> exp.Expression:
-    value = _value(kept)
+    value = measured(kept)
     return value if kept.of.type.kind == "float64" else _cast(value, "DOUBLE")
 
 
@@ -129,26 +105,11 @@ def _m2(view: ViewPlan, kept: TileColumn) -> exp.Expression:
 
 
 def _first(view: ViewPlan, kept: TileColumn) -> exp.Expression:
-    return exp.Min(this=_edge(view, _value(kept)))
+    return exp.Min(this=_edge(view, measured(kept)))
 
 
 def _last(view: ViewPlan, kept: TileColumn) -> exp.Expression:
-    return exp.Max(this=_edge(view, _value(kept)))
-
-
-def _time(kept: TileColumn) -> exp.Expression:
-    """The event time where there is a value."""
-    if kept.measure is None:
-        return column(EVENT_MS)
-    return exp.Case().when(is_not_null(_value(kept)), column(EVENT_MS))
-
-
-def _first_time(view: ViewPlan, kept: TileColumn) -> exp.Expression:
-    return exp.Min(this=_time(kept))
-
-
-def _last_time(view: ViewPlan, kept: TileColumn) -> exp.Expression:
-    return exp.Max(this=_time(kept))
+    return exp.Max(this=_edge(view, measured(kept)))
 
 
 def _edge(view: ViewPlan, value: exp.Expression) -> exp.Expression:
@@ -195,18 +156,12 @@ def _printed(query: exp.Select) -> str:
 
 FORMS: Mapping[type[Partial], Callable[[ViewPlan, TileColumn], exp.Expression]] = MappingProxyType(
     {
-        partials.Rows: _rows,
-        partials.Count: _count,
+        **PLAIN,
         partials.Sum: _sum,
-        partials.Min: _min,
-        partials.Max: _max,
         partials.Mean: _mean,
         partials.M2: _m2,
         partials.First: _first,
         partials.Last: _last,
-        partials.FirstTime: _first_time,
-        partials.LastTime: _last_time,
-        partials.LastEvent: _last_event,
     }
 )
 """What Spark is told of each partial: an aggregate over the events of a tile."""
