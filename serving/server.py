@@ -6,8 +6,11 @@ close``) and not under the hands of its client. One that stays silent is closed 
 """
 
 import asyncio
+import ctypes
 import os
 import socket
+import struct
+import sys
 import time
 from contextlib import suppress
 
@@ -18,9 +21,22 @@ from serving.gate import GateState
 SILENCE_S = 1.0
 """How long a kept-alive connection may stay silent before it is closed."""
 
+HANDSHAKE_S = 0.2
+"""How long connections that clients had begun may take to be made: a round trip, generously."""
+
 _LOOK_EVERY_S = 0.02
 _KEEP_ALIVE_S = 75
 _MOST_DRAIN_S = 20
+
+# SO_ATTACH_FILTER of Linux, which the module socket does not name, and a program of its classic
+# BPF: (operation, jump if true, jump if false, operand). What it sees begins at the TCP header.
+_ATTACH_FILTER = 26
+_NO_NEW_CONNECTIONS = (
+    (0x30, 0, 0, 13),  # load the byte of flags
+    (0x45, 0, 1, 0x02),  # SYN? go on, else skip one
+    (0x06, 0, 0, 0),  # drop
+    (0x06, 0, 0, 0xFFFFFFFF),  # keep whole
+)
 
 
 class DrainingServer(uvicorn.Server):
@@ -32,7 +48,10 @@ class DrainingServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain, then stop as uvicorn does."""
-        accepted = self._close_listeners()
+        listeners = [listener for server in self.servers for listener in server.sockets]
+        if all(map(_ignore_new_connections, listeners)):
+            await asyncio.sleep(HANDSHAKE_S)
+        accepted = self._close_listeners(listeners)
         # Only now: a client told to close connects again at once, which must be refused by then.
         self._gate.is_draining = True
         for connection in accepted:
@@ -42,22 +61,22 @@ class DrainingServer(uvicorn.Server):
             await asyncio.sleep(_LOOK_EVERY_S)
         await super().shutdown(sockets)
 
-    def _close_listeners(self) -> list[socket.socket]:
+    def _close_listeners(self, listeners: list[socket.socket]) -> list[socket.socket]:
         """Stop listening; return the connections that clients had made and nobody accepted yet.
 
-        Closing a listener resets those, and a request that one of them brought would be lost. With
-        a backlog of 0 the kernel completes no more of them meanwhile: a client's attempt is
-        repeated, and refused.
+        Closing a listener resets those, and a request that one of them brought would be lost.
+        Where new connections cannot be ignored, a backlog of 0 lets the kernel complete at most
+        one more meanwhile.
         """
         accepted = []
+        for listener in listeners:
+            with socket.socket(fileno=os.dup(listener.fileno())) as twin:
+                twin.settimeout(0)
+                twin.listen(0)
+                with suppress(BlockingIOError):
+                    while True:
+                        accepted.append(twin.accept()[0])
         for server in self.servers:
-            for listener in server.sockets:
-                with socket.socket(fileno=os.dup(listener.fileno())) as twin:
-                    twin.settimeout(0)
-                    twin.listen(0)
-                    with suppress(BlockingIOError):
-                        while True:
-                            accepted.append(twin.accept()[0])
             server.close()
         for connection in accepted:
             connection.settimeout(0)
@@ -68,6 +87,25 @@ class DrainingServer(uvicorn.Server):
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
         return protocol
+
+
+def _ignore_new_connections(listener: socket.socket) -> bool:
+    """Let the kernel drop what would begin a connection; return whether it can (Linux).
+
+    A client that is ignored tries again after a second, and is refused by then. Connections that
+    were begun are still completed, so none is left half made when the listener is closed.
+    """
+    if sys.platform != "linux":
+        return False
+    steps = b"".join(struct.pack("HBBI", *step) for step in _NO_NEW_CONNECTIONS)
+    held = ctypes.create_string_buffer(steps, len(steps))
+    program = struct.pack("HP", len(_NO_NEW_CONNECTIONS), ctypes.addressof(held))
+    with socket.socket(fileno=os.dup(listener.fileno())) as twin:
+        try:
+            twin.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, program)
+        except OSError:
+            return False
+    return True
 
 
 def configuration(app: object, host: str, port: int) -> uvicorn.Config:

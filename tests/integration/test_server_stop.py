@@ -100,7 +100,7 @@ def test_a_stop_under_load_loses_no_request(
     loops = [
         *(Loop(port, is_kept_alive=True) for _ in range(6)),
         Loop(port, is_kept_alive=True, pause_s=0.3),
-        *(Loop(port, is_kept_alive=False) for _ in range(2)),
+        *(Loop(port, is_kept_alive=False) for _ in range(6)),
     ]
     threads = [threading.Thread(target=loop.run) for loop in loops]
     for thread in threads:
