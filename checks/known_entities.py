@@ -168,7 +168,7 @@ def _counting(history: History) -> "Condition":
 def _of_view(view: ViewPlan, events: "pa.Table") -> "pa.Table":
     if view.filter is None:
         return events
-    from resources.arrow_expressions import evaluate_column
+    from millrace.expressions.arrow import evaluate_column
 
     return events.filter(evaluate_column(view.filter, events))
 

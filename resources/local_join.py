@@ -72,7 +72,7 @@ def read_events(
     columns_read = _needed_columns(view, reads_event_id=reads_event_id)
     table = _read_columns(settings, history, columns_read, only)
     if view.filter is not None:
-        from resources.arrow_expressions import evaluate_column
+        from millrace.expressions.arrow import evaluate_column
 
         table = table.filter(evaluate_column(view.filter, table))
     if history.has_null_keys:
@@ -137,7 +137,7 @@ def _measured(measure: Measure, table: "pa.Table") -> "pa.ChunkedArray":
     name = expression.columns[0] if expression.columns else ""
     if name and expression == column_expression(name, expression.type):
         return _typed(table.column(name), measure.type)
-    from resources.arrow_expressions import evaluate_column
+    from millrace.expressions.arrow import evaluate_column
 
     return evaluate_column(expression, table)
 

@@ -8,10 +8,10 @@ import pyarrow.compute as pc
 
 from benchmarks.checks.days import Dataset, read_plan, read_table, split_by_day
 from millrace.compile.checks import check_rules
+from millrace.expressions.arrow import evaluate_column
 from millrace.kernel.arrow import KernelView, arrow_type, join_features
 from millrace.plan import ViewPlan
 from millrace.quality.partial import view_shape
-from resources.arrow_expressions import evaluate_column
 
 
 def feature_tables(data: Path, example: str) -> list[Dataset]:

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from millrace.compile.dialects import MillraceFlink
 from millrace.compile.expressions import to_flink
 from millrace.expressions import Expression, ExpressionError, evaluate, parse_expression
+from millrace.expressions.arrow import evaluate_column
 from millrace.kernel.arrow import arrow_type
 from millrace.types import DataType
-from resources.arrow_expressions import evaluate_column
 from tests.expression_cases import COLUMNS, Writer, random_row
 
 SEEDS = st.integers(0, 2**48)

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 
 from millrace.expressions import evaluate, parse_expression
+from millrace.expressions.arrow import evaluate_column
 from millrace.kernel.arrow import arrow_type
 from millrace.types import FLOAT64, INT32, INT64, STRING, TIMESTAMP, DataType, decimal
-from resources.arrow_expressions import evaluate_column
 
 
 def column(text: str, values: pa.Array, kind: DataType) -> pa.Array:

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from millrace.expressions.meaning import round_half_up, to_number
-from millrace.kernel.arrow import arrow_type
 from millrace.types import FLOAT64, DataType
+from millrace.values.arrow import arrow_type
 
 Datum: TypeAlias = pa.Array | pa.Scalar
 """A column, or one value that stands for a column of it."""

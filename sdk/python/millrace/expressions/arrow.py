@@ -11,13 +11,13 @@ import pyarrow.compute as pc
 from millrace.calendar import FIRST_NUMBER, LAST_NUMBER
 from millrace.durations import DAY_MS
 from millrace.expressions import Expression, evaluate
+from millrace.expressions import arrow_numbers as numbers
+from millrace.expressions.arrow_numbers import Datum
 from millrace.expressions.meaning import widened
 from millrace.expressions.nodes import Call, Case, Column, Literal, Node, walk
 from millrace.expressions.ranges import can_overflow
-from millrace.kernel.arrow import arrow_type
 from millrace.types import DATE, FLOAT64, INT64, STRING, TIMESTAMP, DataType
-from resources import arrow_numbers as numbers
-from resources.arrow_numbers import Datum
+from millrace.values.arrow import arrow_type
 
 # Instants inside are epoch microseconds, as in the type that columns come in.
 _MICROSECONDS = 1_000
