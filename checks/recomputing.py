@@ -232,9 +232,12 @@ def _typed(values: list[Any], type_: Any) -> "pa.Array":
 
 
 def plain_values(column: "pa.ChunkedArray") -> list[Any]:
-    """Return a column as plain Python values; instants as epoch milliseconds."""
+    """Return a column as plain Python values; instants as epoch milliseconds, in lists too."""
     import pyarrow as pa
 
+    if pa.types.is_list(column.type) and pa.types.is_timestamp(column.type.value_type):
+        in_ms = pa.list_(pa.timestamp("ms", "UTC"))
+        column = column.cast(in_ms, safe=False).cast(pa.list_(pa.int64()))
     if pa.types.is_timestamp(column.type):
         column = column.cast(pa.timestamp("ms", "UTC"), safe=False).cast(pa.int64())
     return list(column.to_pylist())

@@ -223,9 +223,10 @@ def _refusal(status: int, body: bytes, url: str) -> ServingError:
 
 
 def _show(answer: dict[str, Any]) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
-    title = f"{answer['entity_name']} {_text(answer['key'])}: {answer['status']}"
+    title = escape(f"{answer['entity_name']} {_text(answer['key'])}: {answer['status']}")
     table = Table(
         "feature",
         "value",
@@ -240,7 +241,7 @@ def _show(answer: dict[str, Any]) -> None:
         style = None if feature["status"] == "PRESENT" else "yellow"
         table.add_row(
             name,
-            _text(feature["value"]),
+            escape(_text(feature["value"])),
             _text(feature["ts"]),
             feature["version"],
             feature["status"],

@@ -1,10 +1,15 @@
 """One table as one Parquet or CSV file: read whole, written whole or not at all.
 
 A CSV has no types, so all of its columns are read as text and written back as they stood. Only on
-the way into a Parquet file does text become numbers, and only where every cell keeps its meaning.
+the way into a Parquet file does text become numbers, and only where every cell keeps its meaning. A
+list is written to it as a JSON array.
 """
 
+import base64
+import json
 import os
+from datetime import date, datetime
+from decimal import Decimal
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -119,7 +124,7 @@ def write_table_file(table: "pa.Table", path: Path) -> None:
         raise DataError(
             f"the file cannot be written: {_first_line(error)}",
             where=str(path),
-            fix="name a .parquet file (a CSV holds no lists or structs) in a folder of your own",
+            fix="name a .parquet file (a CSV holds no structs) in a folder of your own",
         ) from error
     finally:
         partial.unlink(missing_ok=True)
@@ -205,6 +210,9 @@ def _write_csv(table: "pa.Table", path: Path) -> None:
     import pyarrow as pa
     from pyarrow import csv
 
+    for place, column in enumerate(table.columns):
+        if pa.types.is_list(column.type):
+            table = table.set_column(place, table.column_names[place], _json_arrays(column))
     texts = [c for c in table.columns if pa.types.is_string(c.type)]
     options = csv.WriteOptions(
         batch_size=1 << 16,
@@ -212,6 +220,26 @@ def _write_csv(table: "pa.Table", path: Path) -> None:
         quoting_header=_quoting([pa.chunked_array([table.column_names], pa.string())]),
     )
     csv.write_csv(table, path, options)
+
+
+def _json_arrays(column: "pa.ChunkedArray") -> "pa.Array":
+    """Return lists as JSON texts: instants ISO-8601, decimals and days as their text, bytes base64."""
+    import pyarrow as pa
+
+    def plain(value: object) -> str:
+        if isinstance(value, bytes):
+            return base64.b64encode(value).decode()
+        if isinstance(value, datetime):
+            return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        if isinstance(value, (date, Decimal)):
+            return str(value)
+        raise pa.ArrowInvalid(f"lists of {column.type.value_type} have no form in a CSV")
+
+    texts = [
+        None if values is None else json.dumps(values, default=plain, ensure_ascii=False)
+        for values in column.to_pylist()
+    ]
+    return pa.array(texts, pa.string())
 
 
 def _quoting(texts: "list[pa.ChunkedArray]") -> str:

@@ -156,8 +156,8 @@ def _with_plain_text(values: "DataFrame", view: ViewPlan) -> "DataFrame":
 
     return values.select(
         *(
-            F.col(f"`{c.name}`").cast("string").alias(c.name)
-            if c.type == STRING
+            F.col(f"`{c.name}`").cast(c.type.spark).alias(c.name)
+            if STRING in (c.type, c.type.item)
             else F.col(f"`{c.name}`")
             for c in feature_columns(view)
         )

@@ -117,6 +117,8 @@ def value_to_json(value: Any, type_: DataType) -> Any:
         return value.isoformat()
     if type_.kind == "bytes":
         return base64.b64encode(value).decode()
+    if type_.kind == "list":
+        return [value_to_json(one, type_.values) for one in value]
     return str(value) if type_.kind == "decimal" else value
 
 
@@ -130,6 +132,7 @@ def value_from_json(value: Any, type_: DataType) -> Any:
         "timestamp": lambda v: v if isinstance(v, int) else instant_ms(v),
         "date": date.fromisoformat,
         "bytes": base64.b64decode,
+        "list": lambda v: [value_from_json(one, type_.values) for one in v],
     }
     read = readers.get(type_.kind)
     return value if read is None else read(value)

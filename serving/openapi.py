@@ -13,7 +13,8 @@ from serving.responses import EntityAnswer, LookupAnswer
 
 DESCRIPTION = """Feature values of entities, as of now.
 
-Every value carries the event time of the newest event in its window (`ts`), the version of its view
+A value is a number, a text, a truth value, or an array of these where a feature is a list. Every
+value carries the event time of the newest event in its window (`ts`), the version of its view
 and a status: `PRESENT`, `NULL_VALUE`, `NOT_FOUND`, `OUTSIDE_MAX_AGE` (older than the view's ttl; the
 value is still given), `STALE` (the pipeline is behind its promise; the value is still given). Of a key that is none
 of the entity all values are `INVALID_KEY`, and its `error` says why.

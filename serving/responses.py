@@ -1,7 +1,7 @@
 """What answers say, and how values are written in JSON.
 
 Integers of 64 bits are numbers, decimals are plain numbers with all their digits, timestamps are
-ISO-8601 with milliseconds and ``Z``, dates ISO, bytes base64. A reader of exact decimals, or of
+ISO-8601 with milliseconds and ``Z``, dates ISO, bytes base64, lists arrays of these. A reader of exact decimals, or of
 integers beyond 2**53, must not read JSON numbers as doubles.
 """
 
@@ -14,6 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from millrace.online.view import Answer, Status
+from millrace.types import DataType
 from serving.catalog import LookupPlan
 from serving.engine import LookupResult
 from serving.errors import BadRequest
@@ -165,6 +166,14 @@ _WRITERS: Mapping[str, Callable[[Any], Any]] = {
 }
 
 
+def _writer_of(type_: DataType) -> Callable[[Any], Any] | None:
+    """Return how values of a type are written; None: as they are."""
+    if type_.kind != "list":
+        return _WRITERS.get(type_.kind)
+    write = _writer_of(type_.values)
+    return None if write is None else lambda values: [write(value) for value in values]
+
+
 _Field = tuple[str, int, Callable[[Any], Any] | None, str]
 
 
@@ -176,5 +185,5 @@ def _fields_of(plan: LookupPlan) -> list[_Field]:
     for label, i, place in plan.fields:
         served = plan.reads[i].served
         type_ = served.online.features[plan.reads[i].places[place]].type
-        fields.append((label, before[i] + place, _WRITERS.get(type_.kind), served.version))
+        fields.append((label, before[i] + place, _writer_of(type_), served.version))
     return fields

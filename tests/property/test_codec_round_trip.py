@@ -20,6 +20,7 @@ from millrace.types import (
     TIMESTAMP,
     DataType,
     decimal,
+    list_of,
 )
 
 PRINT = "00ff10ef01fe80aa"
@@ -39,15 +40,19 @@ VALUES: dict[DataType, st.SearchStrategy[Any]] = {
     decimal(38, 0): st.sampled_from([Decimal(10**38 - 1), Decimal(1 - 10**38), Decimal(0)]),
 }
 TYPES = st.sampled_from(list(VALUES))
+LISTS = {list_of(type_): st.lists(values, max_size=4) for type_, values in VALUES.items()}
+SLOT_VALUES = {**VALUES, **LISTS}
+SLOT_TYPES = st.sampled_from(list(SLOT_VALUES))
 
 
 @st.composite
 def slots_and_values(draw: st.DrawFn) -> tuple[list[Slot], tuple[Any, ...]]:
     slots, values = [], []
     for i in range(draw(st.integers(0, 20))):
-        type_, is_edge = draw(TYPES), draw(st.booleans())
+        type_ = draw(SLOT_TYPES)
+        is_edge = type_ in VALUES and draw(st.booleans())
         id_type = draw(st.one_of(st.none(), TYPES)) if is_edge else None
-        value = draw(st.one_of(st.none(), VALUES[type_]))
+        value = draw(st.one_of(st.none(), SLOT_VALUES[type_]))
         if is_edge and value is not None:
             event_id = None if id_type is None else draw(st.one_of(st.none(), VALUES[id_type]))
             value = Edge(draw(INSTANTS), draw(INSTANTS), event_id, value)

@@ -61,7 +61,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> 
     write_table_file(TABLE, path)
     before = path.read_bytes()
     with pytest.raises(DataError) as caught:
-        write_table_file(pa.table({"k": [[1], [2]]}), path)
+        write_table_file(pa.table({"k": [{"a": 1}, {"a": 2}]}), path)
     assert "the file cannot be written" in str(caught.value)
     assert str(path) in str(caught.value)
     assert path.read_bytes() == before

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from millrace.durations import parse_duration
+from millrace.types import KINDS
 
 ArgumentKind = Literal["number", "share", "count", "duration", "text", "list", "period", "mapping"]
 Of = Literal["table", "column", "either"]
@@ -45,6 +46,7 @@ class CheckType:
     kinds: frozenset[str] = frozenset()
 
 
+_SCALARS = frozenset(KINDS)
 _NUMBERS = frozenset({"int32", "int64", "float64", "decimal"})
 _BASELINE: Mapping[str, ArgumentKind] = {"baseline": "period", "spreads": "number"}
 
@@ -96,6 +98,7 @@ CHECK_TYPES: Mapping[str, CheckType] = MappingProxyType(
             "number of different values",
             "column",
             {"min": "count", "max": "count", "tolerance": "number", **_BASELINE},
+            kinds=_SCALARS,
         ),
         "unseen": CheckType(
             "share of values that were never seen before, or are not among the given",
@@ -107,6 +110,7 @@ CHECK_TYPES: Mapping[str, CheckType] = MappingProxyType(
             "share of the most frequent value",
             "column",
             {"max": "share", "tolerance": "share", **_BASELINE},
+            kinds=_SCALARS,
         ),
         "drift": CheckType(
             "how far the distribution lies from the baseline's",

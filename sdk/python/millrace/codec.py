@@ -16,13 +16,13 @@ Source: Feast's written online format; the layout follows what was measured for 
 
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal, InvalidOperation
 from math import isfinite
 from typing import Any, Literal
 
-from millrace.aggregates import Edge
+from millrace.aggregates import Edge, check_forms
 from millrace.calendar import day_number
 from millrace.errors import DataError, StoreError
 from millrace.layouts import DECIMAL_BYTES, Cut, Layout
@@ -46,8 +46,12 @@ _FIXED = {
     for kind, record in KIND_RECORDS.items()
     if record.packed is not None
 }
-# A whole number will do for a double or a decimal.
-_WIDER: Mapping[str, tuple[type, ...]] = {"float64": (float, int), "decimal": (Decimal, int)}
+# A whole number will do for a double or a decimal, a tuple for a list.
+_WIDER: Mapping[str, tuple[type, ...]] = {
+    "float64": (float, int),
+    "decimal": (Decimal, int),
+    "list": (list, tuple),
+}
 _PYTHON_TYPES = {kind: _WIDER.get(kind, (record.python,)) for kind, record in KIND_RECORDS.items()}
 _INTEGER_PART = INT64.record.key_tag + _U32.pack(8)
 
@@ -279,35 +283,76 @@ def _biased(instant_ms: int | None) -> int:
 
 def _slot_bytes(slot: Slot, value: Any) -> bytes:
     if not slot.is_edge:
-        return _value_bytes(slot.name, slot.type, value)
+        return value_bytes(slot.name, slot.type, value)
     edge = Edge(*value)
-    parts = [_value_bytes(slot.name, INT64, edge.event_ms)]
-    parts.append(_value_bytes(slot.name, INT64, edge.ingest_ms))
+    parts = [value_bytes(slot.name, INT64, edge.event_ms)]
+    parts.append(value_bytes(slot.name, INT64, edge.ingest_ms))
     if slot.id_type is not None:
         parts.append(b"\0" if edge.event_id is None else b"\1")
         if edge.event_id is not None:
-            parts.append(_value_bytes(slot.name, slot.id_type, edge.event_id))
-    return b"".join([*parts, _value_bytes(slot.name, slot.type, edge.value)])
+            parts.append(value_bytes(slot.name, slot.id_type, edge.event_id))
+    return b"".join([*parts, value_bytes(slot.name, slot.type, edge.value)])
 
 
-def _value_bytes(name: str, type_: DataType, value: Any) -> bytes:
-    """The bytes of one value; what does not fit the type is refused, never cut or rounded."""
+def value_bytes(name: str, type_: DataType, value: Any) -> bytes:
+    """Return the bytes of one value that is not null, as rows and tiles have it.
+
+    Raises:
+        DataError: it does not fit the type: nothing is ever cut or rounded.
+    """
     is_of_type: bool = isinstance(value, _PYTHON_TYPES[type_.kind])
     if not is_of_type or (isinstance(value, bool) and type_.kind != "bool"):
         raise _misfit(name, type_, value)
     try:
-        if type_.kind in {"string", "bytes"}:
-            data: bytes = value.encode() if type_.kind == "string" else value
-            return _U32.pack(len(data)) + data
-        if type_.kind == "decimal":
-            return _unscaled(type_, Decimal(value)).to_bytes(DECIMAL_BYTES, "big", signed=True)
-        if type_.kind == "date":
-            value = day_number(value)
-        if type_.kind == "float64" and not isfinite(value):
-            raise _misfit(name, type_, value)
-        return _FIXED[type_.kind].pack(value)
+        return _WRITERS[type_.kind](type_, value)
     except (struct.error, OverflowError, UnicodeEncodeError, InvalidOperation, TypeError) as error:
         raise _misfit(name, type_, value) from error
+
+
+def _fixed(type_: DataType, value: Any) -> bytes:
+    return _FIXED[type_.kind].pack(value)
+
+
+def _double_bytes(type_: DataType, value: float) -> bytes:
+    if not isfinite(value):
+        raise OverflowError
+    return _fixed(type_, value)
+
+
+def _decimal_bytes(type_: DataType, value: Any) -> bytes:
+    return _unscaled(type_, Decimal(value)).to_bytes(DECIMAL_BYTES, "big", signed=True)
+
+
+def _date_bytes(type_: DataType, value: Any) -> bytes:
+    return _fixed(type_, day_number(value))
+
+
+def _string_bytes(type_: DataType, value: str) -> bytes:
+    return _raw_bytes(type_, value.encode())
+
+
+def _raw_bytes(type_: DataType, value: bytes) -> bytes:
+    return _U32.pack(len(value)) + value
+
+
+def _list_bytes(type_: DataType, value: Sequence[Any]) -> bytes:
+    item = type_.values
+    return _U32.pack(len(value)) + b"".join(value_bytes("a value", item, one) for one in value)
+
+
+_WRITERS: Mapping[str, Callable[[DataType, Any], bytes]] = {
+    "int32": _fixed,
+    "int64": _fixed,
+    "float64": _double_bytes,
+    "decimal": _decimal_bytes,
+    "bool": _fixed,
+    "string": _string_bytes,
+    "timestamp": _fixed,
+    "date": _date_bytes,
+    "bytes": _raw_bytes,
+    "list": _list_bytes,
+}
+check_forms("the codec", KIND_RECORDS, _WRITERS)
 
 
 def _unscaled(type_: DataType, value: Decimal) -> int:
@@ -332,7 +377,7 @@ def _key_part(name: str, type_: DataType, value: Any) -> bytes:
     if type_.kind == "float64" and value == 0:
         value = 0.0  # both zeros are one key
     kept = INT64 if type_.is_integer else type_
-    data = _value_bytes(name, kept, value)
+    data = value_bytes(name, kept, value)
     if type_.kind in {"string", "bytes"}:
         data = data[_U32.size :]
     elif type_.kind == "decimal":  # 100 at scale 0 is not 1.00 at scale 2

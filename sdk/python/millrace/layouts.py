@@ -2,16 +2,16 @@
 
 ``millrace.codec`` says what the bytes mean and writes them; this module only reads the part behind
 the presence bits. Slots of fixed width that follow one another are unpacked by one call; strings,
-bytes and edges end such a run.
+bytes, lists and edges end such a run.
 """
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from decimal import Context, Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
-from millrace.aggregates import Edge
+from millrace.aggregates import Edge, check_forms
 from millrace.calendar import EPOCH
 from millrace.types import KIND_RECORDS, DataType
 
@@ -93,10 +93,10 @@ def slot_reader(slot: "Slot") -> Reader:
 
 def value_reader(type_: DataType) -> Reader:
     """Return the reader of a bare value of a type."""
-    if type_.kind == "bytes":
-        return _read_bytes
-    if type_.kind == "string":
-        return _read_string
+    return _READERS[type_.kind](type_)
+
+
+def _fixed_reader(type_: DataType) -> Reader:
     form, convert = struct.Struct(f">{type_.record.packed}"), conversion(type_)
 
     def read(data: bytes, at: int) -> tuple[Any, int]:
@@ -155,3 +155,35 @@ def _read_bytes(data: bytes, at: int) -> tuple[bytes, int]:
 def _read_string(data: bytes, at: int) -> tuple[str, int]:
     value, end = _read_bytes(data, at)
     return value.decode(), end
+
+
+def _list_reader(type_: DataType) -> Reader:
+    read_value = value_reader(type_.values)
+
+    def read(data: bytes, at: int) -> tuple[list[Any], int]:
+        (length,) = _U32.unpack_from(data, at)
+        at += _U32.size
+        if length > len(data) - at:
+            raise Cut(f"{length} values begin at byte {at} of {len(data)}")
+        values = []
+        for _ in range(length):
+            value, at = read_value(data, at)
+            values.append(value)
+        return values, at
+
+    return read
+
+
+_READERS: Mapping[str, Callable[[DataType], Reader]] = {
+    "int32": _fixed_reader,
+    "int64": _fixed_reader,
+    "float64": _fixed_reader,
+    "decimal": _fixed_reader,
+    "bool": _fixed_reader,
+    "string": lambda _: _read_string,
+    "timestamp": _fixed_reader,
+    "date": _fixed_reader,
+    "bytes": lambda _: _read_bytes,
+    "list": _list_reader,
+}
+check_forms("layouts", KIND_RECORDS, _READERS)

@@ -6,10 +6,11 @@ another, compiled once for each pattern of absent values.
 """
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Context, Decimal, InvalidOperation
 from typing import Any
 
+from millrace.aggregates import check_forms
 from millrace.calendar import day_number
 from millrace.codec import (
     FORMAT,
@@ -22,7 +23,7 @@ from millrace.codec import (
 )
 from millrace.errors import DataError
 from millrace.layouts import DECIMAL_BYTES
-from millrace.types import DataType
+from millrace.types import KIND_RECORDS, DataType
 
 _BIAS = 2**63
 _U32 = struct.Struct(">I")
@@ -197,16 +198,39 @@ def _writer(slot: Slot) -> Writer:
 
 
 def _value_writer(type_: DataType) -> Writer:
-    if type_.kind == "bytes":
-        return lambda value: _U32.pack(len(value)) + value
-    if type_.kind == "string":
-        return _write_string
+    return _WRITERS[type_.kind](type_)
+
+
+def _fixed_writer(type_: DataType) -> Writer:
     form, convert = struct.Struct(f">{type_.record.packed}"), _conversion(type_)
     if convert is None:
         return form.pack
     return lambda value: form.pack(convert(value))
 
 
+def _write_bytes(value: bytes) -> bytes:
+    return _U32.pack(len(value)) + value
+
+
 def _write_string(value: str) -> bytes:
-    data = value.encode()
-    return _U32.pack(len(data)) + data
+    return _write_bytes(value.encode())
+
+
+def _list_writer(type_: DataType) -> Writer:
+    write = _value_writer(type_.values)
+    return lambda values: _U32.pack(len(values)) + b"".join(map(write, values))
+
+
+_WRITERS: Mapping[str, Callable[[DataType], Writer]] = {
+    "int32": _fixed_writer,
+    "int64": _fixed_writer,
+    "float64": _fixed_writer,
+    "decimal": _fixed_writer,
+    "bool": _fixed_writer,
+    "string": lambda _: _write_string,
+    "timestamp": _fixed_writer,
+    "date": _fixed_writer,
+    "bytes": lambda _: _write_bytes,
+    "list": _list_writer,
+}
+check_forms("packing", KIND_RECORDS, _WRITERS)

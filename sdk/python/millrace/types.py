@@ -9,13 +9,15 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 Kind = Literal[
-    "int32", "int64", "float64", "decimal", "bool", "string", "timestamp", "date", "bytes"
+    "int32", "int64", "float64", "decimal", "bool", "string", "timestamp", "date", "bytes", "list"
 ]
 
-KINDS: tuple[str, ...] = get_args(Kind)
+KINDS: tuple[str, ...] = tuple(kind for kind in get_args(Kind) if kind != "list")
+"""Kinds of scalars: those that columns have. A list is what aggregates give."""
 MAX_DECIMAL_PRECISION = 38
 
 _DECIMAL = re.compile(r"decimal\(\s*(\d+)\s*,\s*(\d+)\s*\)")
+_LIST = re.compile(r"list<\s*(.+?)\s*>")
 
 
 @dataclass(frozen=True)
@@ -23,13 +25,14 @@ class KindRecord:
     """What one kind of type is in each place that stores or exchanges its values.
 
     Attributes:
-        spark: its name in Spark's SQL; of a decimal with the places of its digits.
+        spark: its name in Spark's SQL; of a decimal with the places of its digits, of a list with
+            that of its values.
         flink: the same in Flink's.
         arrow: its Arrow type, given the module ``pyarrow``, which is not loaded for it.
         python: class of its values; timestamps are epoch milliseconds.
         key_tag: what precedes a join key's bytes. Both integers share one: widening a key's column
             keeps its keys.
-        packed: format of ``struct`` for its value in a packed row or tile; None: a length and bytes.
+        packed: format of ``struct`` for its value in a packed row or tile; None: its length varies.
         numpy: name of the dtype of its values in the kernel; None: only ranks of them are there.
     """
 
@@ -50,8 +53,8 @@ KIND_RECORDS: Mapping[str, KindRecord] = MappingProxyType(
             "DOUBLE", "DOUBLE", lambda pa, _: pa.float64(), float, b"f", "d", "float64"
         ),
         "decimal": KindRecord(
-            "DECIMAL({}, {})",
-            "DECIMAL({}, {})",
+            "DECIMAL({precision}, {scale})",
+            "DECIMAL({precision}, {scale})",
             lambda pa, type_: pa.decimal128(type_.precision, type_.scale),
             Decimal,
             b"d",
@@ -73,27 +76,44 @@ KIND_RECORDS: Mapping[str, KindRecord] = MappingProxyType(
         ),
         "date": KindRecord("DATE", "DATE", lambda pa, _: pa.date32(), date, b"y", "i", "int32"),
         "bytes": KindRecord("BINARY", "BYTES", lambda pa, _: pa.binary(), bytes, b"x", None, None),
+        "list": KindRecord(
+            "ARRAY<{values}>",
+            "ARRAY<{values}>",
+            lambda pa, type_: pa.list_(type_.values.record.arrow(pa, type_.values)),
+            list,
+            b"l",
+            None,
+            None,
+        ),
     }
 )
-"""Every kind, in the order of ``KINDS``."""
+"""Every kind, in the order of ``KINDS``, and lists."""
 
 
 @dataclass(frozen=True)
 class DataType:
-    """A type; ``precision`` and ``scale`` are 0 except for decimals.
+    """A type; ``precision`` and ``scale`` are 0 except for decimals, ``item`` None except for lists.
 
     Timestamps are instants with millisecond meaning (finer digits are floored), dates are UTC
-    days, decimals are exact with at most 38 digits.
+    days, decimals are exact with at most 38 digits. The values of a list are scalars of one type,
+    none of them null.
     """
 
     kind: Kind
     precision: int = 0
     scale: int = 0
+    item: "DataType | None" = None
 
     def __str__(self) -> str:
         if self.kind == "decimal":
             return f"decimal({self.precision},{self.scale})"
-        return self.kind
+        return self.kind if self.item is None else f"list<{self.item}>"
+
+    @property
+    def values(self) -> "DataType":
+        """The type of a list's values; only of lists."""
+        assert self.item is not None, self  # noqa: S101 - ``list_of`` gave it
+        return self.item
 
     @property
     def record(self) -> KindRecord:
@@ -103,12 +123,14 @@ class DataType:
     @property
     def spark(self) -> str:
         """The type in Spark's SQL."""
-        return self.record.spark.format(self.precision, self.scale)
+        values = "" if self.item is None else self.item.spark
+        return self.record.spark.format(precision=self.precision, scale=self.scale, values=values)
 
     @property
     def flink(self) -> str:
         """The type in Flink's SQL."""
-        return self.record.flink.format(self.precision, self.scale)
+        values = "" if self.item is None else self.item.flink
+        return self.record.flink.format(precision=self.precision, scale=self.scale, values=values)
 
     @property
     def is_integer(self) -> bool:
@@ -145,15 +167,29 @@ def decimal(precision: int, scale: int) -> DataType:
     return DataType("decimal", precision, scale)
 
 
+def list_of(values: DataType) -> DataType:
+    """Return the type of lists of scalars of one type.
+
+    Raises:
+        ValueError: of lists there are no lists.
+    """
+    if values.kind == "list":
+        raise ValueError(f"list<{values}>: the values of a list are scalars")
+    return DataType("list", item=values)
+
+
 def parse_type(text: str) -> DataType:
-    """Return the type written as ``int64``, ``decimal(12,2)`` and so on.
+    """Return the type written as ``int64``, ``decimal(12,2)``, ``list<string>`` and so on.
 
     Raises:
         ValueError: the text names no type.
     """
     for kind in get_args(Kind):
-        if text == kind and kind != "decimal":
+        if text == kind and kind not in {"decimal", "list"}:
             return DataType(kind)
+    of_list = _LIST.fullmatch(text)
+    if of_list is not None:
+        return list_of(parse_type(of_list[1]))
     match = _DECIMAL.fullmatch(text)
     if match is None:
         raise ValueError(

@@ -13,6 +13,7 @@ from millrace.kernel.axis import Int64s, Positions, Stamped, clamp_instants
 from millrace.kernel.chunk import Measure, build_chunk
 from millrace.kernel.columns import (
     Output,
+    empty_output,
     id_ranks,
     int64_values,
     read_measure,
@@ -56,7 +57,8 @@ def join_features(
 
     Returns:
         exactly the feature columns in declared order, one row per spine row in spine order. An
-        unknown or null key has counts of 0 and nulls, or what a feature has by default.
+        unknown or null key has counts of 0, empty lists and nulls, or what a feature has by
+        default.
 
     Raises:
         DataError: a column is missing.
@@ -73,7 +75,7 @@ def join_features(
     for f in view.features:
         dictionary = dictionaries[f.measure] if f.measure and gives_ranks(f) else None
         outputs.append(
-            Output.empty(
+            empty_output(
                 f.type,
                 len(spine),
                 is_null=not f.aggregate.entry.is_never_null,

@@ -71,11 +71,19 @@ class Measure:
 
 @dataclass(frozen=True)
 class Result:
-    """Values of one feature; ``valid`` None: none is null; ``high``: high words of wide sums."""
+    """Values of one feature, one per query, or of lists one list after the other.
+
+    Attributes:
+        values: the numbers, or ranks.
+        valid: which queries have a value; None: all.
+        high: high words of wide sums.
+        lengths: of lists, how many of the values each query has; 0 where it has none.
+    """
 
     values: Array
     valid: Bools | None
     high: Int64s | None = None
+    lengths: Int64s | None = None
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,21 @@
 """Arrow columns as numpy arrays and back, without copying where the layouts allow it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from millrace.errors import DataError
 from millrace.kernel.axis import Bools, Int64s, Positions
 from millrace.kernel.chunk import Array, Measure, Result
 from millrace.types import DataType
 from millrace.values.arrow import arrow_type
 
 NARROW_DECIMAL = 18  # digits that fit an int64
+_MOST_IN_LISTS = 2**31 - 1
 
 
 def is_ranked(data_type: DataType) -> bool:
@@ -82,9 +85,32 @@ def id_ranks(ids: pa.ChunkedArray, rows: Positions) -> Int64s:
     return ranks
 
 
+class Output(Protocol):
+    """A feature column being filled.
+
+    Rows never filled are null, or 0 or an empty list where an aggregate is never null.
+    """
+
+    def put(self, rows: Positions, result: Result) -> None:
+        """Fill rows; different rows may be filled by different threads at once."""
+
+    def to_arrow(self) -> pa.Array:
+        """Return the column as Arrow."""
+
+
+def empty_output(
+    data_type: DataType, rows: int, *, is_null: bool, dictionary: pa.Array | None
+) -> Output:
+    """Return a column of nulls, or of zeros or empty lists; ``dictionary``: what values are ranks in."""
+    if data_type.item is None:
+        return Scalars.empty(data_type, rows, is_null=is_null, dictionary=dictionary)
+    valid = np.zeros(rows, np.bool_) if is_null else None
+    return Lists(data_type, dictionary, valid, np.zeros(rows, np.int64), [])
+
+
 @dataclass(frozen=True)
-class Output:
-    """A feature column being filled; rows never filled are null, or 0 where an aggregate is never null.
+class Scalars:
+    """An output of scalars.
 
     Attributes:
         dictionary: what the values are ranks in; None if they are the values.
@@ -100,7 +126,7 @@ class Output:
     @classmethod
     def empty(
         cls, data_type: DataType, rows: int, *, is_null: bool, dictionary: pa.Array | None
-    ) -> "Output":
+    ) -> "Scalars":
         """Allocate a column of nulls, or of zeros."""
         kind = "int64" if dictionary is not None else data_type.record.numpy
         wide = dictionary is None and _is_wide(data_type)
@@ -139,6 +165,57 @@ class Output:
             validity = pa.py_buffer(_bitmap(self.valid))
         return pa.Array.from_buffers(
             arrow_type(self.data_type), len(self.values), [validity, pa.py_buffer(data)]
+        )
+
+
+@dataclass(frozen=True)
+class Lists:
+    """An output of lists.
+
+    Attributes:
+        dictionary: what the lists' values are ranks in; None if they are the values.
+        lengths: of each row's list.
+        parts: rows that were filled together, with the values of their lists.
+    """
+
+    data_type: DataType
+    dictionary: pa.Array | None
+    valid: Bools | None
+    lengths: Int64s
+    parts: list[tuple[Positions, Result]]
+
+    def put(self, rows: Positions, result: Result) -> None:
+        """Fill rows; different rows may be filled by different threads at once."""
+        assert result.lengths is not None  # noqa: S101 - what is of a list type gives lists
+        self.lengths[rows] = result.lengths
+        if self.valid is not None:
+            self.valid[rows] = True if result.valid is None else result.valid
+        self.parts.append((rows, result))
+
+    def to_arrow(self) -> pa.Array:
+        """Return the column as Arrow: the values of the first row's list, of the second's, and so on."""
+        ends = np.cumsum(self.lengths)
+        count = int(ends[-1]) if len(ends) else 0
+        if count > _MOST_IN_LISTS:
+            raise DataError(
+                f"the lists of one feature hold {count:,} values, of which Arrow takes 2^31",
+                fix="ask for fewer rows at a time, or a smaller k",
+            )
+        item = Scalars.empty(
+            self.data_type.values, count, is_null=False, dictionary=self.dictionary
+        )
+        for rows, result in self.parts:
+            lengths = self.lengths[rows]
+            before = np.cumsum(lengths) - lengths
+            place = np.repeat(ends[rows] - lengths - before, lengths) + np.arange(lengths.sum())
+            item.put(place, replace(result, valid=None, lengths=None))
+        offsets = np.concatenate([[0], ends]).astype(np.int32)
+        valid = None if self.valid is None or self.valid.all() else self.valid
+        return pa.Array.from_buffers(
+            arrow_type(self.data_type),
+            len(self.lengths),
+            [None if valid is None else pa.py_buffer(_bitmap(valid)), pa.py_buffer(offsets)],
+            children=[item.to_arrow()],
         )
 
 

@@ -238,6 +238,8 @@ class OnlineView:
 
 def _typed(value: Any, type_: DataType) -> Any:
     """Return a value of a published plan, where decimals and days are texts."""
+    if isinstance(value, list):
+        return [_typed(one, type_.values) for one in value]
     if isinstance(value, str) and type_.kind == "decimal":
         return Decimal(value)
     return date.fromisoformat(value) if isinstance(value, str) and type_.kind == "date" else value

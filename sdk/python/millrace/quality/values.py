@@ -27,7 +27,7 @@ class DayValues:
         rows: rows, nulls among them.
         values: rows that are not null.
         numbers: of the values that are not null: themselves, lengths of texts, epoch milliseconds
-            of instants; empty for bytes.
+            of instants; empty for bytes and lists.
         hashes: of the values that are not null; equal ones may be there once only.
         counts: rows by value as text; None if there are too many values to be worth counting.
         is_counted_whole: False if ``counts`` holds only the most frequent values.
@@ -140,7 +140,7 @@ def read_values(column: Any, data_type: DataType) -> Values:
         return _flags(array)
     if kind == "instant":
         return _instants(array)
-    return _others(array)
+    return _others(array, data_type)
 
 
 def epoch_ms(column: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
@@ -220,10 +220,23 @@ def _hash_texts(texts: Any) -> Hashes:
     return hash_bytes(np.frombuffer(data or b"", np.uint8), places)
 
 
-def _others(array: Any) -> _Others:
+def _hash_lists(lists: Any, values: DataType) -> Hashes:
+    """Hash each list by its values, their places and their number."""
+    lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False).astype(np.int64)
+    ends = np.cumsum(lengths)
+    place = np.arange(int(lengths.sum())) - np.repeat(ends - lengths, lengths)
+    inside = read_values(lists.flatten(), values).row_hashes
+    summed = np.zeros(len(place) + 1, np.uint64)
+    np.cumsum(mix(inside + mix(place.astype(np.uint64))), out=summed[1:])
+    return mix(summed[ends] - summed[ends - lengths] + lengths.astype(np.uint64))
+
+
+def _others(array: Any, data_type: DataType) -> _Others:
     valid = array.is_valid().to_numpy(zero_copy_only=False)
     hashes = np.full(len(array), _NULL, np.uint64)
-    if pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type):
+    if data_type.kind == "list":
+        hashes[valid] = _hash_lists(array.drop_null(), data_type.values)
+    elif pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type):
         hashes[valid] = _hash_texts(array.drop_null().cast(pa.large_binary()))
     else:
         hashes[valid] = mix(np.zeros(int(valid.sum()), np.uint64))
