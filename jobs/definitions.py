@@ -83,7 +83,7 @@ def build_definitions(
     ]
     engines = engines or Engines(settings)
     actions, *by_hand = stream_jobs(engines)
-    pruning, uploading = retention_job(), upload_job(engines)
+    pruning, uploading = retention_job(settings), upload_job(engines)
     alerts, lineage = deliver_job(engines), lineage_job(settings)
     return dg.Definitions(
         assets=[

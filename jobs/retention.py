@@ -1,9 +1,10 @@
-"""The job that keeps Dagster's own storage from growing for ever, and its schedule.
+"""The job that keeps Dagster's own storage and the partition log from growing for ever.
 
 What goes: ended runs, with their events and logs, that are older than ``keep_days`` and hold the
 newest word on nothing; what sensors observed, older than ``keep_observations_days`` and observed
 anew since; ticks older than ``keep_days``. What stays is all that the UI needs to say how each
-partition and check stands, however old. Nothing of the lake is touched.
+partition and check stands, however old. Of the lake the files of its partition log are merged, each
+build adds one to each table; what it says stays.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,8 @@ import dagster as dg
 
 from jobs.run_kinds import UPKEEP
 from jobs.run_states import ENDED
+from resources.partition_log import compact_partition_log
+from resources.settings import Settings
 
 if TYPE_CHECKING:
     from jobs.event_log_rows import EventRows
@@ -126,13 +129,14 @@ def _delete_ticks(instance: dg.DagsterInstance, before: datetime) -> None:
         instance.purge_ticks(state.instigator_origin_id, state.selector_id, before.timestamp())
 
 
-def retention_job() -> dg.JobDefinition:
+def retention_job(settings: Settings) -> dg.JobDefinition:
     """Return the job; its op returns nothing and logs what went."""
 
     @dg.op(
         name="prune",
         config_schema=_CONFIG,
-        description="Deletes old runs, events and ticks; keeps the newest of each partition.",
+        description="Deletes old runs, events and ticks, keeps the newest of each partition; merges "
+        "the small files of the lake's partition log.",
     )
     def prune_instance(context: dg.OpExecutionContext) -> None:
         policy = Policy(**context.op_config)
@@ -144,6 +148,9 @@ def retention_job() -> dg.JobDefinition:
             f"{pruned.kept_runs} old run(s) kept for what they say of partitions{more}"
         )
         context.log.info(text)
+        before, after = (0, 0) if policy.dry_run else compact_partition_log(settings)
+        if before > after:
+            context.log.info("%d file(s) of the partition log made %d", before, after)
         context.add_output_metadata(
             {
                 "runs": pruned.runs,
@@ -156,7 +163,7 @@ def retention_job() -> dg.JobDefinition:
     @dg.job(
         name=JOB,
         tags=dict(UPKEEP),
-        description="Prunes Dagster's own storage; the lake is not touched.",
+        description="Prunes Dagster's own storage, and merges the files of the partition log.",
         executor_def=dg.in_process_executor,
     )
     def retention() -> None:
@@ -173,5 +180,5 @@ def retention_schedule(job: dg.JobDefinition) -> dg.ScheduleDefinition:
         cron_schedule=CRON,
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Prunes Dagster's own storage each night.",
+        description="Prunes Dagster's own storage and merges files of the partition log each night.",
     )

@@ -16,7 +16,7 @@ from typing import Any
 
 from millrace.calendar import day_ms, newest_day_over
 from millrace.durations import HOUR_MS
-from resources.lake import open_table, own_files, rs_path
+from resources.lake import open_table, read_rows, rs_path
 from resources.lake_options import storage_options
 from resources.reports import ALL_HOURS, BuildReport, Hours, PartitionOutcome
 from resources.settings import Settings
@@ -92,21 +92,26 @@ class PartitionState:
 
 def read_partition_log(settings: Settings, table: str) -> dict[date, PartitionState]:
     """Return the state of each day of a table, in no order; empty if never built."""
+    return read_partition_logs(settings, [table])[table]
+
+
+def read_partition_logs(
+    settings: Settings, tables: Sequence[str]
+) -> dict[str, dict[date, PartitionState]]:
+    """Return the states of several tables by table, out of one read of the log."""
+    found: dict[str, dict[date, PartitionState]] = {table: {} for table in tables}
     log = open_table(settings, TABLE)
-    if log is None:
-        return {}
-    rows = log.to_pyarrow_table(
-        filters=[("table", "=", table)], filesystem=own_files(log)
-    ).to_pylist()
+    if log is None or not found:
+        return found
+    rows = read_rows(log, {"table": list(found)}).to_pylist()
     rows.sort(key=lambda row: row["built_at_us"])
-    states: dict[date, PartitionState] = {}
     for row in rows:
-        state = _state(row)
+        states, state = found[row["table"]], _state(row)
         hours = _hours(row)
         if hours is not None:
             state = _with_hours(states.get(state.day), state, hours)
         states[state.day] = state
-    return states
+    return found
 
 
 def _with_hours(
@@ -190,6 +195,21 @@ def append_partition_log(
     )
 
 
+def compact_partition_log(settings: Settings) -> tuple[int, int]:
+    """Merge the small files that each build adds, one for each table; returns files before and after.
+
+    No entry changes. Files that were merged stay for a week, for readers of older versions. Builds may go
+    on meanwhile, another compaction may not.
+    """
+    log = open_table(settings, TABLE)
+    if log is None:
+        return 0, 0
+    done = log.optimize.compact()
+    log.vacuum(dry_run=False)
+    after = len(log.file_uris())
+    return after - done["numFilesAdded"] + done["numFilesRemoved"], after
+
+
 def built_days(states: Mapping[date, PartitionState], fingerprint: str) -> frozenset[date]:
     """Return the days that stand as built by this fingerprint, those held back among them.
 
@@ -250,13 +270,18 @@ def _missing(outcomes: Sequence[PartitionOutcome]) -> list[str]:
     return [json.dumps([day.isoformat() for day in o.missing_days]) for o in outcomes]
 
 
+def _days(text: str) -> tuple[date, ...]:
+    # Of nearly every day none is missing.
+    return () if text == "[]" else tuple(date.fromisoformat(day) for day in json.loads(text))
+
+
 def _state(row: dict[str, Any]) -> PartitionState:
     return PartitionState(
         day=row["day"],
         fingerprint=row["fingerprint"],
         error=row["error"],
         rows=row["rows"],
-        missing_days=tuple(date.fromisoformat(d) for d in json.loads(row["missing_days"])),
+        missing_days=_days(row["missing_days"]),
         built_ms=row["built_at_us"] // 1_000,
         held=row.get("held"),
         began_ms=row.get("began_ms") or 0,

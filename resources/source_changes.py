@@ -17,7 +17,7 @@ from millrace.errors import PlanError
 from millrace.plan import Column, SourcePlan
 from millrace.types import DataType, parse_type
 from resources.archived_days import archived_rows, events_table
-from resources.lake import DAY_COLUMN, file_actions, open_table, own_files, rs_path
+from resources.lake import DAY_COLUMN, file_actions, open_table, read_rows, rs_path
 from resources.lake_options import storage_options
 from resources.settings import Settings
 
@@ -171,9 +171,7 @@ def _definition(settings: Settings, source: str) -> Definition | None:
     table = open_table(settings, TABLE)
     if table is None:
         return None
-    rows = table.to_pyarrow_table(
-        filters=[("source", "=", source)], filesystem=own_files(table)
-    ).to_pylist()
+    rows = read_rows(table, {"source": [source]}).to_pylist()
     if not rows:
         return None
     row = max(rows, key=lambda row: row["recorded_us"])

@@ -8,7 +8,7 @@ thereby a new table, stream job and online key prefix, and the old one stays as 
 from datetime import UTC, datetime
 
 from millrace.plan import ViewPlan
-from resources.lake import open_table, own_files, rs_path
+from resources.lake import open_table, read_rows, rs_path
 from resources.lake_options import storage_options
 from resources.settings import Settings
 
@@ -49,7 +49,7 @@ def known_fingerprints(settings: Settings) -> dict[str, list[str]]:
     table = open_table(settings, TABLE)
     if table is None:
         return {}
-    rows = table.to_pyarrow_table(filesystem=own_files(table)).to_pylist()
+    rows = read_rows(table).to_pylist()
     rows.sort(key=lambda r: (r["first_built_us"], r["fingerprint"]))
     found: dict[str, dict[str, None]] = {}
     for row in rows:

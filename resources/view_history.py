@@ -8,21 +8,21 @@ missing. Both are known of each day; here they are counted, with the command tha
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from millrace.plan import ViewPlan
 from resources.archived_days import events_table
-from resources.lake import open_table, own_files
-from resources.partition_log import TABLE, published_days, read_partition_log
+from resources.partition_log import (
+    PartitionState,
+    built_days,
+    published_days,
+    read_partition_logs,
+)
 from resources.reports import Days
 from resources.settings import Settings
 from resources.versions import known_fingerprints
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-_COLUMNS = ("table", "day", "fingerprint", "error", "missing_days", "built_at_us", "from_hour")
-_NONE_MISSING = "[]"
+PartitionLog = Mapping[date, PartitionState]
 
 
 @dataclass(frozen=True)
@@ -99,11 +99,8 @@ def view_histories(settings: Settings, views: Iterable[ViewPlan]) -> dict[str, V
     for view in views:
         tables[events_table(view.source.name)] = None
         tables |= dict.fromkeys(filter(None, _versions(view, fingerprints.get(view.name, ()))))
-    entries = _newest_entries(settings, list(tables))
-    return {
-        view.name: _history(settings, view, fingerprints.get(view.name, ()), entries)
-        for view in views
-    }
+    logs = read_partition_logs(settings, list(tables))
+    return {view.name: _history(view, fingerprints.get(view.name, ()), logs) for view in views}
 
 
 def _versions(view: ViewPlan, known: Sequence[str]) -> tuple[str | None, str | None]:
@@ -114,111 +111,31 @@ def _versions(view: ViewPlan, known: Sequence[str]) -> tuple[str | None, str | N
     return own, others[-1] if others else None
 
 
-def _history(
-    settings: Settings, view: ViewPlan, known: Sequence[str], entries: "Mapping[str, _Entries]"
-) -> ViewHistory:
+def _history(view: ViewPlan, known: Sequence[str], logs: Mapping[str, PartitionLog]) -> ViewHistory:
     own, former = _versions(view, known)
-    stands = entries[own] if own is not None else _Entries()
-    before = entries[former].days if former is not None else set()
-    others = entries[events_table(view.source.name)].of_others(view.source.fingerprint)
-    unsynced = (before - stands.days) | (others & (before | stands.days))
+    stands = logs[own] if own is not None else {}
+    before = set(logs[former]) if former is not None else set()
+    events = logs[events_table(view.source.name)]
+    others = {day for day, s in events.items() if s.fingerprint != view.source.fingerprint}
+    unsynced = (before - stands.keys()) | (others & (before | stands.keys()))
     unsynced = {day for day in unsynced if day >= view.start and view.source.has(day)}
-    lacking = stands.lacking(view.fingerprint)
-    absent: set[date] = set()
-    if lacking:
-        log = read_partition_log(settings, events_table(view.source.name))
-        absent = {day for days in lacking.values() for day in days}
-        absent -= published_days(log, view.source.fingerprint)
+    lacking = _lacking(stands, view.fingerprint)
+    absent = {day for days in lacking.values() for day in days}
+    absent -= published_days(events, view.source.fingerprint)
     return ViewHistory(
         view=view.name,
-        built=len(stands.built(view.fingerprint) - unsynced),
+        built=len(built_days(stands, view.fingerprint) - unsynced),
         unsynced=tuple(sorted(unsynced)),
         incomplete=tuple(sorted(lacking.keys() - unsynced)),
         absent=tuple(sorted(absent)),
     )
 
 
-@dataclass(frozen=True)
-class _Entries:
-    """The newest entry of each day of one table; columns side by side."""
-
-    day: Sequence[date] = ()
-    fingerprint: Sequence[str] = ()
-    error: Sequence[str | None] = ()
-    missing: Sequence[tuple[date, ...]] = ()
-
-    @property
-    def days(self) -> set[date]:
-        return set(self.day)
-
-    def built(self, fingerprint: str) -> set[date]:
-        columns = zip(self.day, self.fingerprint, self.error, strict=True)
-        return {day for day, by, error in columns if by == fingerprint and error is None}
-
-    def of_others(self, fingerprint: str) -> set[date]:
-        return {d for d, by in zip(self.day, self.fingerprint, strict=True) if by != fingerprint}
-
-    def lacking(self, fingerprint: str) -> dict[date, tuple[date, ...]]:
-        built = self.built(fingerprint)
-        columns = zip(self.day, self.missing, strict=True)
-        return {day: missing for day, missing in columns if missing and day in built}
-
-
-def _newest_entries(settings: Settings, tables: Sequence[str]) -> dict[str, _Entries]:
-    import json
-
-    import pyarrow.compute as pc
-
-    found = {table: _Entries() for table in tables}
-    log = open_table(settings, TABLE)
-    if log is None or not tables:
-        return found
-    rows = log.to_pyarrow_table(filters=[("table", "in", tables)], filesystem=own_files(log))
-    rows = rows.select([name for name in _COLUMNS if name in rows.column_names])
-    by_hour: set[str] = set()
-    if "from_hour" in rows.column_names:
-        of_hours = rows.filter(pc.is_valid(rows["from_hour"]))
-        by_hour = set(pc.unique(of_hours["table"]).to_pylist())
-    newest = _newest(rows)
-    for table in set(pc.unique(newest["table"]).to_pylist()):
-        if table in by_hour:
-            # What was last said of each hour of a day is put together there.
-            states = read_partition_log(settings, table).values()
-            found[table] = _Entries(
-                [s.day for s in states],
-                [s.fingerprint for s in states],
-                [s.error for s in states],
-                [s.missing_days for s in states],
-            )
-            continue
-        of_table = newest.filter(pc.equal(newest["table"], table))
-        found[table] = _Entries(
-            of_table["day"].to_pylist(),
-            of_table["fingerprint"].to_pylist(),
-            of_table["error"].to_pylist(),
-            [
-                ()
-                if text == _NONE_MISSING
-                else tuple(date.fromisoformat(day) for day in json.loads(text))
-                for text in of_table["missing_days"].to_pylist()
-            ],
-        )
-    return found
-
-
-def _newest(rows: "pa.Table") -> "pa.Table":
-    """Return the newest row of each table and day."""
-    import numpy as np
-    import pyarrow as pa
-
-    if not rows.num_rows:
-        return rows
-    tables = rows["table"].combine_chunks().dictionary_encode().indices.to_numpy()
-    days = rows["day"].cast(pa.int32()).to_numpy()
-    order = np.lexsort((rows["built_at_us"].to_numpy(), days, tables))
-    tables, days = tables[order], days[order]
-    is_last = np.append((tables[1:] != tables[:-1]) | (days[1:] != days[:-1]), [True])
-    return rows.take(pa.array(order[is_last]))
+def _lacking(log: PartitionLog, fingerprint: str) -> dict[date, tuple[date, ...]]:
+    """Return the days that stand by a definition and lack part of their windows, with what lacks."""
+    return {
+        day: log[day].missing_days for day in built_days(log, fingerprint) if log[day].missing_days
+    }
 
 
 def _span(days: Sequence[date]) -> str:

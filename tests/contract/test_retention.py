@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -10,7 +10,13 @@ import pytest
 from dagster._core.instance.ref import InstanceRef
 
 from jobs.retention import Policy, Pruned, prune, retention_job, retention_schedule
-from resources.settings import CHECKOUT
+from resources.partition_log import (
+    append_partition_log,
+    compact_partition_log,
+    read_partition_logs,
+)
+from resources.reports import BuildReport, PartitionOutcome
+from resources.settings import CHECKOUT, settings_from_env
 
 DAYS = dg.DailyPartitionsDefinition("2020-01-01")
 POLICY = Policy(keep_days=30, keep_observations_days=14, most_runs=100)
@@ -165,10 +171,11 @@ def test_of_what_sensors_observed_the_newest_stays(instance: dg.DagsterInstance)
     assert [str(record.status.value) for record in found] == ["FAILED", "SUCCEEDED"]
 
 
-def test_the_job_is_as_its_configuration_says(instance: dg.DagsterInstance) -> None:
+def test_the_job_is_as_its_configuration_says(instance: dg.DagsterInstance, tmp_path: Path) -> None:
     build(instance, 1, 1)
     newest = build(instance, 1, 1)
-    job = retention_job()
+    settings = settings_from_env({"MILLRACE_HOME": str(tmp_path)})
+    job = retention_job(settings)
     config = {"ops": {"prune": {"config": {"keep_days": -1, "dry_run": True}}}}
     assert job.execute_in_process(instance=instance, run_config=config).success
     assert len(runs(instance)) == 3
@@ -178,3 +185,16 @@ def test_the_job_is_as_its_configuration_says(instance: dg.DagsterInstance) -> N
     assert left == {newest}
     schedule = retention_schedule(job)
     assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
+
+
+def test_the_partition_log_says_the_same_in_fewer_files(tmp_path: Path) -> None:
+    settings = settings_from_env({"MILLRACE_HOME": str(tmp_path)})
+    assert compact_partition_log(settings) == (0, 0)
+    for day in range(1, 6):
+        for table in ("events/payments", "features/spend/v1"):
+            built = PartitionOutcome(date(2031, 3, day), rows=day, missing_days=(date(2031, 2, 1),))
+            append_partition_log(settings, BuildReport(table, None, 0, (built,)), f"f{day}")
+    before = read_partition_logs(settings, ["events/payments", "features/spend/v1"])
+    assert {len(states) for states in before.values()} == {5}
+    assert compact_partition_log(settings) == (10, 2)
+    assert read_partition_logs(settings, list(before)) == before

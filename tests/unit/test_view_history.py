@@ -1,6 +1,9 @@
 """What of a view's history is of another definition, or lacks part of its window; and its mend."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
@@ -19,7 +22,7 @@ from millrace.plan import ViewPlan
 from resources.declarations import load_valid_plan
 from resources.partition_log import append_partition_log
 from resources.reports import ALL_HOURS, BuildReport, PartitionOutcome
-from resources.settings import Settings, settings_from_env
+from resources.settings import CHECKOUT, Settings, settings_from_env
 from resources.versions import claim_version
 from resources.view_history import ViewHistory, view_histories
 from tests.fake_offline import FakeOffline
@@ -155,6 +158,33 @@ def test_status_shows_what_is_wrong_and_the_command(
     text = status()
     assert "spend: incomplete: 1 day(s)" in text
     assert "millrace backfill spend --start 2020-01-03 --end 2020-01-04" in text
+
+
+def test_status_reads_the_log_without_the_libraries_of_analysts(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """They were half of its CPU: Arrow's data sets import pandas."""
+    view = view_of(tmp_path)
+    events(settings, view, *built(0))
+    features(settings, view, *built(0))
+    code = (
+        "import sys\nfrom cli.main import main\nsys.argv = ['millrace', 'status', '--json']\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print(sorted({'pandas', 'pyarrow.dataset', 'dagster', 'pyspark'} & sys.modules.keys()))"
+    )
+    env = {
+        **os.environ,
+        "MILLRACE_HOME": str(tmp_path / "home"),
+        "MILLRACE_LAKE": settings.lake,
+        "MILLRACE_VIEWS": str(tmp_path / "views"),
+    }
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, cwd=CHECKOUT, env=env, check=True, capture_output=True, text=True
+    )
+    told, _, imported = done.stdout.rpartition("\n[")
+    assert json.loads(told)["views"]["spend"]["built_days"] == 1
+    assert "[" + imported.strip() == "[]"
 
 
 @pytest.fixture
