@@ -18,14 +18,15 @@ import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Context, Decimal, InvalidOperation
+from datetime import date
+from decimal import Decimal, InvalidOperation
 from math import isfinite
 from typing import Any, Literal
 
 from millrace.aggregates import Edge, check_forms
-from millrace.calendar import day_number
 from millrace.errors import DataError, StoreError
-from millrace.layouts import DECIMAL_BYTES, Cut, Layout
+from millrace.layouts import Layout
+from millrace.packed_values import READERS, WRITERS, Cut, Writer, value_writer
 from millrace.types import INT64, KIND_RECORDS, DataType
 
 FORMAT = 1
@@ -37,22 +38,10 @@ TAGS = 256
 _MOST_LAYOUTS = 1024  # kept by one codec; beyond them a layout is compiled for each value
 _BIAS = 2**63  # instants are stored unsigned, so that their bytes compare as they do
 _NEVER = -(2**63)
-_EXACT = Context(prec=100, traps=[InvalidOperation])
 _HEADER = struct.Struct(">Bc8sQ")
 _UNTIL = struct.Struct(">Q")
 _U32 = struct.Struct(">I")
-_FIXED = {
-    kind: struct.Struct(f">{record.packed}")
-    for kind, record in KIND_RECORDS.items()
-    if record.packed is not None
-}
-# A whole number will do for a double or a decimal, a tuple for a list.
-_WIDER: Mapping[str, tuple[type, ...]] = {
-    "float64": (float, int),
-    "decimal": (Decimal, int),
-    "list": (list, tuple),
-}
-_PYTHON_TYPES = {kind: _WIDER.get(kind, (record.python,)) for kind, record in KIND_RECORDS.items()}
+_I64 = struct.Struct(">q")
 _INTEGER_PART = INT64.record.key_tag + _U32.pack(8)
 
 Kind = Literal["row", "tile"]
@@ -106,6 +95,7 @@ class Codec:
         self._bitmap_bytes = (len(self.slots) + 7) // 8
         self._bits_at = _HEADER.size + (_UNTIL.size if kind == "row" else 0)
         self._layouts: dict[bytes, Layout] = {}
+        self._writers = [_slot_writer(slot) for slot in self.slots]
 
     def encode(self, packed: Packed) -> bytes:
         """Return the bytes of a row or tile.
@@ -124,9 +114,9 @@ class Codec:
             parts.append(struct.pack(">Q", _biased(packed.valid_until_ms)))
         present = [value is not None for value in packed.values]
         parts.append(_bitmap(present, self._bitmap_bytes))
-        for slot, value in zip(self.slots, packed.values, strict=True):
+        for write, value in zip(self._writers, packed.values, strict=True):
             if value is not None:
-                parts.append(_slot_bytes(slot, value))
+                parts.append(write(value))
         return b"".join(parts)
 
     def decode(self, data: bytes) -> Packed:
@@ -281,93 +271,81 @@ def _biased(instant_ms: int | None) -> int:
     return (_NEVER if instant_ms is None else instant_ms) + _BIAS
 
 
-def _slot_bytes(slot: Slot, value: Any) -> bytes:
+def _slot_writer(slot: Slot) -> Writer:
+    write = _checked_writer(slot.name, slot.type)
     if not slot.is_edge:
-        return value_bytes(slot.name, slot.type, value)
-    edge = Edge(*value)
-    parts = [value_bytes(slot.name, INT64, edge.event_ms)]
-    parts.append(value_bytes(slot.name, INT64, edge.ingest_ms))
-    if slot.id_type is not None:
-        parts.append(b"\0" if edge.event_id is None else b"\1")
-        if edge.event_id is not None:
-            parts.append(value_bytes(slot.name, slot.id_type, edge.event_id))
-    return b"".join([*parts, value_bytes(slot.name, slot.type, edge.value)])
+        return write
+    write_ms = _checked_writer(slot.name, INT64)
+    write_id = None if slot.id_type is None else _checked_writer(slot.name, slot.id_type)
+
+    def write_edge(value: Any) -> bytes:
+        edge = Edge(*value)
+        parts = [write_ms(edge.event_ms), write_ms(edge.ingest_ms)]
+        if write_id is not None:
+            parts.append(b"\0" if edge.event_id is None else b"\1" + write_id(edge.event_id))
+        return b"".join([*parts, write(edge.value)])
+
+    return write_edge
 
 
-def value_bytes(name: str, type_: DataType, value: Any) -> bytes:
-    """Return the bytes of one value that is not null, as rows and tiles have it.
+def _checked_writer(name: str, type_: DataType) -> Writer:
+    """Return the writer of values of a type that refuses what does not fit; nothing is cut or rounded."""
+    fits, write = _CHECKS[type_.kind](type_), value_writer(type_)
 
-    Raises:
-        DataError: it does not fit the type: nothing is ever cut or rounded.
-    """
-    is_of_type: bool = isinstance(value, _PYTHON_TYPES[type_.kind])
-    if not is_of_type or (isinstance(value, bool) and type_.kind != "bool"):
-        raise _misfit(name, type_, value)
-    try:
-        return _WRITERS[type_.kind](type_, value)
-    except (struct.error, OverflowError, UnicodeEncodeError, InvalidOperation, TypeError) as error:
-        raise _misfit(name, type_, value) from error
+    def write_checked(value: Any) -> bytes:
+        if not fits(value):
+            raise _misfit(name, type_, value)
+        try:
+            return write(value)
+        except (
+            struct.error,
+            OverflowError,
+            UnicodeEncodeError,
+            InvalidOperation,
+            TypeError,
+            ValueError,
+        ) as error:
+            raise _misfit(name, type_, value) from error
 
-
-def _fixed(type_: DataType, value: Any) -> bytes:
-    return _FIXED[type_.kind].pack(value)
-
-
-def _double_bytes(type_: DataType, value: float) -> bytes:
-    if not isfinite(value):
-        raise OverflowError
-    return _fixed(type_, value)
+    return write_checked
 
 
-def _decimal_bytes(type_: DataType, value: Any) -> bytes:
-    return _unscaled(type_, Decimal(value)).to_bytes(DECIMAL_BYTES, "big", signed=True)
+Check = Callable[[Any], bool]
 
 
-def _date_bytes(type_: DataType, value: Any) -> bytes:
-    return _fixed(type_, day_number(value))
+def _is_a(*classes: type) -> Callable[[DataType], Check]:
+    return lambda _: lambda value: isinstance(value, classes) and not isinstance(value, bool)
 
 
-def _string_bytes(type_: DataType, value: str) -> bytes:
-    return _raw_bytes(type_, value.encode())
+def _list_check(type_: DataType) -> Check:
+    fits = _CHECKS[type_.values.kind](type_.values)
+    return lambda value: isinstance(value, (list, tuple)) and all(map(fits, value))
 
 
-def _raw_bytes(type_: DataType, value: bytes) -> bytes:
-    return _U32.pack(len(value)) + value
-
-
-def _list_bytes(type_: DataType, value: Sequence[Any]) -> bytes:
-    item = type_.values
-    return _U32.pack(len(value)) + b"".join(value_bytes("a value", item, one) for one in value)
-
-
-_WRITERS: Mapping[str, Callable[[DataType, Any], bytes]] = {
-    "int32": _fixed,
-    "int64": _fixed,
-    "float64": _double_bytes,
-    "decimal": _decimal_bytes,
-    "bool": _fixed,
-    "string": _string_bytes,
-    "timestamp": _fixed,
-    "date": _date_bytes,
-    "bytes": _raw_bytes,
-    "list": _list_bytes,
+# A whole number will do for a double or a decimal.
+_CHECKS: Mapping[str, Callable[[DataType], Check]] = {
+    "int32": _is_a(int),
+    "int64": _is_a(int),
+    "float64": lambda _: (
+        lambda value: (
+            isinstance(value, (float, int)) and not isinstance(value, bool) and isfinite(value)
+        )
+    ),
+    "decimal": _is_a(Decimal, int),
+    "bool": lambda _: lambda value: isinstance(value, bool),
+    "string": _is_a(str),
+    "timestamp": _is_a(int),
+    "date": _is_a(date),
+    "bytes": _is_a(bytes),
+    "list": _list_check,
 }
-check_forms("the codec", KIND_RECORDS, _WRITERS)
-
-
-def _unscaled(type_: DataType, value: Decimal) -> int:
-    if not value.is_finite():
-        raise OverflowError
-    shifted = value.scaleb(type_.scale, context=_EXACT)
-    unscaled = int(shifted)
-    if unscaled != shifted or abs(unscaled) >= 10**type_.precision:
-        raise OverflowError
-    return unscaled
+for _what, _table in (("checks", _CHECKS), ("readers", READERS), ("writers", WRITERS)):
+    check_forms(f"the codec's {_what}", KIND_RECORDS, _table)
 
 
 def _key_part(name: str, type_: DataType, value: Any) -> bytes:
     if type(value) is int and type_.is_integer and -_BIAS <= value < _BIAS:
-        return _INTEGER_PART + _FIXED["int64"].pack(value)  # by far the most common key
+        return _INTEGER_PART + _I64.pack(value)  # by far the most common key
     if value is None:
         raise DataError(
             f"the join key {name!r} is null or absent",
@@ -377,7 +355,7 @@ def _key_part(name: str, type_: DataType, value: Any) -> bytes:
     if type_.kind == "float64" and value == 0:
         value = 0.0  # both zeros are one key
     kept = INT64 if type_.is_integer else type_
-    data = value_bytes(name, kept, value)
+    data = _checked_writer(name, kept)(value)
     if type_.kind in {"string", "bytes"}:
         data = data[_U32.size :]
     elif type_.kind == "decimal":  # 100 at scale 0 is not 1.00 at scale 2

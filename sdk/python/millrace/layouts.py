@@ -6,30 +6,16 @@ bytes, lists and edges end such a run.
 """
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
-from decimal import Context, Decimal, InvalidOperation
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from millrace.aggregates import Edge, check_forms
-from millrace.calendar import EPOCH
-from millrace.types import KIND_RECORDS, DataType
+from millrace.aggregates import Edge
+from millrace.packed_values import Cut, Reader, from_struct, value_reader
 
 if TYPE_CHECKING:
     from millrace.codec import Slot
 
-DECIMAL_BYTES = struct.calcsize(f">{KIND_RECORDS['decimal'].packed}")
-
-_U32 = struct.Struct(">I")
 _PLACE = struct.Struct(">qq")
-_EXACT = Context(prec=100, traps=[InvalidOperation])
-
-Reader = Callable[[bytes, int], tuple[Any, int]]
-"""Reads the value that starts at an offset; returns it with the offset behind it."""
-
-
-class Cut(Exception):
-    """The bytes end too early or too late."""
 
 
 class Layout:
@@ -48,7 +34,7 @@ class Layout:
                 run = []
                 continue
             run.append(i)
-            convert = conversion(slot.type)
+            convert = from_struct(slot.type)
             if convert is not None:
                 self._converted.append((i, convert))
         self._last, self._last_run = _form(slots, run), run
@@ -91,38 +77,6 @@ def slot_reader(slot: "Slot") -> Reader:
     return _edge_with_id(read_value, value_reader(slot.id_type))
 
 
-def value_reader(type_: DataType) -> Reader:
-    """Return the reader of a bare value of a type."""
-    return _READERS[type_.kind](type_)
-
-
-def _fixed_reader(type_: DataType) -> Reader:
-    form, convert = struct.Struct(f">{type_.record.packed}"), conversion(type_)
-
-    def read(data: bytes, at: int) -> tuple[Any, int]:
-        (value,) = form.unpack_from(data, at)
-        return (value if convert is None else convert(value)), at + form.size
-
-    return read
-
-
-def conversion(type_: DataType) -> Callable[[Any], Any] | None:
-    """Return what makes a value of what ``struct`` gives; None if that is the value."""
-    if type_.kind == "date":
-        return lambda days: EPOCH + timedelta(days=days)
-    if type_.kind != "decimal":
-        return None
-    if type_.scale == 0:
-        return lambda unscaled: Decimal(int.from_bytes(unscaled, "big", signed=True))
-    shift = -type_.scale
-
-    def scaled(unscaled: bytes) -> Decimal:
-        whole = Decimal(int.from_bytes(unscaled, "big", signed=True))
-        return whole.scaleb(shift, context=_EXACT)
-
-    return scaled
-
-
 def _edge_without_id(read_value: Reader) -> Reader:
     def read(data: bytes, at: int) -> tuple[Any, int]:
         event_ms, ingest_ms = _PLACE.unpack_from(data, at)
@@ -142,48 +96,3 @@ def _edge_with_id(read_value: Reader, read_id: Reader) -> Reader:
         return Edge(event_ms, ingest_ms, event_id, value), end
 
     return read
-
-
-def _read_bytes(data: bytes, at: int) -> tuple[bytes, int]:
-    start = at + _U32.size
-    end = start + _U32.unpack_from(data, at)[0]
-    if end > len(data):
-        raise Cut(f"it ends at byte {len(data)} of at least {end}")
-    return data[start:end], end
-
-
-def _read_string(data: bytes, at: int) -> tuple[str, int]:
-    value, end = _read_bytes(data, at)
-    return value.decode(), end
-
-
-def _list_reader(type_: DataType) -> Reader:
-    read_value = value_reader(type_.values)
-
-    def read(data: bytes, at: int) -> tuple[list[Any], int]:
-        (length,) = _U32.unpack_from(data, at)
-        at += _U32.size
-        if length > len(data) - at:
-            raise Cut(f"{length} values begin at byte {at} of {len(data)}")
-        values = []
-        for _ in range(length):
-            value, at = read_value(data, at)
-            values.append(value)
-        return values, at
-
-    return read
-
-
-_READERS: Mapping[str, Callable[[DataType], Reader]] = {
-    "int32": _fixed_reader,
-    "int64": _fixed_reader,
-    "float64": _fixed_reader,
-    "decimal": _fixed_reader,
-    "bool": _fixed_reader,
-    "string": lambda _: _read_string,
-    "timestamp": _fixed_reader,
-    "date": _fixed_reader,
-    "bytes": lambda _: _read_bytes,
-    "list": _list_reader,
-}
-check_forms("layouts", KIND_RECORDS, _READERS)

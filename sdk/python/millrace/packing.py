@@ -6,12 +6,9 @@ another, compiled once for each pattern of absent values.
 """
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
-from decimal import Context, Decimal, InvalidOperation
+from collections.abc import Sequence
 from typing import Any
 
-from millrace.aggregates import check_forms
-from millrace.calendar import day_number
 from millrace.codec import (
     FORMAT,
     Codec,
@@ -22,18 +19,14 @@ from millrace.codec import (
     key_tail,
 )
 from millrace.errors import DataError
-from millrace.layouts import DECIMAL_BYTES
-from millrace.types import KIND_RECORDS, DataType
+from millrace.packed_values import Writer, for_struct, value_writer
+from millrace.types import DataType
 
 _BIAS = 2**63
-_U32 = struct.Struct(">I")
 _PLACE = struct.Struct(">qq")
-_EXACT = Context(prec=100, traps=[InvalidOperation])
 _HEADER_BYTES = 18
 _MOST_KEYS = 65_536
 _MOST_PATTERNS = 1_024
-
-Writer = Callable[[Any], bytes]
 
 
 def rows_place(slots: int) -> int:
@@ -111,7 +104,7 @@ class _Pattern:
                 form, places = ">", []
                 continue
             form, places = f"{form}{slot.type.record.packed}", [*places, i]
-            convert = _conversion(slot.type)
+            convert = for_struct(slot.type)
             if convert is not None:
                 self._converted.append((i, convert))
         self._last, self._last_places = struct.Struct(form), places
@@ -164,30 +157,13 @@ class EntityKeys:
         return found
 
 
-def _conversion(type_: DataType) -> Callable[[Any], Any] | None:
-    if type_.kind == "date":
-        return day_number
-    if type_.kind != "decimal":
-        return None
-    scale, most = type_.scale, 10**type_.precision
-
-    def unscaled(value: Decimal | int) -> bytes:
-        shifted = Decimal(value).scaleb(scale, context=_EXACT) if scale else value
-        whole = int(shifted)
-        if whole != shifted or not -most < whole < most:
-            raise OverflowError(f"{value} does not fit {type_}")
-        return whole.to_bytes(DECIMAL_BYTES, "big", signed=True)
-
-    return unscaled
-
-
 def _writer(slot: Slot) -> Writer:
-    write_value = _value_writer(slot.type)
+    write_value = value_writer(slot.type)
     if not slot.is_edge:
         return write_value
     if slot.id_type is None:
         return lambda edge: _PLACE.pack(edge[0], edge[1]) + write_value(edge[3])
-    write_id = _value_writer(slot.id_type)
+    write_id = value_writer(slot.id_type)
 
     def write(edge: Sequence[Any]) -> bytes:
         place, name = _PLACE.pack(edge[0], edge[1]), edge[2]
@@ -195,42 +171,3 @@ def _writer(slot: Slot) -> Writer:
         return place + event_id + write_value(edge[3])
 
     return write
-
-
-def _value_writer(type_: DataType) -> Writer:
-    return _WRITERS[type_.kind](type_)
-
-
-def _fixed_writer(type_: DataType) -> Writer:
-    form, convert = struct.Struct(f">{type_.record.packed}"), _conversion(type_)
-    if convert is None:
-        return form.pack
-    return lambda value: form.pack(convert(value))
-
-
-def _write_bytes(value: bytes) -> bytes:
-    return _U32.pack(len(value)) + value
-
-
-def _write_string(value: str) -> bytes:
-    return _write_bytes(value.encode())
-
-
-def _list_writer(type_: DataType) -> Writer:
-    write = _value_writer(type_.values)
-    return lambda values: _U32.pack(len(values)) + b"".join(map(write, values))
-
-
-_WRITERS: Mapping[str, Callable[[DataType], Writer]] = {
-    "int32": _fixed_writer,
-    "int64": _fixed_writer,
-    "float64": _fixed_writer,
-    "decimal": _fixed_writer,
-    "bool": _fixed_writer,
-    "string": lambda _: _write_string,
-    "timestamp": _fixed_writer,
-    "date": _fixed_writer,
-    "bytes": lambda _: _write_bytes,
-    "list": _list_writer,
-}
-check_forms("packing", KIND_RECORDS, _WRITERS)
