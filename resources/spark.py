@@ -19,6 +19,7 @@ from resources.endpoints import spark_remote
 from resources.lake_options import hadoop_options
 from resources.secret import Options
 from resources.settings import Settings
+from resources.tile_bytes import register_encoder
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -72,6 +73,7 @@ def _session(remote: str, lake: Options, *, is_ours: bool) -> "SparkSession":
         session.client.set_retry_policies([DefaultPolicy(max_retries=6, max_backoff=10_000)])
         if not is_ours:
             _ship_our_code(session)
+        register_encoder(session)
     except PySparkException as error:
         where = remote.split(";", maxsplit=1)[0]
         if not is_ours and "UNAUTHENTICATED" in str(error):

@@ -1,6 +1,6 @@
 """Reference events told to the kernel."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -12,6 +12,7 @@ from millrace.kernel.arrow import KernelFeature, KernelView, arrow_type, join_fe
 from millrace.types import STRING, DataType, parse_type
 from millrace.windows import Window
 from tests import reference
+from tests.oracle import bound_to, told
 
 KEY = "k"
 
@@ -35,7 +36,21 @@ EVERY = tuple(
 def bound(aggregate: str, measure: DataType) -> Aggregate:
     """Return an aggregate that the reference names so, of a measure of a type."""
     name = aggregate.removesuffix("_rows")
-    return AGGREGATES[name].bind(measure if name == aggregate else None)
+    return bound_to(name, measure if name == aggregate else None)
+
+
+def feature(
+    aggregate: str, length_ms: int | None, hop_ms: int, offset_ms: int = 0, type_: str = "int64"
+) -> reference.Feature:
+    """Return a feature with the parameters that tests tell its aggregate."""
+    parameters = told(aggregate.removesuffix("_rows"))
+    return reference.Feature(aggregate, length_ms, hop_ms, offset_ms, type_, parameters=parameters)
+
+
+def accepting(aggregates: Iterable[str], type_: str) -> list[str]:
+    """Return those of some aggregates that take a type."""
+    wanted = parse_type(type_)
+    return [a for a in aggregates if AGGREGATES[a.removesuffix("_rows")].accepts(wanted)]
 
 
 def default_of(aggregate: str, measure: DataType) -> object:

@@ -6,7 +6,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
-from millrace.aggregates import AGGREGATES, Place
+from millrace.aggregates import Place
 from millrace.codec import Packed, tile_field
 from millrace.compile.serving import serving_plan
 from millrace.expressions import column_expression
@@ -23,7 +23,7 @@ from millrace.tiles import TileEvent, build_tile, tile_start_ms
 from millrace.types import INT64, STRING, DataType
 from millrace.windows import Window
 from tests import reference
-from tests.oracle import oracle_feature
+from tests.oracle import bound_to, oracle_feature
 from tests.source_plans import source_plan
 
 SOURCE = source_plan(
@@ -46,7 +46,7 @@ def feature_of(
 ) -> FeaturePlan:
     """A feature of the column ``v_<type>``; without a type it counts rows."""
     measure = None if type_ is None else Measure(f"m_{type_.kind}", _column(type_))
-    return FeaturePlan(name, AGGREGATES[aggregate].bind(type_), measure, window, default=default)
+    return FeaturePlan(name, bound_to(aggregate, type_), measure, window, default=default)
 
 
 def _column(type_: DataType) -> Any:

@@ -1,7 +1,24 @@
-"""Features of plans as the reference knows them."""
+"""Features of plans as the reference knows them, and what tests tell aggregates."""
 
+from collections.abc import Mapping
+
+from millrace.aggregates import AGGREGATES, Aggregate
 from millrace.plan import FeaturePlan
+from millrace.types import DataType
 from tests import reference
+
+TOLD: Mapping[str, float] = {"limit": 3, "precision": 8, "p": 75, "k": 2}
+"""What aggregates are told where a test does not say: small, so that a few events pass it."""
+
+
+def told(aggregate: str) -> tuple[tuple[str, float], ...]:
+    """Return the parameters of an aggregate in tests."""
+    return tuple((one.name, TOLD[one.name]) for one in AGGREGATES[aggregate].parameters)
+
+
+def bound_to(aggregate: str, type_: DataType | None) -> Aggregate:
+    """Return an aggregate with those parameters, of values of a type or of events as such."""
+    return AGGREGATES[aggregate].bind(type_, dict(told(aggregate)))
 
 
 def oracle_feature(feature: FeaturePlan) -> reference.Feature:
@@ -14,4 +31,5 @@ def oracle_feature(feature: FeaturePlan) -> reference.Feature:
         window.offset_ms,
         "int64" if measure is None else str(measure.type),
         feature.default,
+        feature.aggregate.parameters,
     )

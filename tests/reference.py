@@ -6,7 +6,7 @@ docs/window-contract.md.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, localcontext
 from fractions import Fraction
@@ -36,6 +36,7 @@ class Feature:
     offset_ms: int = 0
     type: str = "int64"
     default: object = None  # in place of every null
+    parameters: tuple[tuple[str, float], ...] = ()
 
 
 def judge(
@@ -111,7 +112,7 @@ def _found(
     start_ms: int | None,
 ) -> object:
     if key is None or (isinstance(key, tuple) and None in key):
-        return 0 if feature.aggregate.startswith("count") else None
+        return 0 if feature.aggregate.removesuffix("_rows") in _COUNTS else None
     start, end = bounds(feature, q_ms)
     rows = [
         e
@@ -130,18 +131,25 @@ def _found(
         times = [e.event_ms for e in rows if e.event_ms is not None]
         newest = name == "time_since_last"
         return q_ms - (max(times) if newest else min(times)) if times else None
-    return _aggregate(name, feature.type, rows)
+    return _aggregate(name, feature.type, rows, dict(feature.parameters))
+
+
+_COUNTS: Mapping[str, Callable[[list, Mapping[str, float]], int]] = {  # type: ignore[type-arg]
+    "count": lambda values, told: len(values),
+    "distinct": lambda values, told: min(len(set(values)), int(told["limit"])),
+}
+"""Aggregates that are 0 of no events."""
 
 
 def _is_null(x: object) -> bool:
     return x is None or (isinstance(x, float) and not math.isfinite(x))
 
 
-def _aggregate(name: str, type_: str, rows: list[Event]) -> object:
+def _aggregate(name: str, type_: str, rows: list[Event], told: Mapping[str, float]) -> object:
     values: list = [e.value for e in rows]  # type: ignore[type-arg]
     n = len(values)
-    if name == "count":
-        return n
+    if name in _COUNTS:
+        return _COUNTS[name](values, told)
     if n == 0:
         return None
     if name in {"min", "max", "first", "last"}:

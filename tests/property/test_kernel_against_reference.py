@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from millrace.aggregates import AGGREGATES
 from millrace.types import INT64, STRING, parse_type
 from tests import reference
-from tests.kernel_cases import EVERY, Query, default_of, kernel_values
+from tests.kernel_cases import EVERY, Query, accepting, default_of, feature, kernel_values
 
 SECOND_MS = 1000
 # On hop edges, one millisecond beside them, and anywhere; before and after the epoch.
@@ -105,7 +105,7 @@ def check(
     hindsight: bool,
     has_event_id: bool,
 ) -> None:
-    features = [reference.Feature(a, *w, type=type_) for a in aggregates for w in WINDOWS]
+    features = [feature(a, *w, type_) for a in accepting(aggregates, type_) for w in WINDOWS]
     features += [
         replace(f, default=default_of(f.aggregate, parse_type(type_))) for f in features[::2]
     ]
@@ -114,9 +114,9 @@ def check(
     rows = kernel_values(events, features, queries, hindsight=hindsight, has_event_id=has_event_id)
     assert len(rows) == len(queries)
     for query, row in zip(queries, rows, strict=True):
-        for feature, got in zip(features, row, strict=True):
-            wanted = reference.value(events, feature, query.key, query.q_ms, hindsight=hindsight)
-            assert agree(feature.aggregate, got, wanted), (query, feature, got, wanted)
+        for one, got in zip(features, row, strict=True):
+            wanted = reference.value(events, one, query.key, query.q_ms, hindsight=hindsight)
+            assert agree(one.aggregate, got, wanted), (query, one, got, wanted)
 
 
 @pytest.mark.parametrize("type_", [*NUMBERS, *OTHERS])

@@ -25,7 +25,7 @@ from millrace.tiles import (
 from millrace.types import FLOAT64, INT32, INT64, STRING, DataType, decimal
 from millrace.windows import Window
 from tests import reference
-from tests.oracle import oracle_feature
+from tests.oracle import bound_to, oracle_feature
 
 HOP_MS = 10_000
 MONEY, WIDEST = decimal(12, 2), decimal(38, 4)
@@ -75,7 +75,7 @@ def feature_of(
     aggregate: str, type_: DataType, window: Window, *, is_row_count: bool = False
 ) -> FeaturePlan:
     measure = None if is_row_count else Measure("m0", column_expression("v", type_))
-    bound = AGGREGATES[aggregate].bind(None if is_row_count else type_)
+    bound = bound_to(aggregate, None if is_row_count else type_)
     return FeaturePlan("f", bound, measure, window)
 
 

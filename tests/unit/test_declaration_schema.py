@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from cli.main import build_app
 from cli.schema import schema_text
 from millrace.faults import FaultList
-from millrace.load.keys import FILE, Keys
+from millrace.load.keys import FILE, PARAMETERS, Keys
 from millrace.load.nodes import NodeReader
 from millrace.load.yaml import read_yaml
 from millrace.reference import page
@@ -143,7 +143,7 @@ def test_every_key_is_in_the_sample() -> None:
     used = [(keys.of, set(record)) for keys, record in _records(document(EVERYTHING), FILE)]
     for keys, _ in _records(document(EVERYTHING), FILE):
         left = set(keys.keys) - {n for of, names in used if of == keys.of for n in names}
-        assert left <= {"entities", "k", "p"}, keys.of
+        assert left <= {"entities", *PARAMETERS}, keys.of
 
 
 def test_an_unknown_and_a_missing_key_of_any_record_is_found_as_the_loader_finds_it(

@@ -57,7 +57,7 @@ def test_what_has_a_reason_needs_no_form_and_must_not_have_both() -> None:
 
 @pytest.mark.parametrize("entry", AGGREGATES.values(), ids=list(AGGREGATES))
 def test_a_bound_aggregate_pickles_and_is_one_value(entry: Entry) -> None:
-    given = {one.name: one.least for one in entry.parameters}
+    given = dict(entry.example.parameters)
     bound = entry.bind(INT64, given)
     assert pickle.loads(pickle.dumps(bound)) == bound  # noqa: S301 - made here
     assert hash(bound) == hash(entry.bind(INT64, given))

@@ -10,9 +10,17 @@ from millrace.errors import DataError
 from millrace.kernel.arrow import join_features
 from millrace.types import INT64, STRING, decimal
 from tests import reference
-from tests.kernel_cases import EVERY, Query, bound, events_table, kernel_values, kernel_view
+from tests.kernel_cases import (
+    EVERY,
+    Query,
+    bound,
+    events_table,
+    feature,
+    kernel_values,
+    kernel_view,
+)
 
-ALL = [reference.Feature(a, 2000, 1000) for a in EVERY]
+ALL = [feature(a, 2000, 1000) for a in EVERY]
 NOTHING: list[object] = [bound(a, INT64).empty for a in EVERY]
 
 

@@ -173,7 +173,7 @@ FAULTS = {
     "misspelt aggregate": ("aggregate: sum", "aggregate: summ", "summ", "'summ'", "'sum'"),
     "another's word for an aggregate": ("aggregate: sum", "aggregate: mean", "mean", "there is no aggregate 'mean'", "did you mean 'avg'?"),
     "median": ("aggregate: sum", "aggregate: median", "median", "'median' is not supported yet", "avg follows outliers"),
-    "count of different values": ("aggregate: sum", "aggregate: nunique", "nunique", "there is no aggregate 'nunique'", "distinct, which is not supported yet"),
+    "count of different values": ("aggregate: sum", "aggregate: nunique", "nunique", "there is no aggregate 'nunique'", "did you mean 'distinct'"),
     "expression for a column": ('expr: "CASE WHEN amount > 100 THEN 1 ELSE 0 END"', 'column: "amount * 2"', "amount * 2", "no column 'amount * 2'", "that is an expression, not a column: expr: amount * 2"),
     "expression over an unknown column": ('expr: "CASE WHEN amount > 100 THEN 1 ELSE 0 END"', 'column: "amount * price"', "amount * price", "no column 'amount * price'", "expr: amount * price"),
     "aggregate not yet": ("aggregate: sum", "aggregate: percentile, p: 0.5", "percent", "not supported yet", "what works now: count, sum"),

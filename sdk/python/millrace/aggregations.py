@@ -115,11 +115,10 @@ class Aggregation:
 
 
 def _aggregation(
-    aggregate: str, column: str | None, expr: str | None, **parameters: float
+    aggregate: str, column: str | None, expr: str | None, **parameters: float | None
 ) -> Aggregation:
-    return Aggregation(
-        aggregate, optional(column), optional(expr), parameters=parameters, where=here()
-    )
+    given = {name: value for name, value in parameters.items() if value is not None}
+    return Aggregation(aggregate, optional(column), optional(expr), parameters=given, where=here())
 
 
 @builder
@@ -195,9 +194,11 @@ def last_k(column: str | None = None, *, k: int, expr: str | None = None) -> Agg
 
 
 @builder
-def distinct(column: str | None = None, *, expr: str | None = None) -> Aggregation:
-    """Count distinct values exactly; not yet supported."""
-    return _aggregation("distinct", column, expr)
+def distinct(
+    column: str | None = None, *, limit: int | None = None, expr: str | None = None
+) -> Aggregation:
+    """Count the different values, exactly, up to ``limit``: 1,000 where nothing is said."""
+    return _aggregation("distinct", column, expr, limit=limit)
 
 
 @builder

@@ -155,7 +155,7 @@ class Feature:
         window: duration or ``lifetime``.
         hop: duration; None for the default of the window.
         offset: duration by which the window lies in the past; None for none.
-        parameters: ``k`` or ``p`` of the aggregates that take one.
+        parameters: ``k``, ``p``, ``limit`` of the aggregates that take one.
         default: the value where there is none: of an empty window, or null; None: null. A number,
             text, truth value or day as written, decimals and days also as their text.
     """

@@ -39,8 +39,8 @@ class TileColumn:
     @property
     def name(self) -> str:
         """Its name: ``m0_sum``; what is of no measure is called after what it keeps."""
-        suffix = self.partial.suffix
-        return suffix if self.measure is None else f"{self.measure.name}_{suffix}"
+        name = self.partial.name
+        return name if self.measure is None else f"{self.measure.name}_{name}"
 
     @property
     def of(self) -> Measure:

@@ -1,4 +1,4 @@
-SET 'pipeline.name' = 'every_aggregate-bd8c03dd5739ae71'
+SET 'pipeline.name' = 'every_aggregate-f1ba0e702a143730'
 ;
 SET 'pipeline.max-parallelism' = '128'
 ;
@@ -52,6 +52,9 @@ CREATE TEMPORARY FUNCTION `first_edge` AS
 CREATE TEMPORARY FUNCTION `last_edge` AS
 'millrace.flink.LastEdge'
 ;
+CREATE TEMPORARY FUNCTION `distinct_values` AS
+'millrace.flink.DistinctValues'
+;
 CREATE TEMPORARY TABLE `source` (
   `_value` BYTES,
   `_ingest_ms` BIGINT,
@@ -64,7 +67,7 @@ WITH (
   'topic' = 'payments',
   'ordered' = 'true',
   'properties.bootstrap.servers' = 'localhost:9092',
-  'properties.group.id' = 'millrace-every_aggregate-bd8c03dd5739ae71',
+  'properties.group.id' = 'millrace-every_aggregate-f1ba0e702a143730',
   'properties.fetch.max.wait.ms' = '20'
 )
 ;
@@ -77,10 +80,12 @@ CREATE TEMPORARY TABLE `tiles` (
   `m0_first` ROW<`event_ms` BIGINT, `ingest_ms` BIGINT, `event_id` BIGINT, `value` STRING>,
   `m0_last` ROW<`event_ms` BIGINT, `ingest_ms` BIGINT, `event_id` BIGINT, `value` STRING>,
   `m0_first_ms` BIGINT,
+  `m0_distinct_2` BYTES,
   `m1_count` BIGINT,
   `m1_sum` DECIMAL(38, 2),
   `m1_mean` DOUBLE,
   `m1_m2` DOUBLE,
+  `m1_distinct_1000` BYTES,
   `m2_count` BIGINT,
   `m2_sum` DECIMAL(38, 0),
   `m2_min` INT,
@@ -94,7 +99,7 @@ CREATE TEMPORARY TABLE `tiles` (
 )
 WITH (
   'connector' = 'upsert-kafka',
-  'topic' = 'millrace.tiles.every_aggregate.bd8c03dd5739ae71',
+  'topic' = 'millrace.tiles.every_aggregate.f1ba0e702a143730',
   'properties.bootstrap.servers' = 'localhost:9092',
   'properties.linger.ms' = '5',
   'properties.batch.size' = '131072',
@@ -187,10 +192,12 @@ SELECT
   `m0_first`,
   `m0_last`,
   `m0_first_ms`,
+  `m0_distinct_2`,
   `m1_count`,
   `m1_sum`,
   `m1_moments`.`mean` AS `m1_mean`,
   `m1_moments`.`m2` AS `m1_m2`,
+  `m1_distinct_1000`,
   `m2_count`,
   `m2_sum`,
   `m2_min`,
@@ -210,9 +217,11 @@ FROM (
     FIRST_EDGE(`_event_ms`, `_ingest_ms`, `_event_id`, `m0`) AS `m0_first`,
     LAST_EDGE(`_event_ms`, `_ingest_ms`, `_event_id`, `m0`) AS `m0_last`,
     MIN(CASE WHEN NOT `m0` IS NULL THEN `_event_ms` END) AS `m0_first_ms`,
+    DISTINCT_VALUES(CAST(`m0` AS STRING), 2) AS `m0_distinct_2`,
     COUNT(`m1`) AS `m1_count`,
     SUM(`m1`) AS `m1_sum`,
     MOMENTS(CAST(`m1` AS DOUBLE)) AS `m1_moments`,
+    DISTINCT_VALUES(CAST(`m1` AS DECIMAL(12, 2)), 1000) AS `m1_distinct_1000`,
     COUNT(`m2`) AS `m2_count`,
     SUM(CAST(`m2` AS DECIMAL(28, 0))) AS `m2_sum`,
     MIN(`m2`) AS `m2_min`,

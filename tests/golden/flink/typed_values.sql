@@ -1,4 +1,4 @@
-SET 'pipeline.name' = 'typed_values-3e4244ea89a991ab'
+SET 'pipeline.name' = 'typed_values-c316538afa0a2109'
 ;
 SET 'pipeline.max-parallelism' = '128'
 ;
@@ -49,6 +49,9 @@ CREATE TEMPORARY FUNCTION `first_edge` AS
 CREATE TEMPORARY FUNCTION `last_edge` AS
 'millrace.flink.LastEdge'
 ;
+CREATE TEMPORARY FUNCTION `distinct_values` AS
+'millrace.flink.DistinctValues'
+;
 CREATE TEMPORARY TABLE `source` (
   `_value` BYTES,
   `_ingest_ms` BIGINT,
@@ -61,7 +64,7 @@ WITH (
   'topic' = 'readings',
   'ordered' = 'true',
   'properties.bootstrap.servers' = 'localhost:9092',
-  'properties.group.id' = 'millrace-typed_values-3e4244ea89a991ab',
+  'properties.group.id' = 'millrace-typed_values-c316538afa0a2109',
   'properties.fetch.max.wait.ms' = '20'
 )
 ;
@@ -70,18 +73,24 @@ CREATE TEMPORARY TABLE `tiles` (
   `tile_start_ms` BIGINT,
   `rows` BIGINT,
   `m0_min` DATE,
+  `m0_distinct_1000` BYTES,
   `m1_max` BIGINT,
   `m1_last` ROW<`event_ms` BIGINT, `ingest_ms` BIGINT, `event_id` INT, `value` BIGINT>,
+  `m1_distinct_1000` BYTES,
   `m2_first` ROW<`event_ms` BIGINT, `ingest_ms` BIGINT, `event_id` INT, `value` BOOLEAN>,
+  `m2_distinct_1` BYTES,
   `m3_last` ROW<`event_ms` BIGINT, `ingest_ms` BIGINT, `event_id` INT, `value` BYTES>,
+  `m3_distinct_3` BYTES,
   `m4_count` BIGINT,
   `m4_sum` DECIMAL(38, 4),
+  `m4_distinct_1000` BYTES,
+  `m5_distinct_1000` BYTES,
   `last_event_ms` BIGINT,
   PRIMARY KEY (`sensor`, `tile_start_ms`) NOT ENFORCED
 )
 WITH (
   'connector' = 'upsert-kafka',
-  'topic' = 'millrace.tiles.typed_values.3e4244ea89a991ab',
+  'topic' = 'millrace.tiles.typed_values.c316538afa0a2109',
   'properties.bootstrap.servers' = 'localhost:9092',
   'properties.linger.ms' = '5',
   'properties.batch.size' = '131072',
@@ -163,7 +172,8 @@ SELECT
   EPOCH_MS(`serviced_at`) AS `m1`,
   `is_open` AS `m2`,
   `payload` AS `m3`,
-  `total` AS `m4`
+  `total` AS `m4`,
+  CASE WHEN `total` > 0 THEN CAST(1 AS BIGINT) ELSE CAST(0 AS BIGINT) END AS `m5`
 FROM `deduplicated`
 WHERE
   `_event_ms` >= CAST(1709164800000 AS BIGINT) AND NOT `sensor` IS NULL
@@ -174,12 +184,18 @@ SELECT
   `tile_start_ms`,
   `rows`,
   `m0_min`,
+  `m0_distinct_1000`,
   `m1_max`,
   `m1_last`,
+  `m1_distinct_1000`,
   `m2_first`,
+  `m2_distinct_1`,
   `m3_last`,
+  `m3_distinct_3`,
   `m4_count`,
   `m4_sum`,
+  `m4_distinct_1000`,
+  `m5_distinct_1000`,
   `last_event_ms`
 FROM (
   SELECT /*+ STATE_TTL('measured' = '93605000 ms') */
@@ -187,12 +203,18 @@ FROM (
     `tile_start_ms`,
     COUNT(*) AS `rows`,
     MIN(`m0`) AS `m0_min`,
+    DISTINCT_VALUES(CAST(`m0` AS DATE), 1000) AS `m0_distinct_1000`,
     MAX(`m1`) AS `m1_max`,
     LAST_EDGE(`_event_ms`, `_ingest_ms`, `_event_id`, `m1`) AS `m1_last`,
+    DISTINCT_VALUES(CAST(`m1` AS BIGINT), 1000) AS `m1_distinct_1000`,
     FIRST_EDGE(`_event_ms`, `_ingest_ms`, `_event_id`, `m2`) AS `m2_first`,
+    DISTINCT_VALUES(CAST(`m2` AS BOOLEAN), 1) AS `m2_distinct_1`,
     LAST_EDGE(`_event_ms`, `_ingest_ms`, `_event_id`, `m3`) AS `m3_last`,
+    DISTINCT_VALUES(CAST(`m3` AS BYTES), 3) AS `m3_distinct_3`,
     COUNT(`m4`) AS `m4_count`,
     SUM(`m4`) AS `m4_sum`,
+    DISTINCT_VALUES(CAST(`m4` AS DECIMAL(38, 4)), 1000) AS `m4_distinct_1000`,
+    DISTINCT_VALUES(CAST(`m5` AS BIGINT), 1000) AS `m5_distinct_1000`,
     MAX(`_event_ms`) AS `last_event_ms`
   FROM `measured`
   GROUP BY

@@ -8,7 +8,8 @@ SELECT
   `serviced_at` AS `m1`,
   `is_open` AS `m2`,
   `payload` AS `m3`,
-  `total` AS `m4`
+  `total` AS `m4`,
+  CASE WHEN `total` > 0 THEN 1L ELSE 0L END AS `m5`
 FROM `events`
 WHERE
   `_event_ms` >= 1709164800000 AND NOT `sensor` IS NULL
@@ -18,67 +19,95 @@ WHERE
 SELECT
   `sensor`,
   `tile_start_ms`,
-  COUNT(*) AS `rows`,
-  MIN(`m0`) AS `m0_min`,
-  MAX(`m1`) AS `m1_max`,
-  MAX(
-    CASE
-      WHEN NOT `m1` IS NULL
-      THEN STRUCT(
-        `_event_ms` AS `event_ms`,
-        `_ingest_ms` AS `ingest_ms`,
-        `_event_id` AS `event_id`,
-        `m1` AS `value`
-      )
-    END
-  ) AS `m1_last`,
-  MIN(
-    CASE
-      WHEN NOT `m2` IS NULL
-      THEN STRUCT(
-        `_event_ms` AS `event_ms`,
-        `_ingest_ms` AS `ingest_ms`,
-        `_event_id` AS `event_id`,
-        `m2` AS `value`
-      )
-    END
-  ) AS `m2_first`,
-  MAX(
-    CASE
-      WHEN NOT `m3` IS NULL
-      THEN STRUCT(
-        `_event_ms` AS `event_ms`,
-        `_ingest_ms` AS `ingest_ms`,
-        `_event_id` AS `event_id`,
-        `m3` AS `value`
-      )
-    END
-  ) AS `m3_last`,
-  COUNT(`m4`) AS `m4_count`,
-  CAST(TRY_SUM(`m4`) AS DECIMAL(38, 4)) AS `m4_sum`,
-  MAX(`_event_ms`) AS `last_event_ms`,
-  DATE_FROM_UNIX_DATE(
-    CAST((
-      `tile_start_ms` - PMOD(`tile_start_ms`, 86400000)
-    ) DIV 86400000 AS INT)
-  ) AS `event_date`
+  `rows`,
+  `m0_min`,
+  MILLRACE_ENCODE('distinct', 'date', `m0_values`, 1000) AS `m0_distinct_1000`,
+  `m1_max`,
+  `m1_last`,
+  MILLRACE_ENCODE('distinct', 'timestamp', `m1_values`, 1000) AS `m1_distinct_1000`,
+  `m2_first`,
+  MILLRACE_ENCODE('distinct', 'bool', `m2_values`, 1) AS `m2_distinct_1`,
+  `m3_last`,
+  MILLRACE_ENCODE('distinct', 'bytes', `m3_values`, 3) AS `m3_distinct_3`,
+  `m4_count`,
+  `m4_sum`,
+  MILLRACE_ENCODE('distinct', 'decimal(38,4)', `m4_values`, 1000) AS `m4_distinct_1000`,
+  MILLRACE_ENCODE('distinct', 'int64', `m5_values`, 1000) AS `m5_distinct_1000`,
+  `last_event_ms`,
+  `event_date`
 FROM (
   SELECT
     `sensor`,
-    `_event_ms`,
-    `_ingest_ms`,
-    `reading_id` AS `_event_id`,
-    `_event_ms` - PMOD(`_event_ms`, 3600000) AS `tile_start_ms`,
-    `due` AS `m0`,
-    `serviced_at` AS `m1`,
-    `is_open` AS `m2`,
-    `payload` AS `m3`,
-    `total` AS `m4`
-  FROM `events`
-  WHERE
-    `_event_ms` >= 1709164800000 AND NOT `sensor` IS NULL
-) AS `measured`
-GROUP BY
-  `sensor`,
-  `tile_start_ms`
+    `tile_start_ms`,
+    COUNT(*) AS `rows`,
+    MIN(`m0`) AS `m0_min`,
+    COLLECT_LIST(`m0`) AS `m0_values`,
+    MAX(`m1`) AS `m1_max`,
+    MAX(
+      CASE
+        WHEN NOT `m1` IS NULL
+        THEN STRUCT(
+          `_event_ms` AS `event_ms`,
+          `_ingest_ms` AS `ingest_ms`,
+          `_event_id` AS `event_id`,
+          `m1` AS `value`
+        )
+      END
+    ) AS `m1_last`,
+    COLLECT_LIST(`m1`) AS `m1_values`,
+    MIN(
+      CASE
+        WHEN NOT `m2` IS NULL
+        THEN STRUCT(
+          `_event_ms` AS `event_ms`,
+          `_ingest_ms` AS `ingest_ms`,
+          `_event_id` AS `event_id`,
+          `m2` AS `value`
+        )
+      END
+    ) AS `m2_first`,
+    COLLECT_LIST(`m2`) AS `m2_values`,
+    MAX(
+      CASE
+        WHEN NOT `m3` IS NULL
+        THEN STRUCT(
+          `_event_ms` AS `event_ms`,
+          `_ingest_ms` AS `ingest_ms`,
+          `_event_id` AS `event_id`,
+          `m3` AS `value`
+        )
+      END
+    ) AS `m3_last`,
+    COLLECT_LIST(`m3`) AS `m3_values`,
+    COUNT(`m4`) AS `m4_count`,
+    CAST(TRY_SUM(`m4`) AS DECIMAL(38, 4)) AS `m4_sum`,
+    COLLECT_LIST(`m4`) AS `m4_values`,
+    COLLECT_LIST(`m5`) AS `m5_values`,
+    MAX(`_event_ms`) AS `last_event_ms`,
+    DATE_FROM_UNIX_DATE(
+      CAST((
+        `tile_start_ms` - PMOD(`tile_start_ms`, 86400000)
+      ) DIV 86400000 AS INT)
+    ) AS `event_date`
+  FROM (
+    SELECT
+      `sensor`,
+      `_event_ms`,
+      `_ingest_ms`,
+      `reading_id` AS `_event_id`,
+      `_event_ms` - PMOD(`_event_ms`, 3600000) AS `tile_start_ms`,
+      `due` AS `m0`,
+      `serviced_at` AS `m1`,
+      `is_open` AS `m2`,
+      `payload` AS `m3`,
+      `total` AS `m4`,
+      CASE WHEN `total` > 0 THEN 1L ELSE 0L END AS `m5`
+    FROM `events`
+    WHERE
+      `_event_ms` >= 1709164800000 AND NOT `sensor` IS NULL
+  ) AS `measured`
+  GROUP BY
+    `sensor`,
+    `tile_start_ms`
+) AS `collected`
 ;

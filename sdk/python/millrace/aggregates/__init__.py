@@ -4,11 +4,13 @@ To add one, see ``docs/aggregates.md``.
 """
 
 from millrace.aggregates.algebras import Algebra, State
+from millrace.aggregates.encodings import Encoding
 from millrace.aggregates.forms import Unsupported, check_forms
-from millrace.aggregates.partials import PARTIALS, LastEvent, Partial, Rows
+from millrace.aggregates.partials import PARTIALS, Encoded, LastEvent, Partial, Rows
 from millrace.aggregates.places import Edge, Place
 from millrace.aggregates.registry import (
     AGGREGATES,
+    ENCODINGS,
     NOT_YET,
     WITHOUT_INPUT,
     Aggregate,
@@ -20,12 +22,15 @@ from millrace.aggregates.registry import (
 
 __all__ = [
     "AGGREGATES",
+    "ENCODINGS",
     "NOT_YET",
     "PARTIALS",
     "WITHOUT_INPUT",
     "Aggregate",
     "Algebra",
     "Edge",
+    "Encoded",
+    "Encoding",
     "Entry",
     "LastEvent",
     "Parameter",

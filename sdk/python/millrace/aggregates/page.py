@@ -4,10 +4,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from struct import calcsize
 
+from millrace.aggregates.partials import Encoded
 from millrace.aggregates.registry import AGGREGATES, NOT_YET, Aggregate, Entry
 from millrace.types import DATE, FLOAT64, INT32, INT64, STRING, TIMESTAMP, DataType, decimal
 
 _EXAMPLES = (INT64, INT32, decimal(12, 2), FLOAT64, STRING, TIMESTAMP, DATE)
+_TAKES = {len(_EXAMPLES): "anything", len(_EXAMPLES) - 1: "all but float64", 4: "numbers"}
 _AGREEMENT = {
     "exact": "equal in every engine",
     "rounded": "to a relative 1e-9",
@@ -70,9 +72,10 @@ def _page() -> Iterator[str]:
 
 def _row(entry: Entry) -> str:
     taken = [type_ for type_ in _EXAMPLES if entry.accepts(type_)]
-    takes = "anything" if len(taken) == len(_EXAMPLES) else "numbers"
+    takes = _TAKES[len(taken)]
     takes = takes if entry.needs_input else f"events, or {takes}"
-    bound = [entry.bind(type_, {p.name: p.least for p in entry.parameters}) for type_ in taken]
+    told = dict(entry.example.parameters)
+    bound = [entry.bind(type_, told) for type_ in taken]
     agreement = dict.fromkeys(_AGREEMENT[one.agreement] for one in bound)
     kept = ", ".join(f"`{p.suffix}`" for p in bound[0].partials)
     cells = (
@@ -99,10 +102,13 @@ def _gives(bound: Sequence[Aggregate]) -> str:
 def _sizes(bound: Sequence[Aggregate]) -> str:
     fixed, varies = set(), False
     for one in bound:
-        sizes = [_size(p.type) for p in one.partials]
+        sizes = [_size(p.type) for p in one.partials if not isinstance(p, Encoded)]
         varies = varies or None in sizes
         if None not in sizes:
             fixed.add(sum(size or 0 for size in sizes))
+    encoded = [p.size for p in bound[0].partials if isinstance(p, Encoded)]
+    if encoded:
+        return ", ".join(encoded)
     least, most = min(fixed), max(fixed)
     text = f"{least} bytes" if least == most else f"{least} to {most} bytes"
     text += ", or a length and the value" if varies else ""

@@ -26,6 +26,11 @@ class Partial:
     holds_edge: ClassVar[bool] = False
     tells_values: ClassVar[bool] = True
 
+    @property
+    def name(self) -> str:
+        """What the column is called, behind its measure."""
+        return self.suffix
+
 
 class Rows(Partial):
     """How many events there are; of no measure. Every tile has it."""
@@ -97,6 +102,32 @@ class LastTime(Partial):
     suffix = "last_ms"
 
 
+@dataclass(frozen=True)
+class Encoded(Partial):
+    """Bytes in which an ``Encoding`` says all it keeps: the same of the same events everywhere.
+
+    Attributes:
+        parameters: name and value of what shapes the bytes; they end the column's name.
+        is_ordered: the places of events shape them too.
+        size: how many bytes there are, for people.
+    """
+
+    parameters: tuple[tuple[str, float], ...] = ()
+    is_ordered: ClassVar[bool] = False
+    size: ClassVar[str]
+
+    @property
+    def name(self) -> str:
+        return "_".join([self.suffix, *(f"{value:g}" for _, value in self.parameters)])
+
+
+class DistinctValues(Encoded):
+    """Their different values, ascending by their bytes; of more than a limit the first."""
+
+    suffix = "distinct"
+    size = "the different values, at most `limit`"
+
+
 class LastEvent(Partial):
     """Event time of the newest event; of no measure. Every tile has it."""
 
@@ -115,6 +146,7 @@ PARTIALS: tuple[type[Partial], ...] = (
     Last,
     FirstTime,
     LastTime,
+    DistinctValues,
     LastEvent,
 )
 """Every kind of column, in the order in which a tile has those of one measure."""

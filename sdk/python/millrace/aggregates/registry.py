@@ -27,9 +27,11 @@ from millrace.aggregates.algebras import (
     finite,
     within,
 )
+from millrace.aggregates.distinct import Values
+from millrace.aggregates.encodings import Encoding
 from millrace.aggregates.partials import First, FirstTime, Last, LastTime, Max, Min, Partial
 from millrace.errors import SpecError, nearest
-from millrace.types import FLOAT64, INT64, KINDS, MAX_DECIMAL_PRECISION, DataType, decimal
+from millrace.types import FLOAT64, INT64, KINDS, MAX_DECIMAL_PRECISION, STRING, DataType, decimal
 
 Agreement = Literal["exact", "rounded"]
 """How far engines agree on values: to the bit, or where doubles are added to a relative 1e-9."""
@@ -73,7 +75,7 @@ class Entry:
         name: as written in declarations.
         summary: what it gives, for people; completes "returns".
         kinds: kinds of the types it takes.
-        algebra: what tiles keep for it, by the type of its input.
+        algebra: what tiles keep for it, by the type of its input and, by name, its parameters.
         result: the type of its value, by the type of its input.
         finalize: the value of a state; None where there is none.
         parameters: what it is told.
@@ -91,7 +93,7 @@ class Entry:
     name: str
     summary: str
     kinds: frozenset[str]
-    algebra: Callable[[DataType], Algebra]
+    algebra: Callable[..., Algebra]
     result: Callable[[DataType], DataType]
     finalize: Callable[["Aggregate", State], Any]
     parameters: tuple[Parameter, ...] = ()
@@ -107,6 +109,14 @@ class Entry:
     def needs_input(self) -> bool:
         """True where it is an aggregate of something, not of events as such."""
         return self.of_rows is None
+
+    @property
+    def example(self) -> "Aggregate":
+        """It, of some type that it takes, with its defaults or else the smallest parameters."""
+        type_ = INT64 if self.accepts(INT64) else STRING
+        return self.bind(
+            type_, {p.name: p.least if p.default is None else p.default for p in self.parameters}
+        )
 
     def accepts(self, type_: DataType) -> bool:
         """Tell whether values of a type can be aggregated."""
@@ -135,7 +145,7 @@ class Entry:
             fault = "is missing" if value is None else one.fault(value)
             if value is None or fault:
                 raise SpecError(f"{self.name}: {fault or one.name}", fix=one.description)
-            bound.append((one.name, value))
+            bound.append((one.name, int(value) if one.is_whole else value))
         if given:
             raise SpecError(f"{self.name} takes no {', '.join(given)}")
         return Aggregate(self, input_type, tuple(bound))
@@ -185,7 +195,7 @@ class Aggregate:
         if self.input is None:
             assert self.entry.of_rows is not None  # noqa: S101 - ``bind`` saw to it
             return self.entry.of_rows()
-        return self.entry.algebra(self.input)
+        return self.entry.algebra(self.input, **dict(self.parameters))
 
     @property
     def partials(self) -> tuple[Partial, ...]:
@@ -237,6 +247,10 @@ def _avg(aggregate: Aggregate, state: State) -> Any:
 
 def _kept(aggregate: Aggregate, state: State) -> Any:
     return state[0]
+
+
+def _distinct(aggregate: Aggregate, state: State) -> Any:
+    return len(state[0])
 
 
 def _edge_value(aggregate: Aggregate, state: State) -> Any:
@@ -352,10 +366,32 @@ _ENTRIES = (
         shows_values=False,
         is_age=True,
     ),
+    Entry(
+        "distinct",
+        "how many different values there are; at `limit` it stops counting",
+        _ANY - {"float64"},
+        Values,
+        _int64,
+        _distinct,
+        parameters=(Parameter("limit", "where counting stops", 1, 10_000, 1_000),),
+        is_never_negative=True,
+        is_never_null=True,
+        shows_values=False,
+    ),
 )
 
 AGGREGATES: Mapping[str, Entry] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
 """Every aggregate by its name, in the order in which messages list them."""
+
+ENCODINGS: Mapping[str, type[Encoding]] = MappingProxyType(
+    {
+        algebra.keeps.suffix: type(algebra)
+        for entry in _ENTRIES
+        for algebra in [entry.example.algebra]
+        if isinstance(algebra, Encoding)
+    }
+)
+"""What encodes the columns of bytes, by their partial's suffix."""
 
 WITHOUT_INPUT = ", ".join(entry.name for entry in _ENTRIES if not entry.needs_input)
 """Names of those that take events as such, for messages."""
@@ -364,7 +400,6 @@ NOT_YET: Mapping[str, str] = MappingProxyType(
     {
         "first_k": "use first for the oldest value alone",
         "last_k": "use last for the newest value alone",
-        "distinct": "use count over a filter, or min and max for the range",
         "approx_distinct": "use count for the number of events",
         "percentile": "use avg with stddev, or min and max for the range",
         "median": "use avg with stddev; avg follows outliers, which a median does not",

@@ -20,6 +20,8 @@ the order in which they arrived, and the functions that SQL lacks:
 - ``first_edge`` and ``last_edge(event_ms, ingest_ms[, event_id], value)``: a row of the
   arguments, of the least or greatest event by ``millrace.aggregates.Edge.rank``; null values are
   passed over.
+- ``distinct_values(value, limit)`` and the like: the bytes of an ``Encoding`` of
+  ``millrace.aggregates`` over the values that are not null; null over none.
 """
 
 import hashlib
@@ -31,6 +33,7 @@ from typing import Protocol
 from sqlglot import exp
 
 from millrace.compile import flink_ddl as ddl
+from millrace.compile import flink_tiles
 from millrace.compile.expressions import to_flink
 from millrace.compile.flink_events import (
     ACCEPTED,
@@ -65,9 +68,7 @@ FUNCTIONS: Mapping[str, str] = MappingProxyType(
         "epoch_ms": "millrace.flink.EpochMs",
         "utc_day": "millrace.flink.UtcDay",
         "previous_arrival": "millrace.flink.PreviousArrival",
-        "moments": "millrace.flink.Moments",
-        "first_edge": "millrace.flink.FirstEdge",
-        "last_edge": "millrace.flink.LastEdge",
+        **flink_tiles.FUNCTIONS,
     }
 )
 """The functions of the job's jar and the classes that hold them."""

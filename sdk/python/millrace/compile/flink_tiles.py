@@ -171,6 +171,20 @@ def _edge_type(view: ViewPlan, kept: TileColumn) -> str:
     return f"ROW<{', '.join(f'`{name}` {type_}' for name, type_ in fields)}>"
 
 
+def _encoded(function: str) -> Form:
+    def aggregated(view: ViewPlan, kept: TileColumn) -> exp.Expression:
+        assert isinstance(kept.partial, partials.Encoded)  # noqa: S101 - it is a form of those
+        places = [EVENT_MS, INGEST_MS, *([EVENT_ID] if view.source.event_id else [])]
+        return call(
+            function.upper(),
+            *(map(column, places) if kept.partial.is_ordered else ()),
+            _cast(measured(kept), wire_type(kept.of.type)),  # its bytes are those of this type
+            *(exp.Literal.number(f"{value:g}") for _, value in kept.partial.parameters),
+        )
+
+    return Form(aggregated, function=function)
+
+
 _MOMENT = Form(_moments, _moments_name, _moment, function="moments")
 
 FORMS: Mapping[type[Partial], Form] = MappingProxyType(
@@ -181,9 +195,19 @@ FORMS: Mapping[type[Partial], Form] = MappingProxyType(
         partials.M2: _MOMENT,
         partials.First: Form(_edge("first_edge"), type=_edge_type, function="first_edge"),
         partials.Last: Form(_edge("last_edge"), type=_edge_type, function="last_edge"),
+        partials.DistinctValues: _encoded("distinct_values"),
     }
 )
 """What Flink is told of each partial."""
+
+FUNCTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        form.function: f"millrace.flink.{form.function.title().replace('_', '')}"
+        for form in FORMS.values()
+        if form.function is not None
+    }
+)
+"""The functions of the job's jar that forms call, and the classes that hold them."""
 
 _NO_ORDER_OF_BYTES = Unsupported(
     "it cannot compare them",

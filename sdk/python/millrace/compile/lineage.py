@@ -287,6 +287,7 @@ _TEXTS: Mapping[type[Partial], str] = MappingProxyType(
         partials.FirstTime: "min({time})",
         partials.LastTime: "max({time})",
         partials.LastEvent: "max({time})",
+        partials.DistinctValues: "distinct({of})",
     }
 )
 """What is said of each partial, of its input and the column of event time."""

@@ -10,10 +10,10 @@ from types import MappingProxyType
 
 from sqlglot import exp
 
-from millrace.aggregates import Partial, check_forms, partials
+from millrace.aggregates import Encoded, Partial, check_forms, partials
 from millrace.compile.dialects import SPARK
 from millrace.compile.expressions import to_spark
-from millrace.compile.tile_forms import EVENT_MS, PLAIN, measured
+from millrace.compile.tile_forms import ENCODED, EVENT_MS, PLAIN, measured
 from millrace.compile.trees import call, column, identifier, integer, is_not_null, named, table
 from millrace.durations import DAY_MS
 from millrace.plan import ViewPlan
@@ -22,6 +22,8 @@ from millrace.tiles import TILE_START, TileColumn, tile_columns
 INGEST_MS = "_ingest_ms"
 EVENT_ID = "_event_id"
 EVENT_DATE = "event_date"
+ENCODE = "MILLRACE_ENCODE"
+"""The function of a suffix in ``ENCODINGS``, a type, what was collected, and the parameters."""
 
 
 def measure_query(view: ViewPlan, events: str | exp.Table) -> str:
@@ -44,6 +46,9 @@ def tile_query(view: ViewPlan, events: str | exp.Table) -> str:
     One row per (join keys, ``tile_start_ms``) with at least one event; unordered. Columns are those,
     the columns of ``millrace.tiles.tile_columns``, and ``event_date``, the day of the tile's start.
     A tile's start is integer arithmetic on epoch milliseconds, the same as in the Flink twin.
+
+    Columns of bytes are made by ``MILLRACE_ENCODE``, a function that our sessions have
+    (``resources.tile_bytes``), of what Spark collects for a tile.
     """
     start = exp.Sub(
         this=column(EVENT_MS),
@@ -51,11 +56,36 @@ def tile_query(view: ViewPlan, events: str | exp.Table) -> str:
     )
     inner = _measures(view, events, named(start, TILE_START))
     keys = [column(name) for name in (*view.join_keys, TILE_START)]
-    partials = [named(FORMS[type(c.partial)](view, c), c.name) for c in tile_columns(view)]
+    kept = {_aggregated_name(c): FORMS[type(c.partial)](view, c) for c in tile_columns(view)}
+    aggregated = [named(value, name) for name, value in kept.items()]
     day = named(_day_of(column(TILE_START)), EVENT_DATE)
     measured = inner.subquery(identifier("measured"))
-    query = exp.select(*keys, *partials, day).from_(measured)
-    return _printed(query.group_by(*(key.copy() for key in keys)))
+    query = exp.select(*keys, *aggregated, day).from_(measured)
+    query = query.group_by(*(key.copy() for key in keys))
+    if any(isinstance(c.partial, Encoded) for c in tile_columns(view)):
+        finished = [named(_finished(c), c.name) for c in tile_columns(view)]
+        collected = query.subquery(identifier("collected"))
+        query = exp.select(*keys, *finished, column(EVENT_DATE)).from_(collected)
+    return _printed(query)
+
+
+def _aggregated_name(kept: TileColumn) -> str:
+    """What an aggregate over a tile's events is called; encodings of one measure share theirs."""
+    if not isinstance(kept.partial, Encoded):
+        return kept.name
+    return f"{kept.of.name}_{'events' if kept.partial.is_ordered else 'values'}"
+
+
+def _finished(kept: TileColumn) -> exp.Expression:
+    if not isinstance(kept.partial, Encoded):
+        return column(kept.name)
+    return call(
+        ENCODE,
+        exp.Literal.string(kept.partial.suffix),
+        exp.Literal.string(str(kept.of.type)),
+        column(_aggregated_name(kept)),
+        *(exp.Literal.number(f"{value:g}") for _, value in kept.partial.parameters),
+    )
 
 
 def _measures(view: ViewPlan, events: str | exp.Table, *extra: exp.Expression) -> exp.Select:
@@ -102,6 +132,12 @@ def _m2(view: ViewPlan, kept: TileColumn) -> exp.Expression:
     return _finite(
         exp.Mul(this=exp.VariancePop(this=value), expression=exp.Count(this=value.copy()))
     )
+
+
+def _collected(view: ViewPlan, kept: TileColumn) -> exp.Expression:
+    is_ordered = isinstance(kept.partial, Encoded) and kept.partial.is_ordered
+    value = _edge(view, measured(kept)) if is_ordered else measured(kept)
+    return call("COLLECT_LIST", value)  # passes over nulls
 
 
 def _first(view: ViewPlan, kept: TileColumn) -> exp.Expression:
@@ -162,6 +198,7 @@ FORMS: Mapping[type[Partial], Callable[[ViewPlan, TileColumn], exp.Expression]] 
         partials.M2: _m2,
         partials.First: _first,
         partials.Last: _last,
+        **dict.fromkeys(ENCODED, _collected),
     }
 )
 """What Spark is told of each partial: an aggregate over the events of a tile."""

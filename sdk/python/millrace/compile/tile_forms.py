@@ -53,6 +53,9 @@ def _last_time(view: ViewPlan, kept: TileColumn) -> exp.Expression:
     return exp.Max(this=_time(kept))
 
 
+ENCODED = tuple(kind for kind in partials.PARTIALS if issubclass(kind, partials.Encoded))
+"""The kinds of partial that are bytes."""
+
 PLAIN: Mapping[type[Partial], Callable[[ViewPlan, TileColumn], exp.Expression]] = MappingProxyType(
     {
         partials.Rows: _rows,

@@ -18,7 +18,7 @@ from millrace.kernel.columns import (
     int64_values,
     read_measure,
 )
-from millrace.kernel.forms import chunk_results, gives_ranks
+from millrace.kernel.forms import chunk_results, gives_ranks, reads_ranks
 from millrace.kernel.keys import key_codes
 from millrace.kernel.view import KernelFeature, KernelView
 from millrace.values.arrow import arrow_type
@@ -68,7 +68,7 @@ def join_features(
     measures, outputs = {}, []
     dictionaries: dict[str, pa.Array | None] = {}
     for name, data_type in view.measures:
-        compared = any(gives_ranks(f) for f in view.features if f.measure == name)
+        compared = any(reads_ranks(f) for f in view.features if f.measure == name)
         measures[name], dictionaries[name] = read_measure(
             events.column(name), data_type, ordered=compared
         )

@@ -63,6 +63,11 @@ class Measure:
             return exact.decimal_doubles(low, None, self.type.scale)
         return self._or_zero(self.values).astype(np.float64)
 
+    def codes(self) -> Int64s:
+        """Return numbers that are equal where values are; of instants the milliseconds."""
+        numbers = self.values.astype(np.int64, copy=False)
+        return numbers // 1000 if self.type.kind == "timestamp" else numbers
+
     def _or_zero(self, values: Array) -> Array:
         if self.valid is None:
             return values

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from millrace.aggregates import AGGREGATES, check_forms
+from millrace.aggregates import AGGREGATES, Aggregate, check_forms
 from millrace.kernel import exact, ranges
 from millrace.kernel.axis import Bools, Int64s, Positions
 from millrace.kernel.chunk import Chunk, Measure, Result
+from millrace.kernel.occurrences import Occurrences
 from millrace.kernel.view import KernelFeature
 from millrace.types import DataType
 from millrace.windows import Window
@@ -55,6 +56,13 @@ def gives_ranks(feature: KernelFeature) -> bool:
     return feature.measure is not None and _FORMS[feature.aggregate.name].compares
 
 
+def reads_ranks(feature: KernelFeature) -> bool:
+    """Tell whether values are compared or told apart, and not only counted or added."""
+    return feature.measure is not None and (
+        gives_ranks(feature) or _FORMS[feature.aggregate.name].identifies
+    )
+
+
 def _of_measure(
     column: "_Sorted", features: Sequence[tuple[int, KernelFeature]]
 ) -> Iterator[tuple[int, Result]]:
@@ -66,7 +74,7 @@ def _of_measure(
         gathered = dict(zip(windows, gather(column, windows), strict=True))
         for i, feature in members:
             finish = _FORMS[feature.aggregate.name].finish
-            yield i, finish(gathered[feature.window], feature.type)
+            yield i, finish(gathered[feature.window], feature.aggregate)
 
 
 @dataclass
@@ -107,6 +115,11 @@ class _Sorted:
         return [[limb[place] for limb in by_limb] for place in range(len(windows))]
 
     @cached_property
+    def occurrences(self) -> Occurrences:
+        """The column's values, told apart."""
+        return Occurrences(self.column.codes(), self.column.valid)
+
+    @cached_property
     def by_place(self) -> Measure:
         """The column with what event and ingest time leave tied in order of event id, then value."""
         tied = self.chunk.tied
@@ -129,13 +142,15 @@ class Form:
 
     Attributes:
         gather: what it needs of some windows; features that gather alike share it.
-        finish: makes the values of a feature of what was gathered, given their type.
+        finish: makes the values of a feature of what was gathered.
         compares: values are compared and given as they are, so ranks of them will do.
+        identifies: values are told apart and not given.
     """
 
     gather: Gather
-    finish: Callable[[Any, DataType], Result]
+    finish: Callable[[Any, Aggregate], Result]
     compares: bool = False
+    identifies: bool = False
 
 
 @dataclass(frozen=True)
@@ -161,14 +176,14 @@ def _totals(column: _Sorted, windows: Sequence[Window]) -> Gathered:
     ]
 
 
-def _sum(total: _Total, type_: DataType) -> Result:
+def _sum(total: _Total, aggregate: Aggregate) -> Result:
     if total.type.kind == "float64":
         scaled = exact.to_scaled(total.parts, total.terms, len(total.count))
         return _rounded(*scaled, total.count > 0)
-    return _integer_sum(total.parts, type_, total.count > 0)
+    return _integer_sum(total.parts, aggregate.type, total.count > 0)
 
 
-def _mean(total: _Total, type_: DataType) -> Result:
+def _mean(total: _Total, aggregate: Aggregate) -> Result:
     fraction, exponent = exact.to_scaled(total.parts, total.terms, len(total.count))
     mean = fraction / np.maximum(total.count, 1) / 10.0**total.type.scale
     return _rounded(mean, exponent, total.count > 0)
@@ -187,7 +202,7 @@ def _variances(column: _Sorted, windows: Sequence[Window]) -> Gathered:
     return found
 
 
-def _root(variance: Result, type_: DataType) -> Result:
+def _root(variance: Result, aggregate: Aggregate) -> Result:
     return Result(np.sqrt(variance.values.astype(np.float64)), variance.valid)
 
 
@@ -248,7 +263,15 @@ def _ages_of(
     return out
 
 
-def _as_gathered(result: Result, type_: DataType) -> Result:
+def _distinct(column: _Sorted, windows: Sequence[Window]) -> Gathered:
+    return [column.occurrences.counts(rows) for rows in column.ranges(windows)]
+
+
+def _limited(counts: Int64s, aggregate: Aggregate) -> Result:
+    return Result(np.minimum(counts, dict(aggregate.parameters)["limit"]), None)
+
+
+def _as_gathered(result: Result, aggregate: Aggregate) -> Result:
     return result
 
 
@@ -286,6 +309,7 @@ _FORMS: Mapping[str, Form] = {
     "last": Form(_edges(ranges.lasts), _as_gathered, compares=True),
     "time_since_first": Form(_ages(ranges.firsts), _as_gathered),
     "time_since_last": Form(_ages(ranges.lasts), _as_gathered),
+    "distinct": Form(_distinct, _limited, identifies=True),
 }
 _ROW_FORMS: Mapping[str, Callable[[Chunk, Window], Result]] = {
     "count": _row_count,

@@ -9,12 +9,15 @@ a prefix. The cost is at most that of visiting each straggler of each query, and
 O(n log² n) however late events are.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from millrace.kernel.axis import Axis, Bools, Int64s, Positions, Stamped
+
+_VISITS = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,30 @@ class Stragglers:
 
     queries: int
     levels: tuple[Level, ...]
+
+    def visits(self) -> Iterator[tuple[Positions, Positions]]:
+        """Return each query with each of its stragglers, a few million at a time.
+
+        Yields:
+            (queries, positions); the stragglers of one query come together.
+        """
+        sizes = np.zeros(self.queries, np.int64)
+        for level in self.levels:
+            for _, last, query in level.reads:
+                sizes[query] += last + 1
+        part_of = (np.cumsum(sizes) - sizes) // _VISITS
+        for part in np.unique(part_of[sizes > 0]):
+            queries, positions = [], []
+            for level in self.levels:
+                for row, last, query in level.reads:
+                    mine = part_of[query] == part
+                    counts = last[mine] + 1
+                    columns = np.arange(counts.sum()) - np.repeat(
+                        np.cumsum(counts) - counts, counts
+                    )
+                    queries.append(np.repeat(query[mine], counts))
+                    positions.append(level.positions[np.repeat(row[mine], counts), columns])
+            yield np.concatenate(queries), np.concatenate(positions).astype(np.intp)
 
     def total(self, column: Int64s) -> Int64s:
         """Add a column up over each query's stragglers."""

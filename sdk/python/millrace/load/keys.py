@@ -188,6 +188,12 @@ ENTITY = Keys(
         "description": _DESCRIPTION,
     },
 )
+PARAMETERS: Mapping[str, Key] = {
+    "k": Key("How many values, of last_k and top_k", "number"),
+    "p": Key("Which percentile", "number"),
+    "limit": Key("Where distinct stops counting", "number", default="1000"),
+}
+"""What aggregates are told beside their input."""
 FEATURE = Keys(
     "a feature",
     {
@@ -205,8 +211,7 @@ FEATURE = Keys(
             default="about a twelfth of the window",
         ),
         "offset": Key("How far the window lies in the past", "duration", default="0s"),
-        "k": Key("How many values, of last_k and top_k", "number"),
-        "p": Key("Which percentile", "number"),
+        **PARAMETERS,
         "default": Key("The value where there would be none, of the feature's type", "value"),
         "description": _DESCRIPTION,
     },

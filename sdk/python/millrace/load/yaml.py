@@ -329,7 +329,7 @@ class _Declarations:
 
     def _parameters(self, record: Record) -> Mapping[str, float]:
         parameters: dict[str, float] = {}
-        for name in ("k", "p"):
+        for name in keys.PARAMETERS:
             node = record.node(name)
             if node is not None and (value := self._reader.number(node, name)) is not None:
                 parameters[name] = value

@@ -1,0 +1,113 @@
+"""Algebras whose tiles keep one column of bytes, an encoding of the whole state.
+
+The same events give the same bytes in every engine, whatever their order and however they were
+grouped and merged. Spark and Python run the algebra itself; Flink has a function of the job's jar,
+held to the same bytes.
+"""
+
+import struct
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from decimal import Context, Inexact, InvalidOperation
+from functools import cached_property
+from typing import Any, ClassVar
+
+from millrace.aggregates.algebras import Algebra, State
+from millrace.aggregates.partials import Encoded, Partial
+from millrace.aggregates.places import Place
+from millrace.calendar import day_number
+from millrace.types import BYTES, DataType
+
+_EXACT = Context(prec=100, traps=[Inexact, InvalidOperation])
+_DECIMAL_BYTES = 16
+_U32 = struct.Struct(">I")
+
+
+@dataclass(frozen=True)
+class Encoding(Algebra, ABC):
+    """What is kept of one measure, as bytes.
+
+    Fields beside the type are the parameters that shape the bytes.
+    """
+
+    keeps: ClassVar[type[Encoded]]
+
+    @property
+    def partials(self) -> tuple[Partial, ...]:
+        shaping = tuple((f.name, getattr(self, f.name)) for f in fields(self) if f.name != "type")
+        return (self.keeps(BYTES, shaping),)
+
+    @abstractmethod
+    def encode(self, state: State) -> bytes | None:
+        """Return the bytes of a state; None of no events."""
+
+    @abstractmethod
+    def decode(self, data: bytes) -> State:
+        """Return the state that bytes stand for."""
+
+    def encode_all(self, values: Sequence[Any], places: Sequence[Place] | None) -> bytes | None:
+        """Return the bytes of all events of a tile at once.
+
+        Args:
+            values: in any order.
+            places: of each; None where ``keeps`` is not ordered.
+        """
+        state = self.init()
+        for value, place in zip(values, places or [_NOWHERE] * len(values), strict=True):
+            state = self.update(state, value, place)
+        return self.encode(state)
+
+    def pack(self, state: State) -> tuple[Any, ...]:
+        return (self.encode(state),)
+
+    def unpack(self, values: tuple[Any, ...]) -> State:
+        return self.init() if values[0] is None else self.decode(values[0])
+
+    @cached_property
+    def value_bytes(self) -> Callable[[Any], bytes]:
+        """What turns a value into its bytes."""
+        return value_writer(self.type)
+
+
+_NOWHERE = Place(0, 0)
+
+
+def value_writer(type_: DataType) -> Callable[[Any], bytes]:
+    """Return what makes bytes of a value that is not null: equal bytes of equal values, no others.
+
+    They are those of packed tiles, big-endian, of texts and bytes without their length; both
+    zeros of a double are one.
+    """
+    if type_.kind == "string":
+        return str.encode
+    if type_.kind == "bytes":
+        return bytes
+    if type_.kind == "decimal":
+        return lambda value: int(value.scaleb(type_.scale, context=_EXACT)).to_bytes(
+            _DECIMAL_BYTES, "big", signed=True
+        )
+    pack = struct.Struct(f">{type_.record.packed}").pack
+    if type_.kind == "date":
+        return lambda value: pack(day_number(value))
+    return (lambda value: pack(value + 0.0)) if type_.kind == "float64" else pack
+
+
+def join_values(type_: DataType, values: Sequence[bytes]) -> bytes:
+    """Put the bytes of values behind one another; those of texts and bytes with a length before."""
+    if type_.record.packed is not None:
+        return b"".join(values)
+    return b"".join([part for value in values for part in (_U32.pack(len(value)), value)])
+
+
+def split_values(type_: DataType, data: bytes) -> list[bytes]:
+    """Return what ``join_values`` was given."""
+    if type_.record.packed is not None:
+        width = struct.calcsize(f">{type_.record.packed}")
+        return [data[at : at + width] for at in range(0, len(data), width)]
+    values, at = [], 0
+    while at < len(data):
+        begin = at + _U32.size
+        at = begin + _U32.unpack_from(data, at)[0]
+        values.append(data[begin:at])
+    return values
