@@ -2,7 +2,8 @@
 
 Sums are differences of running sums of integers. Minima and maxima come from a sparse table
 (Bender and Farach-Colton, "The LCA problem revisited", 2000), made level by level with one level
-in memory. First and last are neighbours in an index of the next and the previous valid row.
+in memory. First and last are neighbours in an index of the next and the previous valid row, the
+first and the last few in an index of the valid rows.
 """
 
 from collections.abc import Sequence
@@ -132,3 +133,90 @@ def lasts(valid: Bools, ranges: Sequence[Ranges]) -> list[Positions]:
             np.maximum(position, r.stragglers.extreme(here, np.maximum, -1), out=position)
         out.append(position)
     return out
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Some rows of each range, one range's after the other's."""
+
+    rows: Positions
+    lengths: Int64s
+
+
+class ValidRows:
+    """The rows that count, listed by range.
+
+    Args:
+        valid: which do.
+    """
+
+    def __init__(self, valid: Bools) -> None:
+        self._valid = valid
+        self._rows = np.flatnonzero(valid)
+        self._before = np.zeros(len(valid) + 1, np.int64)
+        np.cumsum(valid, out=self._before[1:])
+
+    def firsts(self, ranges: Ranges, most: int) -> Listed:
+        """Return the first rows of each range, ascending."""
+        begin, held = self._held(ranges)
+        early = np.minimum(held, most)
+        late = self._late(ranges, most - early, is_last=False)
+        lengths = early + np.bincount(late[0], minlength=len(held))
+        return self._joined(lengths, (begin, 1, early, 0), late, early)
+
+    def lasts(self, ranges: Ranges, most: int) -> Listed:
+        """Return the last rows of each range, descending."""
+        begin, held = self._held(ranges)
+        late = self._late(ranges, np.full(len(held), most), is_last=True)
+        after = np.bincount(late[0], minlength=len(held))
+        early = np.minimum(held, most - after)
+        return self._joined(early + after, (begin + held - 1, -1, early, after), late, 0 * after)
+
+    def _held(self, ranges: Ranges) -> tuple[Int64s, Int64s]:
+        begin = self._before[ranges.begin]
+        return begin, self._before[ranges.end] - begin
+
+    def _late(
+        self, ranges: Ranges, room: Int64s, *, is_last: bool
+    ) -> tuple[Positions, Positions, Int64s]:
+        """Return (query, row, rank) of the first or last stragglers, as many as there is room for."""
+        none = np.empty(0, np.intp)
+        found = [(none, none, none)]
+        for visitors, visited in () if ranges.stragglers is None else ranges.stragglers.visits():
+            some = self._valid[visited]
+            queries, rows = visitors[some], visited[some]
+            order = np.lexsort((-rows if is_last else rows, queries))
+            queries, rows = queries[order], rows[order]
+            rank = np.arange(len(queries))
+            rank -= np.maximum.accumulate(np.where(np.diff(queries, prepend=-1) != 0, rank, 0))
+            kept = rank < room[queries]
+            found.append((queries[kept], rows[kept], rank[kept]))
+        queries, rows, ranks = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return queries, rows, ranks
+
+    def _joined(
+        self,
+        lengths: Int64s,
+        early: tuple[Int64s, int, Int64s, Int64s | int],
+        late: tuple[Positions, Positions, Int64s],
+        late_from: Int64s,
+    ) -> Listed:
+        """Put what lies in the ranges themselves and their stragglers together.
+
+        Args:
+            lengths: of each list.
+            early: of the rows that lie in the range itself the place of the first, the step to the
+                next, how many there are, and where in the list they begin.
+            late: stragglers with their ranks.
+            late_from: where in the list the stragglers begin.
+        """
+        place, step, count, early_from = early
+        at = np.cumsum(lengths) - lengths
+        rows = np.empty(int(lengths.sum()), np.intp)
+        rank = np.arange(int(count.sum())) - np.repeat(np.cumsum(count) - count, count)
+        rows[np.repeat(at + early_from, count) + rank] = self._rows[
+            np.repeat(place, count) + step * rank
+        ]
+        queries, late_rows, ranks = late
+        rows[at[queries] + late_from[queries] + ranks] = late_rows
+        return Listed(rows, lengths)
