@@ -13,15 +13,19 @@ from decimal import Context, Inexact, InvalidOperation
 from functools import cached_property
 from typing import Any, ClassVar
 
+from millrace import packed_values
 from millrace.aggregates.algebras import Algebra, State
 from millrace.aggregates.partials import Encoded, Partial
-from millrace.aggregates.places import Place
+from millrace.aggregates.places import Edge, Place
 from millrace.calendar import day_number
-from millrace.types import BYTES, DataType
+from millrace.types import BYTES, INT64, STRING, DataType
 
 _EXACT = Context(prec=100, traps=[Inexact, InvalidOperation])
 _DECIMAL_BYTES = 16
 _U32 = struct.Struct(">I")
+_PLACE = struct.Struct(">qq")
+_READ_NUMBER, _WRITE_NUMBER = packed_values.value_reader(INT64), packed_values.value_writer(INT64)
+_READ_TEXT, _WRITE_TEXT = packed_values.value_reader(STRING), packed_values.value_writer(STRING)
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,41 @@ class Encoding(Algebra, ABC):
 
 
 _NOWHERE = Place(0, 0)
+
+
+def edge_writer(type_: DataType) -> Callable[[Edge], bytes]:
+    """Return what makes bytes of a value with its place.
+
+    They are the event time, the ingest time, a byte that says of which type the event id is, the id
+    and the value, as they stand in packed tiles.
+    """
+    write_value = packed_values.value_writer(type_)
+
+    def write(edge: Edge) -> bytes:
+        event_id = edge.event_id
+        head = _PLACE.pack(edge.event_ms, edge.ingest_ms)
+        if event_id is None:
+            return head + b"\0" + write_value(edge.value)
+        is_text = isinstance(event_id, str)
+        tag, id_bytes = (b"\2", _WRITE_TEXT) if is_text else (b"\1", _WRITE_NUMBER)
+        return b"".join((head, tag, id_bytes(event_id), write_value(edge.value)))
+
+    return write
+
+
+def edge_reader(type_: DataType) -> Callable[[bytes, int], tuple[Edge, int]]:
+    """Return the reader of what ``edge_writer`` writes, from an offset to the one behind it."""
+    read_value = packed_values.value_reader(type_)
+
+    def read(data: bytes, at: int) -> tuple[Edge, int]:
+        event_ms, ingest_ms = _PLACE.unpack_from(data, at)
+        tag, at, event_id = data[at + _PLACE.size], at + _PLACE.size + 1, None
+        if tag:
+            event_id, at = (_READ_NUMBER if tag == 1 else _READ_TEXT)(data, at)
+        value, at = read_value(data, at)
+        return Edge(event_ms, ingest_ms, event_id, value), at
+
+    return read
 
 
 def value_writer(type_: DataType) -> Callable[[Any], bytes]:

@@ -15,6 +15,7 @@ public final class DistinctValues extends Encoding {
 
     public DistinctValues() {
         super(
+                false,
                 true,
                 LogicalTypeRoot.BOOLEAN,
                 LogicalTypeRoot.INTEGER,

@@ -1,7 +1,6 @@
 package millrace.flink;
 
 import java.util.ArrayList;
-import java.util.Arrays;
 import java.util.List;
 import java.util.Optional;
 import org.apache.flink.table.api.DataTypes;
@@ -99,27 +98,26 @@ public abstract class Edge extends AggregateFunction<RowData, Edge.State> {
         if (value == null || row.isNullAt(field)) {
             return Boolean.compare(value != null, !row.isNullAt(field));
         }
-        if (value instanceof StringData text) {
-            return Arrays.compareUnsigned(text.toBytes(), row.getString(field).toBytes());
+        return Order.compare(value, fieldOf(row, field, value));
+    }
+
+    private static Object fieldOf(RowData row, int field, Object like) {
+        if (like instanceof StringData) {
+            return row.getString(field);
         }
-        if (value instanceof byte[] bytes) {
-            return Arrays.compareUnsigned(bytes, row.getBinary(field));
+        if (like instanceof byte[]) {
+            return row.getBinary(field);
         }
-        if (value instanceof Double number) {
-            // Not Double.compare: the two zeros are equal.
-            double other = row.getDouble(field);
-            return number < other ? -1 : number > other ? 1 : 0;
+        if (like instanceof Double) {
+            return row.getDouble(field);
         }
-        if (value instanceof DecimalData decimal) {
-            int precision = decimal.precision();
-            return decimal.compareTo(row.getDecimal(field, precision, decimal.scale()));
+        if (like instanceof DecimalData decimal) {
+            return row.getDecimal(field, decimal.precision(), decimal.scale());
         }
-        if (value instanceof Boolean flag) {
-            return Boolean.compare(flag, row.getBoolean(field));
+        if (like instanceof Boolean) {
+            return row.getBoolean(field);
         }
-        return value instanceof Integer number
-                ? Integer.compare(number, row.getInt(field))
-                : Long.compare((Long) value, row.getLong(field));
+        return like instanceof Integer ? (Object) row.getInt(field) : row.getLong(field);
     }
 
     /** Text without the row that it was cut from, which it would keep alive. */

@@ -1,5 +1,6 @@
 package millrace.flink;
 
+import java.io.ByteArrayOutputStream;
 import java.nio.ByteBuffer;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -17,18 +18,24 @@ import org.apache.flink.table.types.inference.TypeInference;
 import org.apache.flink.table.types.logical.LogicalTypeRoot;
 
 /**
- * {@code encoding(value[, parameter])}: the bytes that an {@code Encoding} of {@code
- * millrace.aggregates} keeps of the values that are not null; null of none.
+ * {@code encoding([event_ms, ingest_ms[, event_id],] value[, parameter])}: the bytes that an {@code
+ * Encoding} of {@code millrace.aggregates} keeps of the values that are not null; null of none.
  *
  * <p>The same values give the same bytes there and here, in whatever order they come.
  */
 public abstract class Encoding extends AggregateFunction<byte[], Encoding.State> {
     private static final long serialVersionUID = 1L;
     private static final int DECIMAL_BYTES = 16;
+    private static final LogicalTypeRoot[] IDS = {
+        LogicalTypeRoot.INTEGER,
+        LogicalTypeRoot.BIGINT,
+        LogicalTypeRoot.CHAR,
+        LogicalTypeRoot.VARCHAR,
+    };
 
     /** What is kept of some values, in a form that grows. */
     protected interface Kept {
-        /** Takes one more value; false if that changes nothing. */
+        /** Takes one more value, {@code Placed} where it is ordered; false if that changes nothing. */
         boolean add(Object value);
 
         /** Returns the bytes, which nobody changes any more. */
@@ -54,10 +61,12 @@ public abstract class Encoding extends AggregateFunction<byte[], Encoding.State>
     }
 
     private final LogicalTypeRoot[] types;
+    private final boolean isOrdered;
     private final boolean hasParameter;
 
-    /** Takes the types of values, and whether an integer follows the value. */
-    protected Encoding(boolean hasParameter, LogicalTypeRoot... types) {
+    /** Takes the types of values, whether their places come before and an integer follows. */
+    protected Encoding(boolean isOrdered, boolean hasParameter, LogicalTypeRoot... types) {
+        this.isOrdered = isOrdered;
         this.hasParameter = hasParameter;
         this.types = types;
     }
@@ -81,13 +90,37 @@ public abstract class Encoding extends AggregateFunction<byte[], Encoding.State>
     }
 
     public final void accumulate(State state, Object value, Integer parameter) {
-        if (value == null || (value instanceof Double number && !Double.isFinite(number))) {
-            return;
+        if (counts(value)) {
+            add(state, value, value, parameter);
         }
+    }
+
+    public final void accumulate(
+            State state, Long eventMs, Long ingestMs, Object value, Integer parameter) {
+        accumulate(state, eventMs, ingestMs, null, value, parameter);
+    }
+
+    public final void accumulate(
+            State state,
+            Long eventMs,
+            Long ingestMs,
+            Object eventId,
+            Object value,
+            Integer parameter) {
+        if (counts(value)) {
+            add(state, Placed.of(eventMs, ingestMs, eventId, value), value, parameter);
+        }
+    }
+
+    private static boolean counts(Object value) {
+        return value != null && !(value instanceof Double number && !Double.isFinite(number));
+    }
+
+    private void add(State state, Object added, Object value, int parameter) {
         if (state.kept == null) {
             state.kept = decoded(state.bytes, value, parameter);
         }
-        if (state.kept.add(value)) {
+        if (state.kept.add(added)) {
             state.bytes = null;
         }
     }
@@ -131,15 +164,45 @@ public abstract class Encoding extends AggregateFunction<byte[], Encoding.State>
         return value instanceof StringData || value instanceof byte[];
     }
 
+    /** Writes the bytes of a value, with their length before them where that varies. */
+    static void writeValue(ByteArrayOutputStream out, Object value) {
+        byte[] bytes = bytesOf(value);
+        if (varies(value)) {
+            out.writeBytes(ByteBuffer.allocate(Integer.BYTES).putInt(bytes.length).array());
+        }
+        out.writeBytes(bytes);
+    }
+
+    /** Reads what {@code writeValue} wrote; {@code like} is a value of the same type. */
+    static Object readValue(ByteBuffer data, Object like) {
+        if (like instanceof Boolean) {
+            return data.get() != 0;
+        }
+        if (like instanceof Integer) {
+            return data.getInt();
+        }
+        if (like instanceof Double) {
+            return data.getDouble();
+        }
+        if (like instanceof Long) {
+            return data.getLong();
+        }
+        byte[] bytes = new byte[varies(like) ? data.getInt() : DECIMAL_BYTES];
+        data.get(bytes);
+        if (like instanceof DecimalData decimal) {
+            return DecimalData.fromUnscaledBytes(bytes, decimal.precision(), decimal.scale());
+        }
+        return like instanceof StringData ? StringData.fromBytes(bytes) : bytes;
+    }
+
     @Override
     public final TypeInference getTypeInference(DataTypeFactory factory) {
-        List<ArgumentTypeStrategy> arguments = new ArrayList<>();
-        arguments.add(InternalArgument.of("a value", types));
-        if (hasParameter) {
-            arguments.add(InternalArgument.of("a parameter", LogicalTypeRoot.INTEGER));
-        }
+        ArgumentTypeStrategy ms = InternalArgument.of("an instant", LogicalTypeRoot.BIGINT);
+        ArgumentTypeStrategy id = InternalArgument.of("an event id", IDS);
         InputTypeStrategy input =
-                InputTypeStrategies.sequence(arguments.toArray(new ArgumentTypeStrategy[0]));
+                isOrdered
+                        ? InputTypeStrategies.or(arguments(ms, ms), arguments(ms, ms, id))
+                        : arguments();
         return TypeInference.newBuilder()
                 .inputTypeStrategy(input)
                 .accumulatorTypeStrategy(
@@ -150,5 +213,15 @@ public abstract class Encoding extends AggregateFunction<byte[], Encoding.State>
                                                 DataTypes.FIELD("bytes", DataTypes.BYTES()))))
                 .outputTypeStrategy(call -> Optional.of(DataTypes.BYTES()))
                 .build();
+    }
+
+    /** Returns what is taken where these arguments precede the value. */
+    private InputTypeStrategy arguments(ArgumentTypeStrategy... before) {
+        List<ArgumentTypeStrategy> all = new ArrayList<>(Arrays.asList(before));
+        all.add(InternalArgument.of("a value", types));
+        if (hasParameter) {
+            all.add(InternalArgument.of("a parameter", LogicalTypeRoot.INTEGER));
+        }
+        return InputTypeStrategies.sequence(all.toArray(new ArgumentTypeStrategy[0]));
     }
 }
