@@ -111,8 +111,9 @@ def _found(
     hindsight: bool,  # noqa: FBT001
     start_ms: int | None,
 ) -> object:
+    told = dict(feature.parameters)
     if key is None or (isinstance(key, tuple) and None in key):
-        return 0 if feature.aggregate.removesuffix("_rows") in _COUNTS else None
+        return _aggregate(feature.aggregate.removesuffix("_rows"), feature.type, [], told)
     start, end = bounds(feature, q_ms)
     rows = [
         e
@@ -131,14 +132,15 @@ def _found(
         times = [e.event_ms for e in rows if e.event_ms is not None]
         newest = name == "time_since_last"
         return q_ms - (max(times) if newest else min(times)) if times else None
-    return _aggregate(name, feature.type, rows, dict(feature.parameters))
+    return _aggregate(name, feature.type, rows, told)
 
 
-_COUNTS: Mapping[str, Callable[[list, Mapping[str, float]], int]] = {  # type: ignore[type-arg]
-    "count": lambda values, told: len(values),
-    "distinct": lambda values, told: min(len(set(values)), int(told["limit"])),
+_NEVER_NULL: Mapping[str, Callable[[list[Event], Mapping[str, float]], object]] = {
+    "count": lambda rows, told: len(rows),
+    "distinct": lambda rows, told: min(len({e.value for e in rows}), int(told["limit"])),
+    "last_k": lambda rows, told: _in_order(rows)[::-1][: int(told["k"])],
 }
-"""Aggregates that are 0 of no events."""
+"""Aggregates that have a value of no events too."""
 
 
 def _is_null(x: object) -> bool:
@@ -148,8 +150,8 @@ def _is_null(x: object) -> bool:
 def _aggregate(name: str, type_: str, rows: list[Event], told: Mapping[str, float]) -> object:
     values: list = [e.value for e in rows]  # type: ignore[type-arg]
     n = len(values)
-    if name in _COUNTS:
-        return _COUNTS[name](values, told)
+    if name in _NEVER_NULL:
+        return _NEVER_NULL[name](rows, told)
     if n == 0:
         return None
     if name in {"min", "max", "first", "last"}:

@@ -39,7 +39,7 @@ def value_of(name: str, type_: DataType | None, values: list[Any]) -> Any:
 
 def test_the_aggregates_are_there_in_the_order_of_messages() -> None:
     names = "count sum avg min max stddev variance first last time_since_first time_since_last"
-    assert list(AGGREGATES) == [*names.split(), "distinct"]
+    assert list(AGGREGATES) == [*names.split(), "distinct", "last_k"]
 
 
 @pytest.mark.parametrize("name", sorted(NOT_YET))
@@ -98,7 +98,7 @@ def test_counts_and_ages_work_without_a_measure() -> None:
 
 def test_a_window_without_events_counts_zero_and_has_no_other_value() -> None:
     empty = {name: value_of(name, INT64, []) for name in AGGREGATES}
-    assert empty == {**dict.fromkeys(AGGREGATES), "count": 0, "distinct": 0}
+    assert empty == {**dict.fromkeys(AGGREGATES), "count": 0, "distinct": 0, "last_k": []}
 
 
 @pytest.mark.parametrize("null", [None, math.nan, math.inf, -math.inf])
@@ -117,6 +117,7 @@ def test_null_and_non_finite_values_do_not_count(null: object) -> None:
         "last": 3.0,
         "time_since_first": 1,
         "time_since_last": 3,
+        "last_k": [3.0, 1.0],
     }
 
 
@@ -230,6 +231,7 @@ def test_tile_columns_are_named_by_what_they_keep() -> None:
         "time_since_first": ["first_ms"],
         "time_since_last": ["last_ms"],
         "distinct": ["distinct_3"],
+        "last_k": ["last_k_2"],
     }
     assert [p.suffix for p in AGGREGATES["count"].bind(None).partials] == ["rows"]
     assert [str(p.type) for p in AGGREGATES["sum"].bind(INT64).partials] == [

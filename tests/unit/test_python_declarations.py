@@ -191,7 +191,7 @@ FAULTS = {
     "no window": ("v = FeatureView('v', entity='customer', source='cards', start='2020-01-01', features=[\n    avg('amount').named('n')])\n", 2, "feature 'n' has no window", '.over("1h")'),
     "bound to nothing": ("FeatureView('v', entity='customer', source='cards', start='2020-01-01', features=[count().over('1h')])\n", 1, "'v' is constructed here, but bound", "bind it"),
     "number for a duration": ("v = FeatureView('v', entity='customer', source='cards', start='2020-01-01', features=[count().over('1h')], ttl=60)\n", 1, "'60' is not a duration", "90s"),
-    "not yet": ("from millrace import last_k\nv = FeatureView('v', entity='customer', source='cards', start='2020-01-01', features=[\n    last_k('amount', k=3).over('1h')])\n", 3, "'last_k' is not supported yet", "use last"),
+    "not yet": ("from millrace import top_k\nv = FeatureView('v', entity='customer', source='cards', start='2020-01-01', features=[\n    top_k('amount', k=3).over('1h')])\n", 3, "'top_k' is not supported yet", "use last"),
 }  # fmt: skip
 
 

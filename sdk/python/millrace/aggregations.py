@@ -189,7 +189,7 @@ def time_since_last(column: str | None = None, *, expr: str | None = None) -> Ag
 
 @builder
 def last_k(column: str | None = None, *, k: int, expr: str | None = None) -> Aggregation:
-    """Take the newest ``k`` values; not yet supported."""
+    """List the newest ``k`` values that are not null, newest first."""
     return _aggregation("last_k", column, expr, k=k)
 
 

@@ -1,4 +1,4 @@
-SET 'pipeline.name' = 'every_aggregate-f1ba0e702a143730'
+SET 'pipeline.name' = 'every_aggregate-0457e1010dccdd8a'
 ;
 SET 'pipeline.max-parallelism' = '128'
 ;
@@ -55,6 +55,9 @@ CREATE TEMPORARY FUNCTION `last_edge` AS
 CREATE TEMPORARY FUNCTION `distinct_values` AS
 'millrace.flink.DistinctValues'
 ;
+CREATE TEMPORARY FUNCTION `last_values` AS
+'millrace.flink.LastValues'
+;
 CREATE TEMPORARY TABLE `source` (
   `_value` BYTES,
   `_ingest_ms` BIGINT,
@@ -67,7 +70,7 @@ WITH (
   'topic' = 'payments',
   'ordered' = 'true',
   'properties.bootstrap.servers' = 'localhost:9092',
-  'properties.group.id' = 'millrace-every_aggregate-f1ba0e702a143730',
+  'properties.group.id' = 'millrace-every_aggregate-0457e1010dccdd8a',
   'properties.fetch.max.wait.ms' = '20'
 )
 ;
@@ -81,6 +84,7 @@ CREATE TEMPORARY TABLE `tiles` (
   `m0_last` ROW<`event_ms` BIGINT, `ingest_ms` BIGINT, `event_id` BIGINT, `value` STRING>,
   `m0_first_ms` BIGINT,
   `m0_distinct_2` BYTES,
+  `m0_last_k_5` BYTES,
   `m1_count` BIGINT,
   `m1_sum` DECIMAL(38, 2),
   `m1_mean` DOUBLE,
@@ -94,12 +98,13 @@ CREATE TEMPORARY TABLE `tiles` (
   `m3_max` DOUBLE,
   `m3_mean` DOUBLE,
   `m3_m2` DOUBLE,
+  `m3_last_k_2` BYTES,
   `last_event_ms` BIGINT,
   PRIMARY KEY (`customer_id`, `tile_start_ms`) NOT ENFORCED
 )
 WITH (
   'connector' = 'upsert-kafka',
-  'topic' = 'millrace.tiles.every_aggregate.f1ba0e702a143730',
+  'topic' = 'millrace.tiles.every_aggregate.0457e1010dccdd8a',
   'properties.bootstrap.servers' = 'localhost:9092',
   'properties.linger.ms' = '5',
   'properties.batch.size' = '131072',
@@ -193,6 +198,7 @@ SELECT
   `m0_last`,
   `m0_first_ms`,
   `m0_distinct_2`,
+  `m0_last_k_5`,
   `m1_count`,
   `m1_sum`,
   `m1_moments`.`mean` AS `m1_mean`,
@@ -206,6 +212,7 @@ SELECT
   `m3_max`,
   `m3_moments`.`mean` AS `m3_mean`,
   `m3_moments`.`m2` AS `m3_m2`,
+  `m3_last_k_2`,
   `last_event_ms`
 FROM (
   SELECT /*+ STATE_TTL('measured' = '90305000 ms') */
@@ -218,6 +225,7 @@ FROM (
     LAST_EDGE(`_event_ms`, `_ingest_ms`, `_event_id`, `m0`) AS `m0_last`,
     MIN(CASE WHEN NOT `m0` IS NULL THEN `_event_ms` END) AS `m0_first_ms`,
     DISTINCT_VALUES(CAST(`m0` AS STRING), 2) AS `m0_distinct_2`,
+    LAST_VALUES(`_event_ms`, `_ingest_ms`, `_event_id`, CAST(`m0` AS STRING), 5) AS `m0_last_k_5`,
     COUNT(`m1`) AS `m1_count`,
     SUM(`m1`) AS `m1_sum`,
     MOMENTS(CAST(`m1` AS DOUBLE)) AS `m1_moments`,
@@ -229,6 +237,7 @@ FROM (
     SUM(`m3`) AS `m3_sum`,
     MAX(`m3`) AS `m3_max`,
     MOMENTS(`m3`) AS `m3_moments`,
+    LAST_VALUES(`_event_ms`, `_ingest_ms`, `_event_id`, CAST(`m3` AS DOUBLE), 2) AS `m3_last_k_2`,
     MAX(`_event_ms`) AS `last_event_ms`
   FROM `measured`
   GROUP BY

@@ -24,6 +24,7 @@ SELECT
   `m0_last`,
   `m0_first_ms`,
   MILLRACE_ENCODE('distinct', 'string', `m0_values`, 2) AS `m0_distinct_2`,
+  MILLRACE_ENCODE('last_k', 'string', `m0_events`, 5) AS `m0_last_k_5`,
   `m1_count`,
   `m1_sum`,
   `m1_mean`,
@@ -37,6 +38,7 @@ SELECT
   `m3_max`,
   `m3_mean`,
   `m3_m2`,
+  MILLRACE_ENCODE('last_k', 'float64', `m3_events`, 2) AS `m3_last_k_2`,
   `last_event_ms`,
   `event_date`
 FROM (
@@ -70,6 +72,17 @@ FROM (
     ) AS `m0_last`,
     MIN(CASE WHEN NOT `m0` IS NULL THEN `_event_ms` END) AS `m0_first_ms`,
     COLLECT_LIST(`m0`) AS `m0_values`,
+    COLLECT_LIST(
+      CASE
+        WHEN NOT `m0` IS NULL
+        THEN STRUCT(
+          `_event_ms` AS `event_ms`,
+          `_ingest_ms` AS `ingest_ms`,
+          `_event_id` AS `event_id`,
+          `m0` AS `value`
+        )
+      END
+    ) AS `m0_events`,
     COUNT(`m1`) AS `m1_count`,
     CAST(TRY_SUM(`m1`) AS DECIMAL(38, 2)) AS `m1_sum`,
     CASE
@@ -92,6 +105,17 @@ FROM (
       WHEN ABS(VAR_POP(`m3`) * COUNT(`m3`)) < CAST('Infinity' AS DOUBLE)
       THEN VAR_POP(`m3`) * COUNT(`m3`)
     END AS `m3_m2`,
+    COLLECT_LIST(
+      CASE
+        WHEN NOT `m3` IS NULL
+        THEN STRUCT(
+          `_event_ms` AS `event_ms`,
+          `_ingest_ms` AS `ingest_ms`,
+          `_event_id` AS `event_id`,
+          `m3` AS `value`
+        )
+      END
+    ) AS `m3_events`,
     MAX(`_event_ms`) AS `last_event_ms`,
     DATE_FROM_UNIX_DATE(
       CAST((

@@ -22,16 +22,21 @@ SELECT
   `rows`,
   `m0_min`,
   MILLRACE_ENCODE('distinct', 'date', `m0_values`, 1000) AS `m0_distinct_1000`,
+  MILLRACE_ENCODE('last_k', 'date', `m0_events`, 3) AS `m0_last_k_3`,
   `m1_max`,
   `m1_last`,
   MILLRACE_ENCODE('distinct', 'timestamp', `m1_values`, 1000) AS `m1_distinct_1000`,
+  MILLRACE_ENCODE('last_k', 'timestamp', `m1_events`, 3) AS `m1_last_k_3`,
   `m2_first`,
   MILLRACE_ENCODE('distinct', 'bool', `m2_values`, 1) AS `m2_distinct_1`,
+  MILLRACE_ENCODE('last_k', 'bool', `m2_events`, 3) AS `m2_last_k_3`,
   `m3_last`,
   MILLRACE_ENCODE('distinct', 'bytes', `m3_values`, 3) AS `m3_distinct_3`,
+  MILLRACE_ENCODE('last_k', 'bytes', `m3_events`, 3) AS `m3_last_k_3`,
   `m4_count`,
   `m4_sum`,
   MILLRACE_ENCODE('distinct', 'decimal(38,4)', `m4_values`, 1000) AS `m4_distinct_1000`,
+  MILLRACE_ENCODE('last_k', 'decimal(38,4)', `m4_events`, 3) AS `m4_last_k_3`,
   MILLRACE_ENCODE('distinct', 'int64', `m5_values`, 1000) AS `m5_distinct_1000`,
   `last_event_ms`,
   `event_date`
@@ -42,6 +47,17 @@ FROM (
     COUNT(*) AS `rows`,
     MIN(`m0`) AS `m0_min`,
     COLLECT_LIST(`m0`) AS `m0_values`,
+    COLLECT_LIST(
+      CASE
+        WHEN NOT `m0` IS NULL
+        THEN STRUCT(
+          `_event_ms` AS `event_ms`,
+          `_ingest_ms` AS `ingest_ms`,
+          `_event_id` AS `event_id`,
+          `m0` AS `value`
+        )
+      END
+    ) AS `m0_events`,
     MAX(`m1`) AS `m1_max`,
     MAX(
       CASE
@@ -55,6 +71,17 @@ FROM (
       END
     ) AS `m1_last`,
     COLLECT_LIST(`m1`) AS `m1_values`,
+    COLLECT_LIST(
+      CASE
+        WHEN NOT `m1` IS NULL
+        THEN STRUCT(
+          `_event_ms` AS `event_ms`,
+          `_ingest_ms` AS `ingest_ms`,
+          `_event_id` AS `event_id`,
+          `m1` AS `value`
+        )
+      END
+    ) AS `m1_events`,
     MIN(
       CASE
         WHEN NOT `m2` IS NULL
@@ -67,6 +94,17 @@ FROM (
       END
     ) AS `m2_first`,
     COLLECT_LIST(`m2`) AS `m2_values`,
+    COLLECT_LIST(
+      CASE
+        WHEN NOT `m2` IS NULL
+        THEN STRUCT(
+          `_event_ms` AS `event_ms`,
+          `_ingest_ms` AS `ingest_ms`,
+          `_event_id` AS `event_id`,
+          `m2` AS `value`
+        )
+      END
+    ) AS `m2_events`,
     MAX(
       CASE
         WHEN NOT `m3` IS NULL
@@ -79,9 +117,31 @@ FROM (
       END
     ) AS `m3_last`,
     COLLECT_LIST(`m3`) AS `m3_values`,
+    COLLECT_LIST(
+      CASE
+        WHEN NOT `m3` IS NULL
+        THEN STRUCT(
+          `_event_ms` AS `event_ms`,
+          `_ingest_ms` AS `ingest_ms`,
+          `_event_id` AS `event_id`,
+          `m3` AS `value`
+        )
+      END
+    ) AS `m3_events`,
     COUNT(`m4`) AS `m4_count`,
     CAST(TRY_SUM(`m4`) AS DECIMAL(38, 4)) AS `m4_sum`,
     COLLECT_LIST(`m4`) AS `m4_values`,
+    COLLECT_LIST(
+      CASE
+        WHEN NOT `m4` IS NULL
+        THEN STRUCT(
+          `_event_ms` AS `event_ms`,
+          `_ingest_ms` AS `ingest_ms`,
+          `_event_id` AS `event_id`,
+          `m4` AS `value`
+        )
+      END
+    ) AS `m4_events`,
     COLLECT_LIST(`m5`) AS `m5_values`,
     MAX(`_event_ms`) AS `last_event_ms`,
     DATE_FROM_UNIX_DATE(

@@ -128,6 +128,14 @@ class DistinctValues(Encoded):
     size = "the different values, at most `limit`"
 
 
+class LastValues(Encoded):
+    """The newest of them with their places, newest first."""
+
+    suffix = "last_k"
+    is_ordered = True
+    size = "for each of the newest `k` the value, 17 bytes of its place, and the event's id"
+
+
 class LastEvent(Partial):
     """Event time of the newest event; of no measure. Every tile has it."""
 
@@ -147,6 +155,7 @@ PARTIALS: tuple[type[Partial], ...] = (
     FirstTime,
     LastTime,
     DistinctValues,
+    LastValues,
     LastEvent,
 )
 """Every kind of column, in the order in which a tile has those of one measure."""

@@ -28,10 +28,20 @@ from millrace.aggregates.algebras import (
     within,
 )
 from millrace.aggregates.distinct import Values
+from millrace.aggregates.edge_values import Newest
 from millrace.aggregates.encodings import Encoding
 from millrace.aggregates.partials import First, FirstTime, Last, LastTime, Max, Min, Partial
 from millrace.errors import SpecError, nearest
-from millrace.types import FLOAT64, INT64, KINDS, MAX_DECIMAL_PRECISION, STRING, DataType, decimal
+from millrace.types import (
+    FLOAT64,
+    INT64,
+    KINDS,
+    MAX_DECIMAL_PRECISION,
+    STRING,
+    DataType,
+    decimal,
+    list_of,
+)
 
 Agreement = Literal["exact", "rounded"]
 """How far engines agree on values: to the bit, or where doubles are added to a relative 1e-9."""
@@ -253,6 +263,10 @@ def _distinct(aggregate: Aggregate, state: State) -> Any:
     return len(state[0])
 
 
+def _listed(aggregate: Aggregate, state: State) -> Any:
+    return [edge.value for edge in state[0]]
+
+
 def _edge_value(aggregate: Aggregate, state: State) -> Any:
     return None if state[0] is None else state[0].value
 
@@ -378,6 +392,17 @@ _ENTRIES = (
         is_never_null=True,
         shows_values=False,
     ),
+    Entry(
+        "last_k",
+        "the newest `k` values that are not null, newest first",
+        _ANY,
+        Newest,
+        list_of,
+        _listed,
+        parameters=(Parameter("k", "how many values", 1, 100),),
+        is_ordered=True,
+        is_never_null=True,
+    ),
 )
 
 AGGREGATES: Mapping[str, Entry] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
@@ -399,7 +424,6 @@ WITHOUT_INPUT = ", ".join(entry.name for entry in _ENTRIES if not entry.needs_in
 NOT_YET: Mapping[str, str] = MappingProxyType(
     {
         "first_k": "use first for the oldest value alone",
-        "last_k": "use last for the newest value alone",
         "approx_distinct": "use count for the number of events",
         "percentile": "use avg with stddev, or min and max for the range",
         "median": "use avg with stddev; avg follows outliers, which a median does not",

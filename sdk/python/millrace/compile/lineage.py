@@ -288,6 +288,7 @@ _TEXTS: Mapping[type[Partial], str] = MappingProxyType(
         partials.LastTime: "max({time})",
         partials.LastEvent: "max({time})",
         partials.DistinctValues: "distinct({of})",
+        partials.LastValues: "last_k({of})",
     }
 )
 """What is said of each partial, of its input and the column of event time."""

@@ -239,6 +239,27 @@ def _edges(find: Find) -> Gather:
     return gather
 
 
+@dataclass(frozen=True)
+class _Held:
+    """What a window holds of a measure: its valid rows, in the order of places."""
+
+    ordered: Measure
+    rows: ranges.ValidRows
+    within: ranges.Ranges
+
+
+def _held(column: _Sorted, windows: Sequence[Window]) -> Gathered:
+    ordered = column.by_place
+    valid = np.ones(len(ordered.values), np.bool_) if ordered.valid is None else ordered.valid
+    rows = ranges.ValidRows(valid)
+    return [_Held(ordered, rows, within) for within in column.ranges(windows)]
+
+
+def _newest(held: _Held, aggregate: Aggregate) -> Result:
+    found = held.rows.lasts(held.within, int(dict(aggregate.parameters)["k"]))
+    return Result(held.ordered.values[found.rows], None, lengths=found.lengths)
+
+
 def _ages(find: Find) -> Gather:
     def gather(column: _Sorted, windows: Sequence[Window]) -> Gathered:
         return _ages_of(column.chunk, find, windows, column.column.valid)
@@ -309,6 +330,7 @@ _FORMS: Mapping[str, Form] = {
     "last": Form(_edges(ranges.lasts), _as_gathered, compares=True),
     "time_since_first": Form(_ages(ranges.firsts), _as_gathered),
     "time_since_last": Form(_ages(ranges.lasts), _as_gathered),
+    "last_k": Form(_held, _newest, compares=True),
     "distinct": Form(_distinct, _limited, identifies=True),
 }
 _ROW_FORMS: Mapping[str, Callable[[Chunk, Window], Result]] = {
