@@ -15,6 +15,7 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.scheduler.instigation import SensorInstigatorData
+from dagster._core.storage.tags import RUN_KEY_TAG
 
 from feature_assets.keys import arrived_sensor, backfill_job, daily_job, events_path, raw_path
 from feature_assets.timing import due_ms, is_over, newest_due
@@ -177,10 +178,14 @@ def find(
         watch.looking(now_ms),
         now_ms,
     )
-    waiting, wanted = look.never_built(days_between(max(watch.since, start), newest))
-    wanted |= look.changed(start, newest)
+    waiting, ready, left = look.never_built(days_between(max(watch.since, start), newest))
+    wanted = ready | look.changed(start, newest)
     expected = [day for day in waiting if day not in source.empty_days]
     told = f"every day up to {newest} that was due is built, and no file of a built day changed"
+    if wanted:
+        told = f"{day_list(sorted(wanted))} is there and to be built"
+    elif left:
+        told = f"{day_list(left)} is there, and left to its tick for some minutes"
     if waiting:
         told = look.arrivals.looked_for(waiting[-1], now_ms)
         if len(waiting) > 1:
@@ -203,9 +208,12 @@ class _Look:
     watch: Watch
     now_ms: int
 
-    def never_built(self, days: Iterable[date]) -> tuple[list[date], dict[date, str]]:
-        """Return which of these days wait for their files, and which can be built, by signature."""
-        waiting, ready = [], {}
+    def never_built(self, days: Iterable[date]) -> tuple[list[date], dict[date, str], list[date]]:
+        """Return which of these days wait for their files, and which can be built, by signature.
+
+        The third are those that could be and are left to their tick, which may come yet.
+        """
+        waiting, ready, left = [], {}, []
         for day in days:
             if day in self.log:
                 continue
@@ -214,7 +222,9 @@ class _Look:
             elif self.now_ms >= self.watch.awake_ms + GRACE_MS and self._is_past_its_tick(day):
                 # After a gap the schedule makes up for its ticks first.
                 ready[day] = self.arrivals.signature(day)
-        return waiting, ready
+            else:
+                left.append(day)
+        return waiting, ready, left
 
     def changed(self, start: date, newest: date) -> dict[date, str]:
         """Return the built days of a span whose files are others now, by signature."""
@@ -264,6 +274,12 @@ def _arrived_sensor(
         is_busy = found.wanted and under_way(context.instance, source, views)
         requests = [] if is_busy else _requests(source, found.wanted, now)
         told = f"{found.told}; a run of {source.name} is under way" if is_busy else found.told
+        # Dagster itself would leave out what was asked for before, without a word.
+        asked = _asked_before(context.instance, requests)
+        requests = [request for request in requests if request.run_key not in asked]
+        if asked and not requests:
+            runs = ", ".join(f"{run.run_id} ({run.status.value})" for run in asked.values())
+            told = f"{found.told}: asked for as run {runs}, and again in the next hour"
         is_news = _outlook(source, before, now) != _outlook(source, found.watch, now)
         return dg.SensorResult(
             run_requests=requests,
@@ -307,15 +323,16 @@ def days_of(run: dg.DagsterRun) -> tuple[date, date] | None:
 def _requests(source: SourcePlan, wanted: Mapping[date, str], now: datetime) -> list[dg.RunRequest]:
     """Return a run for each range of wanted days, newest first, within the bounds of one look.
 
-    The key names the range and its files, so the same finding is asked for once, and once more on
-    the next day if nothing came of it.
+    The key names the range and its files, so the same finding is asked for once, and once more in
+    the next hour if nothing came of it: its run died before it could say so, since a day that failed
+    stands as failed in the log.
     """
     days = sorted(wanted, reverse=True)[:_MOST_DAYS]
     ranges = sorted(day_ranges(days), key=lambda some: some.start, reverse=True)[:_MOST_RUNS]
     return [
         dg.RunRequest(
             run_key=f"{source.name}|{some.start}|{some.end_text}|"
-            f"{_digest(wanted[day] for day in some)}|{now.date()}",
+            f"{_digest(wanted[day] for day in some)}|{now:%Y-%m-%dT%H}",
             tags={
                 **range_tags(some, by_hour=source.schedule.is_hourly),
                 ARRIVED_TAG: source.name,
@@ -323,6 +340,18 @@ def _requests(source: SourcePlan, wanted: Mapping[date, str], now: datetime) -> 
         )
         for some in ranges
     ]
+
+
+def _asked_before(
+    instance: dg.DagsterInstance, requests: Iterable[dg.RunRequest]
+) -> dict[str, dg.DagsterRun]:
+    """Return the run that was launched for each of these requests before, by key, if there was one."""
+    found = {}
+    for request in requests:
+        key = str(request.run_key)
+        for run in instance.get_runs(dg.RunsFilter(tags={RUN_KEY_TAG: key}), limit=1):
+            found[key] = run
+    return found
 
 
 def _digest(signatures: Iterable[str]) -> str:

@@ -154,3 +154,31 @@ def test_a_flood_of_changed_days_is_asked_for_bit_by_bit(watched: Watched) -> No
     for day in days:
         watched.drop.csv(f"{day}.csv", 2, at(FIRST, 8))
     assert watched.asked(at(FIRST, 9)) == [(str(days[-31]), str(days[-1]))]
+
+
+def test_a_day_whose_run_died_before_it_could_say_so_is_asked_for_in_the_next_hour(
+    watched: Watched,
+) -> None:
+    watched.look(at(SECOND, 1, 25))
+    watched.look(at(SECOND, 1, 29))
+    watched.drop.csv(f"{FIRST}.csv", 2, at(SECOND, 1, 28))
+    left = "2031-03-01 is there, and left to its tick for some minutes"
+    assert watched.look(at(SECOND, 1, 32)).skip_message == left
+    [request] = watched.look(at(SECOND, 1, 36)).run_requests
+    run = dg.DagsterRun(
+        job_name="daily_payments",
+        status=dg.DagsterRunStatus.FAILURE,
+        tags={**request.tags, "dagster/run_key": request.run_key},
+    )
+    watched.instance.add_run(run)
+    done = watched.look(at(SECOND, 1, 37))
+    assert not done.run_requests
+    assert done.skip_message == (
+        "2031-03-01 is there and to be built: asked for as run "
+        f"{run.run_id} (FAILURE), and again in the next hour"
+    )
+    for minute in range(41, 60, 4):
+        assert watched.asked(at(SECOND, 1, minute)) == []
+    assert watched.asked(at(SECOND, 2, 1)) == [(str(FIRST), str(FIRST))]
+    watched.build(FIRST)
+    assert "is built" in watched.look(at(SECOND, 2, 2)).skip_message
