@@ -29,7 +29,7 @@ class Difference:
     def as_json(self, view: ViewPlan) -> dict[str, Any]:
         """Return the difference as plain JSON values."""
         is_value = self.what == "value"
-        type_ = view.feature(self.feature).type
+        type_ = view.output(self.feature).type
         served, recomputed = (
             value_to_json(v, type_) if is_value else iso_text(v)
             for v in (self.served, self.recomputed)
@@ -137,7 +137,7 @@ class ParityReport:
             "equal": self.is_equal,
             "samples": dict(self.samples),
             "statuses": dict(self.statuses),
-            "features": len(self.view.features),
+            "features": len(self.view.outputs),
             "values": self.values,
             "differing": self.differing,
             "by_feature": dict(self.by_feature),

@@ -7,7 +7,7 @@ features it gives the event time of the newest event of each window, which an an
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, combinations, islice
+from itertools import combinations, islice
 from typing import TYPE_CHECKING, Any
 
 from millrace.aggregates import AGGREGATES
@@ -113,13 +113,20 @@ class Recomputer:
         from millrace.kernel.arrow import join_features
 
         table = join_features(kernel, events, spine)
-        names = [f.name for f in self._view.features]
-        shown = {f.name: _ts_name(f.window) for f in self._view.features}
+        view = self._view
+        made_of = {
+            f.name: tuple(_ts_name(a.window) for a in view.aggregates_of(f)) for f in view.outputs
+        }
         rows = zip(*(plain_values(table.column(n)) for n in table.column_names), strict=True)
         found = []
         for row in rows:
             one = dict(zip(table.column_names, row, strict=True))
-            found.append(Recomputed({n: one[n] for n in names}, {n: one[shown[n]] for n in names}))
+            found.append(
+                Recomputed(
+                    {name: one[name] for name in made_of},
+                    {name: _newest(one[ts] for ts in newest) for name, newest in made_of.items()},
+                )
+            )
         return found
 
 
@@ -190,15 +197,20 @@ def _with_newest(view: ViewPlan, *, reads_event_id: bool) -> "KernelView":
 
     kernel = KernelView.of(view)
     windows = dict.fromkeys(f.window for f in view.features)
-    newest = (
+    newest = [
         KernelFeature(_ts_name(w), AGGREGATES["max"].bind(INT64), _NEWEST, w) for w in windows
-    )
+    ]
     return replace(
         kernel,
         has_event_id=reads_event_id,
         measures=(*kernel.measures, (_NEWEST, INT64)),
-        features=tuple(chain(kernel.features, newest)),
+        features=(*kernel.features, *newest),
+        order=(*(name for name, _ in kernel.columns), *(f.name for f in newest)),
     )
+
+
+def _newest(instants_ms: Iterable[int | None]) -> int | None:
+    return max((ms for ms in instants_ms if ms is not None), default=None)
 
 
 def _ts_name(window: Any) -> str:

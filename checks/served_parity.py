@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from checks.history_served import read_cut_over, served_history
 from checks.parity_report import Difference, InFlightShare, ParityReport, iso_text
-from checks.recomputing import Recomputed, Recomputer
+from checks.recomputing import Recomputed, Recomputer, plain_values
 from checks.sampling import SampledKey, sample_keys, unlikely_key
 from millrace.errors import DataError, EngineUnavailable
-from millrace.plan import FeaturePlan, Plan, ViewPlan
+from millrace.plan import DerivedPlan, Output, Plan, ViewPlan
+from millrace.types import FLOAT64
 from resources.endpoints import kafka_bootstrap, server_url
 from resources.history import find_history
 from resources.lake import open_table
@@ -113,7 +114,7 @@ def check_parity(
         seed=seed,
         samples=Counter(one.kind for one in sample.keys),
         statuses=Counter(answer.served.status for answer in answers),
-        values=len(answers) * len(view.features),
+        values=len(answers) * len(view.outputs),
         differing=sum(comparison.by_feature.values()),
         differences=tuple(comparison.differences),
         in_flight=InFlightShare(
@@ -126,7 +127,7 @@ def check_parity(
         known=sample.known,
         history=served,
         features_without_value=tuple(
-            f.name for f in view.features if f.name not in comparison.with_value
+            f.name for f in view.outputs if f.name not in comparison.with_value
         ),
     )
 
@@ -233,12 +234,15 @@ class _Comparison:
     def _differences(self, answer: _Answer, truth: Recomputed) -> list[Difference]:
         served = answer.served
         found = []
-        for feature in self._view.features:
+        for feature in self._view.outputs:
             name, one = feature.name, served.features[feature.name]
             if one.value or truth.values[name]:
                 self.with_value.add(name)
             pairs = [("ts", one.ts_ms, truth.ts_ms[name])]
-            if not is_same(feature, one.value, truth.values[name]):
+            if not (
+                is_same(feature, one.value, truth.values[name])
+                or _is_derived(self._view, feature, answer)
+            ):
                 pairs = [("value", one.value, truth.values[name])]
             found += [
                 Difference(name, served.key, answer.as_of_ms, what, got, wanted)
@@ -248,14 +252,43 @@ class _Comparison:
         return found
 
 
-def is_same(feature: FeaturePlan, served: Any, recomputed: Any) -> bool:
+def _is_derived(view: ViewPlan, feature: Output, answer: _Answer) -> bool:
+    """Say whether a value is the one derived of the inputs that were served with it.
+
+    These are compared themselves; a difference in their last digits may become any difference in
+    what is derived of them.
+    """
+    if not isinstance(feature, DerivedPlan) or not feature.inputs:
+        return False
+    import pyarrow as pa
+
+    from millrace.kernel.derived import derive
+    from millrace.values.arrow import array_of
+
+    served = answer.served.features
+    inputs = {
+        name: array_of([served[name].value], view.output(name).type) for name in feature.inputs
+    }
+    query_ms = pa.chunked_array([[answer.as_of_ms]], pa.int64())
+    values = derive([feature], pa.table(inputs), query_ms)
+    (value,) = plain_values(values.column(feature.name))
+    return is_same(feature, served[feature.name].value, value)
+
+
+def is_same(feature: Output, served: Any, recomputed: Any) -> bool:
     """Compare two values of a feature: exactly, but where doubles are added to a relative 1e-9.
 
     Averages, variances and sums of doubles depend on the order of addition, which engines do not
-    share; a tiny absolute difference is let pass besides, for sums that cancel out.
+    share; a tiny absolute difference is let pass besides, for sums that cancel out. So it is with
+    derived doubles.
     """
     if served is None or recomputed is None:
         return served is recomputed
-    if feature.aggregate.agreement == "rounded":
+    is_rounded = (
+        feature.type == FLOAT64
+        if isinstance(feature, DerivedPlan)
+        else feature.aggregate.agreement == "rounded"
+    )
+    if is_rounded:
         return math.isclose(served, recomputed, rel_tol=_RELATIVE, abs_tol=_ABSOLUTE)
     return bool(served == recomputed)

@@ -11,7 +11,7 @@ from cli.output import JsonFlag, console, page, show_json
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from millrace.plan import EmptyDays, FeaturePlan, Plan, SchedulePlan, ViewPlan
+    from millrace.plan import EmptyDays, Output, Plan, SchedulePlan, ViewPlan
     from resources.planned_changes import PlannedChange
 
 
@@ -142,7 +142,7 @@ def view_as_json(view: "ViewPlan", version: str | None) -> dict[str, Any]:
         "ttl_ms": view.ttl_ms,
         "freshness_ms": view.freshness_ms,
         "online": view.is_online,
-        "features": [_feature_as_json(feature) for feature in view.features],
+        "features": [_feature_as_json(feature) for feature in view.outputs],
         "warnings": list(view.warnings),
     }
 
@@ -162,18 +162,25 @@ def _empty_days_as_json(empty: "EmptyDays") -> list[str]:
     return [*weekdays, *(day.isoformat() for day in sorted(empty.days))]
 
 
-def _feature_as_json(feature: "FeaturePlan") -> dict[str, Any]:
-    return {
+def _feature_as_json(feature: "Output") -> dict[str, Any]:
+    from millrace.plan import DerivedPlan
+
+    shown = {
         "name": feature.name,
         "type": str(feature.type),
+        "default": None if feature.default is None else str(feature.default),
+        "description": feature.description,
+    }
+    if isinstance(feature, DerivedPlan):
+        return {**shown, "derive": feature.expression.text}
+    return {
+        **shown,
         "aggregate": feature.aggregate.name,
         "parameters": dict(feature.aggregate.parameters),
         "input": None if feature.measure is None else feature.measure.expression.text,
         "window_ms": feature.window.length_ms,
         "hop_ms": feature.window.hop_ms,
         "offset_ms": feature.window.offset_ms,
-        "default": None if feature.default is None else str(feature.default),
-        "description": feature.description,
     }
 
 
@@ -182,7 +189,7 @@ def _counts(plan: "Plan") -> dict[str, int]:
         "sources": len(plan.sources),
         "entities": len(plan.entities),
         "feature_views": len(plan.views),
-        "features": sum(len(v.features) for v in plan.views.values()),
+        "features": sum(len(v.outputs) for v in plan.views.values()),
         "feature_services": len(plan.services),
     }
 
@@ -239,6 +246,7 @@ def _feature_table(view: "ViewPlan") -> "Table":
     from rich.text import Text
 
     from millrace.durations import format_duration
+    from millrace.plan import DerivedPlan
 
     table = Table(box=SIMPLE_HEAD, header_style="bold")
     table.add_column("feature", no_wrap=True)
@@ -246,7 +254,11 @@ def _feature_table(view: "ViewPlan") -> "Table":
     table.add_column("value", overflow="fold")
     for heading in ("window", "hop", "offset"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for feature in view.features:
+    for feature in view.outputs:
+        if isinstance(feature, DerivedPlan):
+            value = Text(f"{feature.expression.text}{_else(feature)}")
+            table.add_row(feature.name, str(feature.type), value, "derived")
+            continue
         window = feature.window
         of = "" if feature.measure is None else feature.measure.expression.text
         table.add_row(
@@ -260,5 +272,5 @@ def _feature_table(view: "ViewPlan") -> "Table":
     return table
 
 
-def _else(feature: "FeaturePlan") -> str:
+def _else(feature: "Output") -> str:
     return "" if feature.default is None else f" else {feature.default}"

@@ -90,7 +90,7 @@ def prove_view(
     asked = asked.rename_columns(["row", *demo_set.keys, "q", "kind"])
     spark.createDataFrame(asked).createOrReplaceTempView("asked")
     spark.read.parquet(str(demo_set.raw)).createOrReplaceTempView(demo_set.source)
-    features = [f.name for f in view.features]
+    features = [f.name for f in view.outputs]
     truth = _by_row(spark.sql(_query(view.name)).toArrow())
     _check_names(view.name, features, truth)
     return ViewProof(

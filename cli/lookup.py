@@ -186,9 +186,7 @@ def _not_deployed(plan: "Plan", url: str, entity: str, features: str) -> NotDecl
             asked[view] = None
         else:
             near = (v for v in plan.views.values() if {e.name for e in v.entities} <= wanted)
-            asked |= dict.fromkeys(
-                v.name for v in near if reference in {f.name for f in v.features}
-            )
+            asked |= dict.fromkeys(v.name for v in near if reference in {f.name for f in v.outputs})
     missing = [plan.views[v] for v in asked.keys() - _served(url) if v in plan.views]
     if not missing:
         return None

@@ -72,7 +72,7 @@ def _show(report: "ParityReport") -> None:
     in_flight = report.in_flight
     page.print(
         f"{report.view.name} {report.version}: {report.values:,} values of "
-        f"{report.view.name}'s {len(report.view.features)} features compared ({samples})",
+        f"{report.view.name}'s {len(report.view.outputs)} features compared ({samples})",
         soft_wrap=True,
     )
     for said in report.passed_over:

@@ -7,7 +7,7 @@ import dagster as dg
 
 from feature_assets.keys import events_path
 from millrace.durations import format_duration
-from millrace.plan import FeaturePlan, ServicePlan, SourcePlan, ViewPlan
+from millrace.plan import DerivedPlan, Output, ServicePlan, SourcePlan, ViewPlan
 from millrace.windows import Window
 
 _EMAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
@@ -49,8 +49,10 @@ def window_text(window: Window) -> str:
     return f"last {format_duration(window.length_ms)}{ago}, tail moves by {hop}"
 
 
-def input_text(feature: FeaturePlan) -> str:
-    """Return the aggregate as a call: ``avg(amount)``, ``count(*)``."""
+def input_text(feature: Output) -> str:
+    """Return the aggregate as a call: ``avg(amount)``, ``count(*)``; else what it is derived by."""
+    if isinstance(feature, DerivedPlan):
+        return feature.expression.text
     argument = "*" if feature.measure is None else feature.measure.expression.text
     return feature.aggregate.of(argument)
 
@@ -138,9 +140,9 @@ def features_text(view: ViewPlan) -> str:
     """Describe ``features/<view>``, with a table of its features."""
     head = "| feature | value | window | type | |\n|---|---|---|---|---|"
     rows = [
-        f"| `{f.name}` | `{_cell(input_text(f))}` | {window_text(f.window)} | {f.type} "
+        f"| `{f.name}` | `{_cell(input_text(f))}` | {_over(f)} | {f.type} "
         f"| {_cell(f.description)} |"
-        for f in view.features
+        for f in view.outputs
     ]
     where = f" where `{view.filter.text}`" if view.filter else ""
     return _paragraphs(
@@ -185,14 +187,18 @@ def features_schema(view: ViewPlan) -> dg.TableSchema:
     return _schema(
         *((e.join_key, str(e.type), e.description or f"key of {e.name}") for e in view.entities),
         ("event_time", "timestamp", "the instant of the values, UTC"),
-        *((f.name, str(f.type), _feature_text(f)) for f in view.features),
+        *((f.name, str(f.type), _feature_text(f)) for f in view.outputs),
         ("feature_version", "string", "version of the view's definition"),
         ("event_date", "date", "UTC day of event_time; the partition"),
     )
 
 
-def _feature_text(feature: FeaturePlan) -> str:
-    meaning = f"{input_text(feature)}, {window_text(feature.window)}"
+def _over(feature: Output) -> str:
+    return "derived" if isinstance(feature, DerivedPlan) else window_text(feature.window)
+
+
+def _feature_text(feature: Output) -> str:
+    meaning = f"{input_text(feature)}, {_over(feature)}"
     return f"{feature.description} ({meaning})" if feature.description else meaning
 
 
@@ -207,8 +213,9 @@ def features_lineage(view: ViewPlan) -> dg.TableColumnLineage:
     always = (*view.join_keys, "_event_ms", *(view.filter.columns if view.filter else ()))
     lineage = {key: _read(view, (key,)) for key in view.join_keys}
     lineage["event_time"] = _read(view, ("_event_ms",))
-    for feature in view.features:
-        own = feature.measure.expression.columns if feature.measure else ()
+    for feature in view.outputs:
+        measures = [a.measure for a in view.aggregates_of(feature) if a.measure is not None]
+        own = [column for measure in measures for column in measure.expression.columns]
         lineage[feature.name] = _read(view, (*own, *always))
     return dg.TableColumnLineage(deps_by_column=lineage)
 

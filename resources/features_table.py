@@ -169,7 +169,7 @@ def feature_columns(view: ViewPlan) -> tuple[Column, ...]:
     return (
         *(Column(e.join_key, e.type) for e in view.entities),
         Column("event_time", TIMESTAMP),
-        *(Column(f.name, f.type) for f in view.features),
+        *(Column(f.name, f.type) for f in view.outputs),
         Column("feature_version", STRING),
         Column("event_date", DATE),
     )

@@ -74,7 +74,7 @@ def batch_lookup(
     asked = {
         "entity_name": ",".join(entity.name for entity in view.entities),
         "keys": [_key_json(view, key) for key in keys],
-        "features": [{"name": f"{view.name}:{f.name}", "version": version} for f in view.features],
+        "features": [{"name": f"{view.name}:{f.name}", "version": version} for f in view.outputs],
     }
     answer = _post(f"{url}/v1/features:batchLookup", asked, timeout_s)
     entities = tuple(
@@ -87,7 +87,7 @@ def batch_lookup(
 def _values(view: ViewPlan, found: Mapping[str, Any]) -> dict[str, ServedValue]:
     # Names come back as they were asked for.
     values = {}
-    for feature in view.features:
+    for feature in view.outputs:
         one = found[f"{view.name}:{feature.name}"]
         values[feature.name] = ServedValue(
             value_from_json(one["value"], feature.type),

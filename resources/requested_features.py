@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from millrace.errors import Fault, NotDeclared, SpecError, nearest
-from millrace.plan import FeaturePlan, Plan, ViewPlan
+from millrace.plan import FeaturePlan, Output, Plan, ViewPlan
 
 _WHERE = "--features"
 
@@ -20,9 +20,9 @@ class RequestedView:
     """One view cut down to what was asked of it.
 
     Attributes:
-        view: the view with the requested features and the measures that they read, no others;
+        view: the view with the requested features, what they are made of, and no others;
             measures keep the names they have in the whole view.
-        columns: output column of each feature of ``view``, in the same order.
+        columns: output column of each of the view's ``outputs``, in the same order.
     """
 
     view: ViewPlan
@@ -69,7 +69,7 @@ def request_features(
             valid ones or the candidates.
     """
     faults: list[Fault] = []
-    chosen: dict[tuple[str, str], FeaturePlan] = {}
+    chosen: dict[tuple[str, str], Output] = {}
     for name in (n.strip() for n in names):
         if not name:
             continue
@@ -104,9 +104,7 @@ def service_features(plan: Plan, service: str) -> tuple[str, ...]:
     return tuple(f"{view}:{feature}" for view, feature in entries)
 
 
-def _meaning(
-    plan: Plan, name: str, spine_columns: frozenset[str]
-) -> list[tuple[ViewPlan, FeaturePlan]]:
+def _meaning(plan: Plan, name: str, spine_columns: frozenset[str]) -> list[tuple[ViewPlan, Output]]:
     if ":" not in name:
         return [_bare(plan, name, spine_columns)]
     view_name, feature_name = name.split(":", maxsplit=1)
@@ -114,14 +112,14 @@ def _meaning(
     if view is None:
         raise _fault(f"no feature view {view_name!r} (in {name!r})", view_name, list(plan.views))
     if feature_name == "*":
-        return [(view, feature) for feature in view.features]
-    known = {feature.name: feature for feature in view.features}
+        return [(view, feature) for feature in view.outputs]
+    known = {feature.name: feature for feature in view.outputs}
     if feature_name not in known:
         raise _fault(f"view {view_name} has no feature {feature_name!r}", feature_name, list(known))
     return [(view, known[feature_name])]
 
 
-def _bare(plan: Plan, name: str, spine_columns: frozenset[str]) -> tuple[ViewPlan, FeaturePlan]:
+def _bare(plan: Plan, name: str, spine_columns: frozenset[str]) -> tuple[ViewPlan, Output]:
     found = [(v, f) for v, f in _all_features(plan) if f.name == name]
     found = [(v, f) for v, f in found if spine_columns.issuperset(v.join_keys)] or found
     if len(found) == 1:
@@ -142,8 +140,8 @@ def _fault(what: str, name: str, choices: Sequence[str]) -> SpecError:
     return SpecError.of([Fault(what, _WHERE, nearest(name, choices))])
 
 
-def _all_features(plan: Plan) -> Iterator[tuple[ViewPlan, FeaturePlan]]:
-    return ((v, f) for v in plan.views.values() for f in v.features)
+def _all_features(plan: Plan) -> Iterator[tuple[ViewPlan, Output]]:
+    return ((v, f) for v in plan.views.values() for f in v.outputs)
 
 
 def _bare_names(plan: Plan) -> list[str]:
@@ -187,9 +185,9 @@ def _clashes(
     ]
 
 
-def _named(plan: Plan, chosen: dict[tuple[str, str], FeaturePlan]) -> RequestedFeatures:
+def _named(plan: Plan, chosen: dict[tuple[str, str], Output]) -> RequestedFeatures:
     columns = _column_names(plan, chosen)
-    by_view: dict[str, list[FeaturePlan]] = {}
+    by_view: dict[str, list[Output]] = {}
     for (view, _), feature in chosen.items():
         by_view.setdefault(view, []).append(feature)
     views = tuple(
@@ -202,10 +200,22 @@ def _named(plan: Plan, chosen: dict[tuple[str, str], FeaturePlan]) -> RequestedF
     return RequestedFeatures(views, tuple(columns.values()))
 
 
-def _restricted(view: ViewPlan, features: Sequence[FeaturePlan]) -> ViewPlan:
+def _restricted(view: ViewPlan, asked: Sequence[Output]) -> ViewPlan:
+    features = [f for f in asked if isinstance(f, FeaturePlan)]
+    reached = {f.name for f in asked}
+    for derived in reversed(view.derived):
+        if derived.name in reached:
+            reached.update(derived.inputs)
+    kept = tuple(f for f in view.derived if f.name in reached)
+    features += [f for f in view.features if f.name in reached and f not in features]
+    if not features:
+        # Of AS_OF() alone: there are rows, and so a column, for each entity and instant.
+        features = [view.features[0]]
     needed = {f.measure.name for f in features if f.measure is not None}
     return replace(
         view,
         features=tuple(features),
         measures=tuple(m for m in view.measures if m.name in needed),
+        derived=kept,
+        order=tuple(f.name for f in asked) if kept else (),
     )

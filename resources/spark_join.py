@@ -165,7 +165,7 @@ def _unpacked(cells: "pa.ChunkedArray", view: "KernelView") -> "pa.Table":
 
     from millrace.kernel.arrow import arrow_type
 
-    features = [(f.name, arrow_type(f.type)) for f in view.features]
+    features = [(name, arrow_type(type_)) for name, type_ in view.columns]
     tables = [pa.schema([*features, (_ROW, pa.int64())]).empty_table()]
     for cell in cells:
         with ipc.open_stream(cell.as_buffer()) as stream:

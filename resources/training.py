@@ -228,7 +228,7 @@ def _join(
     began = time.monotonic()
     view = asked.view
     progress(
-        f"{view.name}: {len(view.features)} feature(s) of {len(spine)} row(s) "
+        f"{view.name}: {len(view.outputs)} feature(s) of {len(spine)} row(s) "
         f"from {history.rows} event(s) of {len(history.days)} day(s), on {engine}"
     )
     join = partial(

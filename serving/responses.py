@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from millrace.online.view import Answer, Status
+from millrace.online.answers import Answer, Status
 from millrace.types import DataType
 from serving.catalog import LookupPlan
 from serving.engine import LookupResult
@@ -113,7 +113,7 @@ class _Writer:
             (
                 cells,
                 read.served.online.at(result.as_of_ms, progress_ms, read.places),
-                read.served.online.absent(read.places),
+                read.served.online.absent(result.as_of_ms, read.places),
             )
             for read, cells, progress_ms in zip(
                 result.plan.reads, result.cells, result.progress_ms, strict=True

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 
 from millrace.aggregates import AGGREGATES, Aggregate
-from millrace.plan import FeaturePlan
+from millrace.expressions import evaluate
+from millrace.plan import DerivedPlan, FeaturePlan
 from millrace.types import DataType
 from tests import reference
 
@@ -32,4 +33,11 @@ def oracle_feature(feature: FeaturePlan) -> reference.Feature:
         "int64" if measure is None else str(measure.type),
         feature.default,
         feature.aggregate.parameters,
+    )
+
+
+def oracle_derived(feature: DerivedPlan) -> reference.Derived:
+    """Return how the reference derives a feature of a plan."""
+    return reference.Derived(
+        feature.inputs, lambda row: evaluate(feature.expression, row), feature.default
     )

@@ -39,6 +39,15 @@ class Feature:
     parameters: tuple[tuple[str, float], ...] = ()
 
 
+@dataclass(frozen=True)
+class Derived:
+    """A value of a row of others, in which ``AS_OF()`` is the instant of the query."""
+
+    inputs: tuple[str, ...]
+    of: Callable[[Mapping[str, object]], object]
+    default: object = None  # in place of null
+
+
 def judge(
     events: Sequence[Event],
     *,
@@ -101,6 +110,31 @@ def value(
     """
     found = _found(events, feature, key, q_ms, hindsight, start_ms)
     return feature.default if found is None else found
+
+
+def derive(
+    values: Mapping[str, object], derived: Mapping[str, Derived], q_ms: int
+) -> dict[str, object]:
+    """Return features at ``q_ms`` with those derived of them, which may stand in any order."""
+    row, left = {**values, "AS_OF()": q_ms}, dict(derived)
+    while left:
+        name = next(name for name, d in left.items() if row.keys() >= set(d.inputs))
+        found = left.pop(name)
+        result = found.of(row)
+        row[name] = found.default if result is None else result
+    return {name: row[name] for name in (*values, *derived)}
+
+
+def newest(
+    ts_ms: Mapping[str, int | None], derived: Mapping[str, Derived]
+) -> dict[str, int | None]:
+    """Return the newest event of each feature, given that of each aggregate: of its inputs."""
+    row, left = dict(ts_ms), dict(derived)
+    while left:
+        name = next(name for name, d in left.items() if row.keys() >= set(d.inputs))
+        known = [ms for i in left.pop(name).inputs if (ms := row[i]) is not None]
+        row[name] = max(known, default=None)
+    return row
 
 
 def _found(

@@ -210,7 +210,7 @@ def _raw_schema(source: SourcePlan) -> facets.Facet:
 def _descriptions(view: ViewPlan) -> Descriptions:
     return {
         **{e.join_key: e.description for e in view.entities},
-        **{f.name: f.description for f in view.features},
+        **{f.name: f.description for f in view.outputs},
     }
 
 

@@ -146,7 +146,7 @@ class _TrainingSet:
             events = f"events/{asked.view.source.name}"
             names[events] = datasets.events(self.settings, asked.view.source).id
             columns = features_columns(asked.view, events)
-            for column, feature in zip(asked.columns, asked.view.features, strict=True):
+            for column, feature in zip(asked.columns, asked.view.outputs, strict=True):
                 fields[column] = columns["fields"][feature.name]
             deciding += columns["dataset"]
             deciding += [_joined(key) for key in asked.view.join_keys]

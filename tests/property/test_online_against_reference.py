@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from millrace.aggregates import AGGREGATES
 from millrace.codec import Packed, tile_field
 from millrace.durations import DAY_MS, SECOND_MS
-from millrace.online.view import Answer, OnlineView
+from millrace.online.answers import Answer
+from millrace.online.view import OnlineView
 from millrace.plan import FeaturePlan, ViewPlan
 from millrace.types import FLOAT64, INT64, STRING, DataType, decimal
 from millrace.windows import Window
@@ -172,8 +173,8 @@ def test_an_entity_without_tiles_is_worth_the_empty_value() -> None:
     online = OnlineView.from_plan(document_of(view))
     row = online.merge({}, 6)
     assert (row.values[:2], row.event_ms, row.valid_until_ms) == ((0, None), None, None)
-    assert online.absent() == [(0, None, "NOT_FOUND"), (None, None, "NOT_FOUND")]
-    assert online.absent([1]) == [(None, None, "NOT_FOUND")]
+    assert online.absent(0) == [(0, None, "NOT_FOUND"), (None, None, "NOT_FOUND")]
+    assert online.absent(0, [1]) == [(None, None, "NOT_FOUND")]
 
 
 def answers(view: ViewPlan, age_ms: int, progress_age_ms: int | None) -> list[tuple[Any, str]]:

@@ -146,7 +146,7 @@ def test_a_default_is_answered_where_a_count_says_0() -> None:
     ]  # fmt: skip
     late = online.answer(left, 60_000, None)
     assert [status for _, _, status in late] == ["STALE", "NULL_VALUE", "STALE"]
-    assert online.absent() == [
+    assert online.absent(0) == [
         (Decimal("0.00"), None, "NOT_FOUND"), (None, None, "NOT_FOUND"), (0, None, "NOT_FOUND")
     ]  # fmt: skip
 

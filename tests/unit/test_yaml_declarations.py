@@ -110,6 +110,7 @@ def test_merge_keys_and_anchors_are_followed() -> None:
     specs, faults = read_yaml(text, "views.yaml")
     assert not faults
     last = specs.views[0].features[-1]
+    assert isinstance(last, Feature)
     assert (last.name, last.window, last.hop, last.aggregate) == ("big_7d", "7d", "1h", "sum")
 
 

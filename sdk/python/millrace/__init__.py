@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         Source,
         StreamSource,
     )
+    from millrace.derivations import derived
     from millrace.errors import Fault, PlatformError, SpecError
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "approx_distinct",
     "avg",
     "count",
+    "derived",
     "distinct",
     "first",
     "last",
@@ -81,8 +83,9 @@ def __getattr__(name: str) -> Any:
     if name in _ERRORS:
         return getattr(import_module("millrace.errors"), name)
     # Declarations are nouns and begin with a capital, aggregates do not.
-    home = "millrace.authoring" if name[0].isupper() else "millrace.aggregations"
-    return getattr(import_module(home), name)
+    home = "authoring" if name[0].isupper() else "aggregations"
+    home = "derivations" if name == "derived" else home
+    return getattr(import_module(f"millrace.{home}"), name)
 
 
 def __dir__() -> list[str]:

@@ -2,12 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import date
-from decimal import Decimal
 from typing import Any
 
 from millrace import spec
-from millrace.calls import builder, here, optional, text
+from millrace.calls import builder, here, literal_text, optional, text
 from millrace.errors import SpecError
 from millrace.spec import Location
 
@@ -70,8 +68,7 @@ class Aggregation:
     @builder
     def default(self, value: Any) -> "Aggregation":
         """Give a value to empty windows and nulls: ``sum("amount").over("1d").default(0)``."""
-        is_exact = isinstance(value, (Decimal, date))
-        return replace(self, default_=str(value) if is_exact else value)
+        return replace(self, default_=literal_text(value))
 
     @builder
     def described(self, description: str) -> "Aggregation":

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from millrace import spec
 from millrace.aggregations import Aggregation
 from millrace.calls import builder, here, optional, text
+from millrace.derivations import Derivation
 from millrace.errors import SpecError
 from millrace.spec import Location
 from millrace.types import DataType
@@ -28,7 +29,7 @@ _D = TypeVar("_D", bound=Declared)
 
 PUBLIC_NAMES = (
     "BatchSource", "Check", "Column", "Entity", "FeatureService", "FeatureView", "Schedule", "Source",
-    "StreamSource", "approx_distinct", "avg", "count", "distinct", "first", "last", "last_k", "max", "min",
+    "StreamSource", "approx_distinct", "avg", "count", "derived", "distinct", "first", "last", "last_k", "max", "min",
     "percentile", "stddev", "sum", "time_since_first", "time_since_last", "top_k", "variance",
 )  # fmt: skip
 """What ``from millrace import …`` gives an author."""
@@ -203,7 +204,7 @@ def FeatureView(  # noqa: N802
     *,
     source: str | spec.Source,
     start: str | date,
-    features: Iterable[spec.Feature | Aggregation],
+    features: Iterable[spec.Feature | spec.DerivedFeature | Aggregation | Derivation],
     entity: str | spec.Entity | None = None,
     entities: Sequence[str | spec.Entity] = (),
     filter: str | None = None,
@@ -218,7 +219,8 @@ def FeatureView(  # noqa: N802
     """Declare features of one entity, or of a composite of several; see ``spec.FeatureView``.
 
     ``entity`` and ``source`` are declarations or their names; ``entities`` instead of ``entity``
-    make a composite key, in that order. Features are aggregations, as they are or unpacked.
+    make a composite key, in that order. Features are aggregations, as they are or unpacked, and
+    what is derived of them.
 
     Raises:
         SpecError: ``entity`` and ``entities`` are both or neither given, or a feature is
@@ -257,12 +259,13 @@ def FeatureView(  # noqa: N802
 
 
 def _features(
-    features: Iterable[spec.Feature | Aggregation], where: Location
-) -> Iterator[spec.Feature]:
+    features: Iterable[spec.Feature | spec.DerivedFeature | Aggregation | Derivation],
+    where: Location,
+) -> Iterator[spec.Feature | spec.DerivedFeature]:
     for feature in features:
-        if isinstance(feature, spec.Feature):
+        if isinstance(feature, (spec.Feature, spec.DerivedFeature)):
             yield feature
-        elif isinstance(feature, Aggregation):
+        elif isinstance(feature, (Aggregation, Derivation)):
             yield from feature
         else:
             raise _misshapen("a feature", feature, 'count().over("1h"), for one', where)

@@ -4,14 +4,18 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from datetime import date
+from decimal import Decimal
+from typing import Any, ParamSpec, TypeVar
 
 from millrace.errors import SpecError, nearest
 from millrace.spec import Location
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-_OURS = frozenset({"millrace.calls", "millrace.aggregations", "millrace.authoring"})
+_OURS = frozenset(
+    {"millrace.calls", "millrace.aggregations", "millrace.authoring", "millrace.derivations"}
+)
 
 
 def here() -> Location:
@@ -61,6 +65,11 @@ def _fault(
 def text(value: object) -> str:
     """Return a value as its text, which is what a spec holds."""
     return value if isinstance(value, str) else str(value)
+
+
+def literal_text(value: Any) -> Any:
+    """Return what a declaration spells out as YAML has it: decimals and days as their text."""
+    return str(value) if isinstance(value, (Decimal, date)) else value
 
 
 def optional(value: object | None) -> str | None:

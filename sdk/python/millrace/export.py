@@ -15,7 +15,17 @@ import yaml
 from millrace.errors import NotDeclared, nearest
 from millrace.load.keys import VERSION
 from millrace.load.scalars import is_text_to_all, legacy_tag
-from millrace.spec import Check, Column, Entity, Feature, FeatureService, FeatureView, Source, Specs
+from millrace.spec import (
+    Check,
+    Column,
+    DerivedFeature,
+    Entity,
+    Feature,
+    FeatureService,
+    FeatureView,
+    Source,
+    Specs,
+)
 
 _LINE_WIDTH = 100
 
@@ -150,10 +160,10 @@ def _only(given: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     return {name: given[name] for name in names if name in given}
 
 
-def _feature(feature: Feature) -> dict[str, Any]:
+def _feature(feature: Feature | DerivedFeature) -> dict[str, Any]:
     given = _given(feature)
     given.update(given.pop("parameters", {}))
-    first = _only(given, ("name", "aggregate", "column", "expr"))
+    first = _only(given, ("name", "aggregate", "column", "expr", "derive"))
     return {**first, **{k: v for k, v in given.items() if k not in first}}
 
 
@@ -197,7 +207,10 @@ def _used_names(specs: Specs) -> Iterator[str]:
     for view in specs.views:
         if view.checks:
             yield "Check"
-        yield from (feature.aggregate for feature in view.features)
+        yield from (
+            "derived" if isinstance(feature, DerivedFeature) else feature.aggregate
+            for feature in view.features
+        )
 
 
 def _source_names(source: Source) -> Iterator[str]:
@@ -298,15 +311,21 @@ def _check(check: Check) -> str:
     return _literal({"type": check.type, **check.arguments})
 
 
-def _builder(feature: Feature) -> str:
+def _builder(feature: Feature | DerivedFeature) -> str:
+    if isinstance(feature, DerivedFeature):
+        text = f"derived({_literal(feature.derive)}).named({_literal(feature.name)})"
+        return text + _steps(feature, ("default",))
     inputs = [] if feature.column is None else [_literal(feature.column)]
     if feature.expr is not None:
         inputs.append(f"expr={_literal(feature.expr)}")
     inputs += _keywords(feature.parameters)
     text = f"{feature.aggregate}({', '.join(inputs)}).over({_literal(feature.window)})"
     text += f".named({_literal(feature.name)})"
-    steps = (("hop", feature.hop), ("offset", feature.offset), ("default", feature.default))
-    for step, value in steps:
-        if value is not None:
-            text += f".{step}({_literal(value)})"
-    return text + (f".described({_literal(feature.description)})" if feature.description else "")
+    return text + _steps(feature, ("hop", "offset", "default"))
+
+
+def _steps(feature: Feature | DerivedFeature, names: tuple[str, ...]) -> str:
+    given = {name: value for name in names if (value := getattr(feature, name)) is not None}
+    if feature.description:
+        given["described"] = feature.description
+    return "".join(f".{step}({_literal(value)})" for step, value in given.items())

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from millrace.plan import Column, FeaturePlan, SourcePlan, ViewPlan
+from millrace.plan import Column, DerivedPlan, FeaturePlan, SourcePlan, ViewPlan
 
 CONTRACT = 1
 """Raised when the window contract itself changes, so that every view becomes a new version."""
@@ -39,6 +39,9 @@ def with_view_fingerprint(view: ViewPlan) -> ViewPlan:
         "columns": _columns_read(view),
         "filter": None if view.filter is None else view.filter.text,
         "features": [_feature(feature) for feature in view.features],
+        # A view without derived features means what it meant before there were any.
+        **({"derived": list(map(_derived, view.derived))} if view.derived else {}),
+        **({"order": list(view.order)} if view.derived else {}),
     }
     return replace(view, fingerprint=_digest(meaning))
 
@@ -88,6 +91,15 @@ def _feature(feature: FeaturePlan) -> Mapping[str, Any]:
             if feature.aggregate.parameters
             else {}
         ),
+        **({} if feature.default is None else {"default": str(feature.default)}),
+    }
+
+
+def _derived(feature: DerivedPlan) -> Mapping[str, Any]:
+    return {
+        "name": feature.name,
+        "derive": feature.expression.text,
+        "type": str(feature.type),
         **({} if feature.default is None else {"default": str(feature.default)}),
     }
 

@@ -4,17 +4,17 @@ Compilers read plans and decide nothing. A plan holds no engine object, opens no
 pickles.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, time
 from math import gcd
-from typing import Any
+from typing import Any, TypeVar
 
 from millrace.aggregates import Aggregate
 from millrace.calendar import day_ms
 from millrace.durations import DAY_MS
 from millrace.errors import DataError, NotDeclared, nearest
-from millrace.expressions import Expression
+from millrace.expressions import AS_OF, Expression
 from millrace.spec import NOWHERE, Check, Location
 from millrace.types import DataType
 from millrace.windows import Window
@@ -194,15 +194,51 @@ class FeaturePlan:
 
 
 @dataclass(frozen=True)
+class DerivedPlan:
+    """A feature that is calculated of others of its view when those are known.
+
+    Tiles and streams know nothing of it.
+
+    Attributes:
+        expression: over the names of features, and ``AS_OF`` for the instant of the query.
+        default: a value of its type in place of every null; None: nulls stay.
+    """
+
+    name: str
+    expression: Expression
+    description: str = ""
+    default: Any = None
+
+    @property
+    def type(self) -> DataType:
+        """The type of the value."""
+        return self.expression.type
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The features it reads, each once."""
+        return tuple(name for name in self.expression.columns if name != AS_OF)
+
+
+Output = FeaturePlan | DerivedPlan
+"""A feature as those see it who use its values."""
+
+_F = TypeVar("_F", bound=Output)
+
+
+@dataclass(frozen=True)
 class ViewPlan:
     """A feature view, resolved.
 
     Attributes:
+        features: those that are aggregates; what tiles are made for.
         filter: None, or a boolean expression; an event counts only where it is true.
         fingerprint: 16 hex digits naming the meaning; descriptions, owners and tags do not
             enter it. It names the version, the stream job's state and the online key version.
         warnings: what the author should know and need not mend.
         is_online: False if the view is kept offline: it is built, and never served.
+        derived: what is calculated of the features, each behind its inputs.
+        order: where any is derived, the names of ``outputs``.
     """
 
     name: str
@@ -221,7 +257,18 @@ class ViewPlan:
     fingerprint: str
     warnings: tuple[str, ...] = ()
     is_online: bool = True
+    derived: tuple[DerivedPlan, ...] = ()
+    order: tuple[str, ...] = ()
     where: Location = field(default=NOWHERE, compare=False)
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """All features, aggregates and derived ones, in declared order: the columns of its table."""
+        if not self.derived:
+            return self.features
+        by_name: dict[str, Output] = {f.name: f for f in self.features}
+        by_name |= {f.name: f for f in self.derived}
+        return tuple(by_name[name] for name in self.order)
 
     @property
     def join_keys(self) -> tuple[str, ...]:
@@ -246,19 +293,38 @@ class ViewPlan:
         return max(known) if len(known) == len(reaches) else None
 
     def feature(self, name: str) -> FeaturePlan:
-        """Return a feature by name.
+        """Return a feature that is an aggregate, by name.
 
         Raises:
             NotDeclared: the view has no such feature; the nearest are named.
         """
-        for candidate in self.features:
-            if candidate.name == name:
-                return candidate
+        return _named(self, name, self.features)
+
+    def output(self, name: str) -> Output:
+        """Return a feature of any kind by name.
+
+        Raises:
+            NotDeclared: the view has no such feature; the nearest are named.
+        """
+        return _named(self, name, self.outputs)
+
+    def aggregates_of(self, feature: Output) -> tuple[FeaturePlan, ...]:
+        """Return the aggregates that a value is made of: the feature itself, or all its inputs."""
+        reached = {feature.name}
+        for derived in reversed(self.derived):
+            if derived.name in reached:
+                reached.update(derived.inputs)
+        return tuple(f for f in self.features if f.name in reached)
+
+
+def _named(view: ViewPlan, name: str, features: Iterable[_F]) -> _F:
+    by_name = {feature.name: feature for feature in features}
+    try:
+        return by_name[name]
+    except KeyError:
         raise NotDeclared(
-            f"no feature {name!r}",
-            where=f"view {self.name}",
-            fix=nearest(name, [f.name for f in self.features]),
-        )
+            f"no feature {name!r}", where=f"view {view.name}", fix=nearest(name, list(by_name))
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,13 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from millrace import aggregations, authoring
+from millrace import aggregations, authoring, derivations
 from millrace.aggregates import NOT_YET
 from millrace.check_types import CHECK_TYPES, COMMON
 from millrace.load.keys import (
     BATCH,
     COLUMN,
+    DERIVED,
     ENTITY,
     FEATURE,
     FILE,
@@ -50,6 +51,7 @@ _RECORDS = (
     ("entities", ENTITY),
     ("feature_views", VIEW),
     ("features", FEATURE),
+    ("derived features", DERIVED),
     ("feature_services", SERVICE),
 )
 _BUILDERS = (
@@ -78,7 +80,7 @@ def _yaml() -> Iterator[str]:
         f"{types} and `decimal(p,s)`.\n\n"
     )
     for title, keys in _RECORDS:
-        heading = title if title == "A file" else f"`{title}`"
+        heading = title if " " in title else f"`{title}`"
         yield f"### {heading}\n\n| key | is | meaning |\n|---|---|---|\n"
         yield "".join(_row(name, key) for name, key in keys.keys.items()) + "\n"
         yield _groups(keys)
@@ -103,7 +105,8 @@ def _groups(keys: Keys) -> str:
     said = [f"exactly one of {_names(group)}" for group in keys.exactly_one]
     said += [f"at least one of {_names(group)}" for group in keys.at_least_one]
     said += [f"at most one of {_names(group)}" for group in keys.at_most_one]
-    return f"There must be {' and '.join(said)}.\n\n" if said else ""
+    other = f"With `{keys.other[0]}` it is {keys.other[1].of}, below.\n\n" if keys.other else ""
+    return other + (f"There must be {' and '.join(said)}.\n\n" if said else "")
 
 
 def _names(names: tuple[str, ...]) -> str:
@@ -136,6 +139,8 @@ def _python() -> Iterator[str]:
             function = getattr(aggregations, name)
             yield f"| `{name}{_signature(function)}` | {_cell(_summary(function))} |\n"
     yield "\n"
+    yield from _callable("derived", derivations.derived)
+    yield "Its steps are `named`, `default` and `described`.\n\n"
     for name in _STEPS:
         yield from _callable(f".{name}", getattr(aggregations.Aggregation, name))
 

@@ -93,6 +93,13 @@ def _record(keys: Keys) -> dict[str, Any]:
     return {**found, "allOf": rules} if rules else found
 
 
+def _kinds(keys: Keys) -> dict[str, Any]:
+    if keys.other is None:
+        return _record(keys)
+    name, other = keys.other
+    return {"if": {"required": [name]}, "then": _record(other), "else": _record(keys)}
+
+
 def _needed(names: Iterable[str]) -> list[dict[str, Any]]:
     return [{"required": [name]} for name in names]
 
@@ -110,7 +117,7 @@ def _key(name: str, key: Key, of: Keys) -> dict[str, Any]:
 
 def _shape(name: str, key: Key) -> dict[str, Any]:
     if isinstance(key.form, Keys):
-        return _record(key.form)
+        return _kinds(key.form)
     if key.choices:
         return {"enum": list(key.choices)}
     if name == "aggregate":

@@ -174,6 +174,23 @@ class Feature:
 
 
 @dataclass(frozen=True)
+class DerivedFeature:
+    """A feature calculated of the values of other features of its view.
+
+    Attributes:
+        derive: expression over features of the view, aggregated or derived, in the SQL language;
+            ``AS_OF()`` in it is the instant of the query.
+        default: as that of ``Feature``.
+    """
+
+    name: str
+    derive: str
+    default: Any = None
+    description: str = ""
+    where: Location = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True)
 class Check:
     """A data-quality rule beside the defaults: its type and its arguments as written."""
 
@@ -190,6 +207,7 @@ class FeatureView:
         entities: names of entities; their join keys, in this order, are the key.
         source: name of the source.
         start: first day of history, ``YYYY-MM-DD``, UTC; earlier events do not count.
+        features: at least one of them an aggregate.
         filter: expression; only events for which it is true count.
         ttl: duration; older values are ``OUTSIDE_MAX_AGE`` when served.
         freshness: duration; the promised age of the pipeline.
@@ -200,7 +218,7 @@ class FeatureView:
     entities: tuple[str, ...]
     source: str
     start: str
-    features: tuple[Feature, ...]
+    features: tuple[Feature | DerivedFeature, ...]
     filter: str | None = None
     ttl: str | None = None
     freshness: str | None = None

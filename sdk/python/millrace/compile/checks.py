@@ -14,7 +14,7 @@ from millrace.calendar import days_after
 from millrace.check_types import COMMON, absolute
 from millrace.durations import DAY_MS, HOUR_MS
 from millrace.errors import CompileError
-from millrace.plan import Column, FeaturePlan, SourcePlan, ViewPlan
+from millrace.plan import Column, DerivedPlan, FeaturePlan, Output, SourcePlan, ViewPlan
 from millrace.spec import Check
 
 Severity = Literal["error", "warn"]
@@ -172,33 +172,37 @@ def _view_defaults(view: ViewPlan) -> Iterator[Rule]:
     if view.freshness_ms is not None:
         yield _rule("freshness", None, "error", max_age_ms=view.freshness_ms)
     yield _rule("uniqueness", None, "warn", tolerance=0.1)
-    for feature in view.features:
+    for feature in view.outputs:
         yield from _of_feature(view, feature)
 
 
-def _of_feature(view: ViewPlan, feature: FeaturePlan) -> Iterator[Rule]:
-    # These two hold by the meaning of the aggregate: to break one is an error of the platform.
-    entry = feature.aggregate.entry
-    if entry.is_never_null:
-        yield _blocking(_rule("null_rate", feature.name, "error", max=0.0))
-    if entry.is_never_negative:
-        yield _blocking(_rule("range", feature.name, "error", min=0))
-    settled = _settled(view, feature)
+def _of_feature(view: ViewPlan, feature: Output) -> Iterator[Rule]:
+    is_never_null = False
+    if not isinstance(feature, DerivedPlan):
+        # These hold by the meaning of the aggregate: to break one is an error of the platform.
+        is_never_null = feature.aggregate.entry.is_never_null
+        if is_never_null:
+            yield _blocking(_rule("null_rate", feature.name, "error", max=0.0))
+        if feature.aggregate.entry.is_never_negative:
+            yield _blocking(_rule("range", feature.name, "error", min=0))
+    settled = _settled(view, view.aggregates_of(feature))
     if settled is None:
         return
-    if not entry.is_never_null:
+    if not is_never_null:
         yield _rule("null_rate", feature.name, "warn", tolerance=0.05, settled=settled)
     if feature.type.is_numeric:
         yield _rule("frozen", feature.name, "warn", tolerance=0.3, settled=settled)
         yield _rule("drift", feature.name, "warn", metric="psi", max=MAX_PSI, settled=settled)
 
 
-def _settled(view: ViewPlan, feature: FeaturePlan) -> str | None:
-    # Until its window lies wholly behind the start, a feature grows; over a lifetime it never ends.
-    length_ms = feature.window.length_ms
-    if length_ms is None:
-        return None
-    days = -(-(length_ms + feature.window.offset_ms) // DAY_MS)
+def _settled(view: ViewPlan, made_of: Sequence[FeaturePlan]) -> str | None:
+    # Until its windows lie wholly behind the start, a feature grows; over a lifetime it never ends.
+    days = 0
+    for feature in made_of:
+        length_ms = feature.window.length_ms
+        if length_ms is None:
+            return None
+        days = max(days, -(-(length_ms + feature.window.offset_ms) // DAY_MS))
     return days_after(view.start, days).isoformat()
 
 

@@ -5,13 +5,13 @@ Datasets are named relative to the lake (``events/<source>``); an emitter adds n
 column lineage has the shape and the transformation types of OpenLineage's facet 1-2-0.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 from millrace.aggregates import Partial, check_forms, partials
 from millrace.durations import format_duration
-from millrace.plan import FeaturePlan, SourcePlan, ViewPlan
+from millrace.plan import DerivedPlan, FeaturePlan, Output, SourcePlan, ViewPlan
 from millrace.tiles import TILE_START, TileColumn, feature_columns, tile_columns
 from millrace.types import DATE, INT64, STRING, TIMESTAMP, DataType
 from millrace.windows import Window
@@ -122,7 +122,10 @@ def features_columns(view: ViewPlan, events: str) -> ColumnLineage:
         "fields": {
             **_keys(view, events),
             "event_time": {"inputFields": [time]},
-            **{f.name: {"inputFields": _inputs(f, events)} for f in view.features},
+            **{
+                f.name: {"inputFields": _made_of(view, f, lambda a: _inputs(a, events))}
+                for f in view.outputs
+            },
         },
         "dataset": _deciding(view, events),
     }
@@ -134,13 +137,8 @@ def online_columns(view: ViewPlan, tiles: str) -> ColumnLineage:
         "fields": {
             **_keys(view, tiles),
             **{
-                f.name: {
-                    "inputFields": [
-                        _field(tiles, column, "DIRECT", "AGGREGATION", _window_text(f.window))
-                        for column in feature_columns(f)
-                    ]
-                }
-                for f in view.features
+                f.name: {"inputFields": _made_of(view, f, lambda a: _merged(a, tiles))}
+                for f in view.outputs
             },
         },
         "dataset": [_field(tiles, TILE_START, "INDIRECT", "WINDOW")],
@@ -208,14 +206,14 @@ def tile_fields(view: ViewPlan) -> list[tuple[str, DataType]]:
 def feature_fields(view: ViewPlan) -> list[tuple[str, DataType]]:
     """Return the columns of ``features/<view>``."""
     keys = [(e.join_key, e.type) for e in view.entities]
-    features = [(f.name, f.type) for f in view.features]
+    features = [(f.name, f.type) for f in view.outputs]
     return [*keys, ("event_time", TIMESTAMP), *features, ("feature_version", STRING)]
 
 
 def online_fields(view: ViewPlan) -> list[tuple[str, DataType]]:
     """Return what is served of an entity: its keys and the features."""
     keys = [(e.join_key, e.type) for e in view.entities]
-    return [*keys, *((f.name, f.type) for f in view.features)]
+    return [*keys, *((f.name, f.type) for f in view.outputs)]
 
 
 def _dataset(
@@ -223,6 +221,33 @@ def _dataset(
 ) -> dict[str, Any]:
     fields = [{"name": column, "type": str(type_)} for column, type_ in columns]
     return {"name": name, "kind": kind, "inputs": inputs, "fields": fields}
+
+
+_Fields = list[dict[str, Any]]
+
+
+def _made_of(view: ViewPlan, feature: Output, of: Callable[[FeaturePlan], _Fields]) -> _Fields:
+    """Return the columns of an aggregate, or those of all that a value is derived of, each once.
+
+    The transformations of one column are those of each aggregate of it, then the expression.
+    """
+    if not isinstance(feature, DerivedPlan):
+        return of(feature)
+    fields: dict[str, dict[str, Any]] = {}
+    for field in (field for a in view.aggregates_of(feature) for field in of(a)):
+        steps = fields.setdefault(field["field"], {**field, "transformations": []})
+        steps["transformations"] += [
+            step for step in field["transformations"] if step not in steps["transformations"]
+        ]
+    derived = _transformation("DIRECT", "TRANSFORMATION", feature.expression.text)
+    return [{**f, "transformations": [*f["transformations"], derived]} for f in fields.values()]
+
+
+def _merged(feature: FeaturePlan, tiles: str) -> _Fields:
+    said = _window_text(feature.window)
+    return [
+        _field(tiles, column, "DIRECT", "AGGREGATION", said) for column in feature_columns(feature)
+    ]
 
 
 def _inputs(feature: FeaturePlan, events: str) -> list[dict[str, Any]]:
@@ -261,10 +286,17 @@ def _field(
     *,
     masking: bool = False,
 ) -> dict[str, Any]:
+    step = _transformation(kind, subtype, description, masking=masking)
+    return {"name": dataset, "field": column, "transformations": [step]}
+
+
+def _transformation(
+    kind: str, subtype: str, description: str, *, masking: bool = False
+) -> dict[str, Any]:
     transformation: dict[str, Any] = {"type": kind, "subtype": subtype, "masking": masking}
     if description:
         transformation["description"] = description
-    return {"name": dataset, "field": column, "transformations": [transformation]}
+    return transformation
 
 
 def _window_text(window: Window) -> str:

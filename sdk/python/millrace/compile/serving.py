@@ -5,9 +5,11 @@ from typing import Any
 
 from millrace.codec import FORMAT, Codec, Kind, Slot
 from millrace.errors import StoreError
-from millrace.plan import FeaturePlan, ViewPlan
+from millrace.expressions.documents import to_document
+from millrace.plan import DerivedPlan, FeaturePlan, ViewPlan
 from millrace.tiles import LAST_EVENT, feature_columns, tile_columns
 from millrace.types import TIMESTAMP, parse_type
+from millrace.values.plain import to_plain
 
 DOCUMENT = "millrace/serving/v1"
 """Name and version of the document; a reader refuses another."""
@@ -28,6 +30,8 @@ def serving_plan(view: ViewPlan) -> dict[str, Any]:
     which slots, over which window, each feature is merged. Durations are milliseconds; a null
     ``length_ms`` is a lifetime, a null ``reach_ms`` says that tiles are kept for ever. ``empty`` is
     the value of a window without events, of one whose value is null, and of an entity never seen.
+    Derived features are calculated when an answer is given: ``derived`` has them, each behind its
+    inputs, and ``order`` the names of all as declared; both are there only where there are any.
     """
     return {
         "document": DOCUMENT,
@@ -44,6 +48,8 @@ def serving_plan(view: ViewPlan) -> dict[str, Any]:
         ],
         "slots": {"tile": _tile_slots(view), "row": _row_slots(view)},
         "features": [_feature(feature) for feature in view.features],
+        **({"derived": list(map(_derived, view.derived))} if view.derived else {}),
+        **({"order": list(view.order)} if view.derived else {}),
     }
 
 
@@ -110,12 +116,15 @@ def _feature(feature: FeaturePlan) -> dict[str, Any]:
             "offset_ms": feature.window.offset_ms,
         },
         "merged_from": list(feature_columns(feature)),
-        "empty": _plain(feature.empty),
+        "empty": to_plain(feature.empty),
     }
 
 
-def _plain(value: Any) -> Any:
-    """Return a value as JSON has it: decimals and days as their text."""
-    if isinstance(value, list):
-        return [_plain(one) for one in value]
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+def _derived(feature: DerivedPlan) -> dict[str, Any]:
+    return {
+        "name": feature.name,
+        "type": str(feature.type),
+        "derive": feature.expression.text,
+        "expression": to_document(feature.expression),
+        "default": to_plain(feature.default),
+    }

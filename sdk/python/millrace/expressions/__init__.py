@@ -6,18 +6,27 @@ The parser is loaded at first use: Spark's workers read plans and have no SQL pa
 from typing import TYPE_CHECKING, Any
 
 from millrace.expressions.errors import ExpressionError
-from millrace.expressions.meaning import evaluate
-from millrace.expressions.nodes import Expression, column_expression
+from millrace.expressions.meaning import compiled, evaluate
+from millrace.expressions.nodes import AS_OF, Expression, column_expression
 
 if TYPE_CHECKING:
-    from millrace.expressions.parse import parse_expression
+    from millrace.expressions.parse import names_in, parse_expression
 
-__all__ = ["Expression", "ExpressionError", "column_expression", "evaluate", "parse_expression"]
+__all__ = [
+    "AS_OF",
+    "Expression",
+    "ExpressionError",
+    "column_expression",
+    "compiled",
+    "evaluate",
+    "names_in",
+    "parse_expression",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name != "parse_expression":
+    if name not in {"names_in", "parse_expression"}:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from millrace.expressions.parse import parse_expression
+    from millrace.expressions import parse
 
-    return parse_expression
+    return getattr(parse, name)

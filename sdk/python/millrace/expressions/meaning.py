@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import date
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_UP, Context, Decimal
-from functools import cache
+from functools import cache, partial
+from operator import itemgetter
 from typing import Any
 
 from millrace.calendar import civil, day_number, day_of_week, to_date
@@ -23,6 +24,8 @@ from millrace.types import FLOAT64, DataType
 _EXACT = Context(prec=400)
 
 Row = Mapping[str, object]
+Evaluator = Callable[[Row], Any]
+"""Calculates one value of a row."""
 
 
 def evaluate(expression: Expression, row: Row) -> object:
@@ -41,45 +44,76 @@ def evaluate(expression: Expression, row: Row) -> object:
     >>> evaluate(parse_expression("seats / 0", {"seats": INT32}), {"seats": 4}) is None
     True
     """
-    return _value(expression.root, row)
+    return compiled(expression)(row)
 
 
-def _value(node: Node, row: Row) -> Any:
+def compiled(expression: Expression) -> Evaluator:
+    """Return what ``evaluate`` does of an expression, for many rows.
+
+    All that the expression alone decides is looked at once; a row then costs a call per node.
+    """
+    return _compiled(expression.root)
+
+
+def _compiled(node: Node) -> Evaluator:
     if isinstance(node, Literal):
-        return node.value
+        value = node.value
+        return lambda _: value
     if isinstance(node, Column):
-        return _from_column(row[node.name], node.type)
-    if isinstance(node, Case):
-        return _case(node, row)
-    values = [_converted(a, t, row) for a, t in zip(node.args, node.takes, strict=True)]
+        return _column(node.name, node.type)
+    return _case(node) if isinstance(node, Case) else _call(node)
+
+
+def _column(name: str, kind: DataType) -> Evaluator:
+    if kind == FLOAT64:
+        return _unless_null(itemgetter(name), lambda value: finite(float(value)))
+    if kind.kind == "decimal":
+        return _unless_null(itemgetter(name), lambda value: exact(value, kind))
+    return itemgetter(name)
+
+
+def _unless_null(argument: Evaluator, operation: Callable[[Any], Any]) -> Evaluator:
+    def calculate(row: Row) -> Any:
+        value = argument(row)
+        return None if value is None else operation(value)
+
+    return calculate
+
+
+def _case(node: Case) -> Evaluator:
+    branches = [(_compiled(when), _converted(then, node.type)) for when, then in node.branches]
+    default = None if node.default is None else _converted(node.default, node.type)
+
+    def choose(row: Row) -> Any:
+        for when, then in branches:
+            if when(row) is True:
+                return then(row)
+        return None if default is None else default(row)
+
+    return choose
+
+
+def _call(node: Call) -> Evaluator:
+    arguments = [_converted(a, t) for a, t in zip(node.args, node.takes, strict=True)]
     lenient = _LENIENT.get(node.op)
     if lenient is not None:
-        return lenient(values)
-    if None in values:
-        return None
-    return _OPERATIONS[node.op](node, *values)
+        return lambda row: lenient([argument(row) for argument in arguments])
+    operation = partial(_OPERATIONS[node.op], node)
+    if len(arguments) == 1:
+        return _unless_null(arguments[0], operation)
+
+    def calculate(row: Row) -> Any:
+        values = [argument(row) for argument in arguments]
+        return None if None in values else operation(*values)
+
+    return calculate
 
 
-def _case(node: Case, row: Row) -> Any:
-    for when, then in node.branches:
-        if _value(when, row) is True:
-            return _converted(then, node.type, row)
-    return None if node.default is None else _converted(node.default, node.type, row)
-
-
-def _from_column(value: Any, kind: DataType) -> Any:
-    if value is None:
-        return None
-    if kind == FLOAT64:
-        return finite(float(value))
-    return exact(value, kind) if kind.kind == "decimal" else value
-
-
-def _converted(node: Node, kind: DataType, row: Row) -> Any:
-    value = _value(node, row)
-    if value is None or node.type == kind:
-        return value
-    return widened(value, kind)
+def _converted(node: Node, kind: DataType) -> Evaluator:
+    """Return the node's value as another kind that can hold it."""
+    if node.type == kind:
+        return _compiled(node)
+    return _unless_null(_compiled(node), lambda value: widened(value, kind))
 
 
 def widened(value: Any, kind: DataType) -> Any:

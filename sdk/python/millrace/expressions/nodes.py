@@ -14,6 +14,9 @@ from millrace.types import DataType
 
 Value = bool | int | float | Decimal | str | date | None
 
+AS_OF = "AS_OF()"
+"""The column of rows of features that holds the instant of the query; events have none."""
+
 
 @dataclass(frozen=True)
 class Column:
@@ -78,7 +81,7 @@ def walk(node: Node) -> Iterator[Node]:
 
 @dataclass(frozen=True)
 class Expression:
-    """A typed expression over the columns of one source.
+    """A typed expression over the columns of one source, or over the features of one view.
 
     Equal expressions have equal meaning, types and text; the text is part of fingerprints.
     """

@@ -10,7 +10,16 @@ from millrace.expressions.constants import date_literal, number, timestamp_liter
 from millrace.expressions.errors import ExpressionError
 from millrace.expressions.foreign import foreign
 from millrace.expressions.grammar import ExpressionGrammar
-from millrace.expressions.nodes import Call, Case, Column, Expression, Literal, Node, walk
+from millrace.expressions.nodes import (
+    AS_OF,
+    Call,
+    Case,
+    Column,
+    Expression,
+    Literal,
+    Node,
+    walk,
+)
 from millrace.expressions.rules import call, cast, condition
 from millrace.expressions.text import render
 from millrace.expressions.unify import unify
@@ -42,7 +51,9 @@ _HARMLESS = frozenset({"safe", "typed", "nested"})
 DATE_PARTS = ("YEAR", "MONTH", "DAY", "HOUR", "MINUTE", "SECOND", "DAYOFWEEK")
 
 
-def parse_expression(text: str, columns: Mapping[str, DataType]) -> Expression:
+def parse_expression(
+    text: str, columns: Mapping[str, DataType], *, of: str = "column"
+) -> Expression:
     """Parse one expression over the given columns.
 
     Names of columns are case-sensitive, the rest is not. Comments and line breaks are allowed.
@@ -52,6 +63,7 @@ def parse_expression(text: str, columns: Mapping[str, DataType]) -> Expression:
     Args:
         text: SQL, at most 10,000 characters.
         columns: every column of the source with its type.
+        of: what a column is called in messages.
 
     Raises:
         ExpressionError: the text is no expression of the language, names no column or function
@@ -62,27 +74,48 @@ def parse_expression(text: str, columns: Mapping[str, DataType]) -> Expression:
     >>> parsed.text, str(parsed.type)
     ('CASE WHEN amount > 100 THEN 1 END', 'int64')
     """
+    try:
+        root = _Reader(text, columns, of).node(_tree(text))
+        size = sum(1 for _ in walk(root))
+    except RecursionError:
+        raise _too_deep() from None
+    if size > MAX_NODES:
+        raise ExpressionError(
+            f"an expression of {size} parts", fix=f"{MAX_NODES} parts are the most"
+        )
+    return Expression(root)
+
+
+def names_in(text: str) -> tuple[str, ...]:
+    """Return the names of columns in an expression, each once, whether there are such or not.
+
+    Raises:
+        ExpressionError: the text is no SQL.
+    """
+    try:
+        return tuple(dict.fromkeys(c.name for c in _tree(text).find_all(exp.Column, bfs=False)))
+    except RecursionError:
+        raise _too_deep() from None
+
+
+def _tree(text: str) -> exp.Expr:
     if len(text) > MAX_TEXT:
         raise ExpressionError(
             f"an expression of {len(text)} characters", fix=f"{MAX_TEXT} characters are the most"
         )
     try:
         tree = _GRAMMAR.parse_into(exp.Condition, text)[0]
-        if tree is None:
-            raise ExpressionError("an empty expression", fix="name a column, for example")
-        root = _Reader(text, columns).node(tree)
-    except RecursionError:
-        raise ExpressionError(
-            "the expression is nested too deeply", fix="split it into several features"
-        ) from None
     except (ParseError, TokenError) as error:
         raise _syntax(text, error) from error
-    size = sum(1 for _ in walk(root))
-    if size > MAX_NODES:
-        raise ExpressionError(
-            f"an expression of {size} parts", fix=f"{MAX_NODES} parts are the most"
-        )
-    return Expression(root)
+    if tree is None:
+        raise ExpressionError("an empty expression", fix="name a column, for example")
+    return tree
+
+
+def _too_deep() -> ExpressionError:
+    return ExpressionError(
+        "the expression is nested too deeply", fix="split it into several features"
+    )
 
 
 def _syntax(text: str, error: ParseError | TokenError) -> ExpressionError:
@@ -112,9 +145,10 @@ def _position(text: str, line: object, column: object, found: str) -> str:
 class _Reader:
     """Turns sqlglot nodes into typed ones; one method per form."""
 
-    def __init__(self, text: str, columns: Mapping[str, DataType]) -> None:
+    def __init__(self, text: str, columns: Mapping[str, DataType], of: str) -> None:
         self._text = text
         self._columns = columns
+        self._of = of
         self._forms: Mapping[type[exp.Expr], Callable[..., Node]] = {
             exp.Column: self._column,
             exp.Literal: self._literal,
@@ -156,7 +190,7 @@ class _Reader:
         kind = self._columns.get(name.name)
         if kind is None:
             raise ExpressionError(
-                f"unknown column {name.name!r}{self._at(name)}",
+                f"unknown {self._of} {name.name!r}{self._at(name)}",
                 fix=nearest(name.name, list(self._columns)),
             )
         return Column(name.name, kind)
@@ -281,6 +315,8 @@ class _Reader:
 
     def _function(self, tree: exp.Anonymous) -> Node:
         name, args = str(tree.name).upper(), tree.expressions
+        if name == "AS_OF":
+            return self._instant(len(args))
         if name in {"COALESCE", "NULLIF"} and args:
             return call(name, self._values(args, name)[1])
         try:
@@ -289,6 +325,17 @@ class _Reader:
             if not error.what.startswith(f"unknown function {name}"):
                 raise
             raise ExpressionError(f"{error.what}{self._at(tree)}", fix=error.fix) from None
+
+    def _instant(self, arguments: int) -> Node:
+        kind = self._columns.get(AS_OF)
+        if kind is None:
+            raise ExpressionError(
+                f"{AS_OF} is the instant of a query, and an event has none",
+                fix="a derived feature may use it: derive: …",
+            )
+        if arguments:
+            raise ExpressionError(f"AS_OF got {arguments} arguments", fix=f"write {AS_OF}")
+        return Column(AS_OF, kind)
 
 
 _TYPE_NAMES: Mapping[str, str] = {

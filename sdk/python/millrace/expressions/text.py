@@ -7,7 +7,7 @@ from functools import cache
 from sqlglot.tokens import Tokenizer
 
 from millrace.calendar import to_datetime
-from millrace.expressions.nodes import Call, Case, Column, Literal, Node
+from millrace.expressions.nodes import AS_OF, Call, Case, Column, Literal, Node
 
 _OR, _AND, _NOT, _COMPARISON, _SUM, _PRODUCT, _UNARY, _ATOM = range(1, 9)
 
@@ -125,7 +125,7 @@ def timestamp_text(epoch_ms: int) -> str:
 
 def column_text(name: str) -> str:
     """Return a column's name, quoted where it would not be read as one."""
-    if _SIMPLE_NAME.fullmatch(name) and name.upper() not in _reserved():
+    if name == AS_OF or (_SIMPLE_NAME.fullmatch(name) and name.upper() not in _reserved()):
         return name
     return '"' + name.replace('"', '""') + '"'
 

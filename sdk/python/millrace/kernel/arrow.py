@@ -18,6 +18,7 @@ from millrace.kernel.columns import (
     int64_values,
     read_measure,
 )
+from millrace.kernel.derived import derive, with_default
 from millrace.kernel.forms import chunk_results, gives_ranks, reads_ranks
 from millrace.kernel.keys import key_codes
 from millrace.kernel.view import KernelFeature, KernelView
@@ -56,9 +57,9 @@ def join_features(
         max_rows_per_chunk: events and queries of a chunk of several keys.
 
     Returns:
-        exactly the feature columns in declared order, one row per spine row in spine order. An
-        unknown or null key has counts of 0, empty lists and nulls, or what a feature has by
-        default.
+        exactly ``view.columns``, one row per spine row in spine order. An unknown or null key has
+        counts of 0, empty lists and nulls, or what a feature has by default, and what is derived
+        of these.
 
     Raises:
         DataError: a column is missing.
@@ -85,18 +86,14 @@ def join_features(
     _Join(view, events, spine, measures, outputs, hindsight=hindsight).run(
         threads, max_rows_per_chunk
     )
-    return pa.table(
-        {
-            feature.name: _with_default(output.to_arrow(), feature)
-            for feature, output in zip(view.features, outputs, strict=True)
-        }
-    )
-
-
-def _with_default(column: pa.Array, feature: KernelFeature) -> pa.Array:
-    if feature.default is None:
-        return column
-    return column.fill_null(pa.scalar(feature.default, column.type))
+    features = {
+        feature.name: with_default(output.to_arrow(), feature.default)
+        for feature, output in zip(view.features, outputs, strict=True)
+    }
+    if not view.derived:
+        return pa.table(features)
+    values = derive(view.derived, pa.table(features), spine.column("_query_ms"))
+    return values.select([name for name, _ in view.columns])
 
 
 def _event_columns(view: KernelView) -> tuple[str, ...]:

@@ -1,9 +1,10 @@
-"""What the kernel must know of a feature view; it pickles without the expressions."""
+"""What the kernel must know of a feature view; it pickles without the source's expressions."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from millrace.aggregates import Aggregate
+from millrace.plan import DerivedPlan
 from millrace.types import DataType
 from millrace.windows import Window
 
@@ -39,12 +40,22 @@ class KernelView:
     Attributes:
         measures: name and type of each measure column of the events table.
         has_event_id: the events table has ``_event_id``.
+        derived: what is calculated of the features, each behind its inputs.
+        order: names of the columns that come out; empty: the features as they stand.
     """
 
     join_keys: tuple[str, ...]
     measures: tuple[tuple[str, DataType], ...]
     has_event_id: bool
     features: tuple[KernelFeature, ...]
+    derived: tuple[DerivedPlan, ...] = ()
+    order: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> tuple[tuple[str, DataType], ...]:
+        """Name and type of each column that comes out."""
+        types = {f.name: f.type for f in self.features} | {f.name: f.type for f in self.derived}
+        return tuple((name, types[name]) for name in self.order or types)
 
     @classmethod
     def of(cls, view: "ViewPlan") -> Self:
@@ -63,4 +74,6 @@ class KernelView:
                 )
                 for f in view.features
             ),
+            derived=view.derived,
+            order=view.order,
         )

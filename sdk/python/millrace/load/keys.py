@@ -53,6 +53,7 @@ class Keys:
         exactly_one: groups of keys of which one must be there, and no other.
         at_least_one: groups of keys of which one must be there.
         at_most_one: groups of keys of which no two may be there.
+        other: a key that makes the record one of another kind, and the keys of that.
     """
 
     of: str
@@ -61,6 +62,7 @@ class Keys:
     exactly_one: tuple[tuple[str, ...], ...] = ()
     at_least_one: tuple[tuple[str, ...], ...] = ()
     at_most_one: tuple[tuple[str, ...], ...] = ()
+    other: tuple[str, "Keys"] | None = None
 
     @classmethod
     def plain(
@@ -194,6 +196,30 @@ PARAMETERS: Mapping[str, Key] = {
     "limit": Key("Where distinct stops counting", "number", default="1000"),
 }
 """What aggregates are told beside their input."""
+_DEFAULT = Key("The value where there would be none, of the feature's type", "value")
+_ITS_INPUTS = "a derived feature reads the values of features, each with its own {}: remove {}"
+DERIVED = Keys(
+    "a derived feature",
+    {
+        "name": Key("Name of the feature", "name", is_required=True),
+        "derive": Key(
+            "Expression over features of the view, derived ones too; AS_OF() is the instant of "
+            "the query",
+            "expression",
+            is_required=True,
+        ),
+        "default": _DEFAULT,
+        "description": _DESCRIPTION,
+    },
+    {
+        "aggregate": "keep derive, or the aggregate and its window",
+        **{
+            name: _ITS_INPUTS.format(name, name)
+            for name in ("column", "window", "windows", "hop", "offset")
+        },
+        "expr": "write it as derive, over features",
+    },
+)
 FEATURE = Keys(
     "a feature",
     {
@@ -212,12 +238,13 @@ FEATURE = Keys(
         ),
         "offset": Key("How far the window lies in the past", "duration", default="0s"),
         **PARAMETERS,
-        "default": Key("The value where there would be none, of the feature's type", "value"),
+        "default": _DEFAULT,
         "description": _DESCRIPTION,
     },
     {"filter": 'a view has a filter; for one feature, expr: "CASE WHEN … THEN … END"'},
     exactly_one=(("window", "windows"),),
     at_most_one=(("column", "expr"),),
+    other=("derive", DERIVED),
 )
 VIEW = Keys(
     "a feature view",

@@ -187,6 +187,14 @@ class NodeReader:
             else:
                 self.fault(source, f"<< has nothing to merge: {_kind(source)}", "name an *anchor")
 
+    def kind(self, node: Node, keys: Keys) -> Keys:
+        """Return the keys of the kind of record that a node is; its faults are noted by ``record``."""
+        if keys.other is None or not isinstance(node, MappingNode):
+            return keys
+        name, other = keys.other
+        quiet = NodeReader(self.file, FaultList())
+        return other if any(key == name for key, _, _ in quiet.pairs(node, keys.of)) else keys
+
     def record(self, node: Node, keys: Keys) -> Record | None:
         """Return a mapping whose keys are known; unknown and missing ones are noted.
 

@@ -22,6 +22,7 @@ from millrace.spec import (
     BatchSource,
     Check,
     Column,
+    DerivedFeature,
     Entity,
     Feature,
     FeatureService,
@@ -200,7 +201,7 @@ class _Declarations:
             where=record.where,
         )
 
-    def _no_features(self, record: Record) -> tuple[Feature, ...]:
+    def _no_features(self, record: Record) -> tuple[Feature | DerivedFeature, ...]:
         node = record.node("features")
         is_empty_list = isinstance(node, SequenceNode) and not node.value
         return () if is_empty_list else (_UNREADABLE_FEATURE,)
@@ -262,10 +263,13 @@ class _Declarations:
         # The column that a list of values belongs to says of which type they are.
         return self._reader.plain(node, name, is_typed=kind != "mapping")
 
-    def _features(self, node: Node) -> tuple[Feature, ...]:
-        record = self._reader.record(node, keys.FEATURE)
+    def _features(self, node: Node) -> tuple[Feature | DerivedFeature, ...]:
+        of = self._reader.kind(node, keys.FEATURE)
+        record = self._reader.record(node, of)
         if record is None:
             return (_UNREADABLE_FEATURE,)
+        if of is keys.DERIVED:
+            return (self._derived(record),)
         windows = self._windows(record)
         name = record.text("name")
         if len(windows) > 1 and is_read(name) and "{window}" not in name:
@@ -295,6 +299,15 @@ class _Declarations:
                 **common,
             )
             for window in windows
+        )
+
+    def _derived(self, record: Record) -> DerivedFeature:
+        return DerivedFeature(
+            name=record.text("name"),
+            derive=record.text("derive"),
+            default=self._default(record),
+            description=record.optional_text("description") or "",
+            where=record.where,
         )
 
     def _default(self, record: Record) -> Any:

@@ -5,19 +5,18 @@ clock or a store.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import date
-from decimal import Decimal
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from millrace.aggregates import AGGREGATES
 from millrace.codec import Packed, read_tile_field, tile_field
 from millrace.compile.serving import MERGED_AT, NEWEST_IN_WINDOW, codec_of
 from millrace.durations import DAY_MS
 from millrace.errors import StoreError
+from millrace.online.answers import Answer, Status
+from millrace.online.deriving import Derivation, OnlineDerived, derived_of
 from millrace.online.merging import groups_of, next_change_ms, span_of, window_of
 from millrace.types import DataType, parse_type
-
-Status = Literal["PRESENT", "NULL_VALUE", "NOT_FOUND", "OUTSIDE_MAX_AGE", "STALE"]
+from millrace.values.plain import from_plain
 
 TILE_FIELD_BYTES = 8
 """Length of the fields of a tiles hash that are tiles; a shorter one is the store's own affair."""
@@ -25,14 +24,11 @@ TILE_FIELD_BYTES = 8
 CLOCK_MARGIN_MS = 2 * DAY_MS
 """Tiles are dropped only when they are out of reach by this much, as clocks may be wrong."""
 
-
-Answer = tuple[Any, int | None, Status]
-"""What is served of one feature: its value, the event time of the newest event in its window (also
-where the input of that one is null), and its status. A bare tuple: thousands are made a request."""
+_MOST_DERIVATIONS = 1024
 
 
 class OnlineFeature(NamedTuple):
-    """A feature as an answer needs it.
+    """A feature that is an aggregate, as an answer needs it.
 
     Attributes:
         window: place of its window among the view's distinct ones.
@@ -57,7 +53,7 @@ class OnlineView:
         fingerprint: of the version; every key and packed value carries it.
         entities: names, in the order of the join keys.
         join_keys: name and type of each.
-        features: in declared order, as their values stand in a row.
+        features: in declared order; the values of those that are aggregates stand in a row.
         freshness_ms: the view's promise; None for none.
     """
 
@@ -76,26 +72,32 @@ class OnlineView:
         self._groups = groups_of(listed, self._windows, [slot.name for slot in self.tiles.slots])
         slots = {slot.name: place for place, slot in enumerate(self.rows.slots)}
         self._merged_at = slots[MERGED_AT]
-        self.features = tuple(
+        self._aggregates = tuple(
             OnlineFeature(
                 feature["name"],
                 parse_type(feature["type"]),
                 self._windows.index(window_of(feature)),
                 slots.get(feature["name"] + NEWEST_IN_WINDOW),
-                _typed(feature["empty"], parse_type(feature["type"])),
+                from_plain(feature["empty"], parse_type(feature["type"])),
                 AGGREGATES[feature["aggregate"]].is_age,
             )
             for feature in listed
         )
         self._defaults = [
             (place, feature.empty)
-            for place, feature in enumerate(self.features)
+            for place, feature in enumerate(self._aggregates)
             if feature.empty is not None and not feature.is_age
         ]
 
         self._ages = {
-            place: feature.empty for place, feature in enumerate(self.features) if feature.is_age
+            place: feature.empty for place, feature in enumerate(self._aggregates) if feature.is_age
         }
+        self._derived = derived_of(document)
+        self._derivations: dict[tuple[int, ...], Derivation] = {}
+        self.features: tuple[OnlineFeature | OnlineDerived, ...] = self._aggregates
+        if self._derived:
+            by_name = {f.name: f for f in self._aggregates} | {f.name: f for f in self._derived}
+            self.features = tuple(by_name[name] for name in document["order"])
 
     @classmethod
     def from_plan(cls, document: Mapping[str, Any]) -> "OnlineView":
@@ -122,7 +124,7 @@ class OnlineView:
             as_of_ms: the instant; after the newest event in the tiles, for a tile is never cut.
 
         Returns:
-            The values of all features, the newest event, and the instant from which time alone
+            The values of all features that are aggregates, the newest event, and the instant from which time alone
             may change a value or a ``ts``: a tile leaves a tail, or enters a window in the past.
 
         Raises:
@@ -142,7 +144,7 @@ class OnlineView:
         for place, default in self._defaults:
             if values[place] is None:
                 values[place] = default
-        for feature in self.features:
+        for feature in self._aggregates:
             first, end = spans[feature.window]
             if feature.ts_slot is not None and first < end:
                 values[feature.ts_slot] = packed[end - 1].event_ms
@@ -199,28 +201,55 @@ class OnlineView:
                 promise of freshness is not kept.
             places: which features, by place; None for all.
         """
-        asked = range(len(self.features)) if places is None else places
+        derivation = self._derivation(places) if self._derived else None
+        asked: Sequence[int] = range(len(self._aggregates)) if places is None else places
+        if derivation is not None:
+            asked = derivation.places
         is_late = self.freshness_ms is not None and (
             progress_ms is None or as_of_ms - progress_ms > self.freshness_ms
         )
         return Moment(
             as_of_ms,
             [window.bounds(as_of_ms)[0] for window in self._windows],
-            [(place, self.features[place].window, self.features[place].ts_slot) for place in asked],
+            [
+                (place, self._aggregates[place].window, self._aggregates[place].ts_slot)
+                for place in asked
+            ],
             [(i, self._ages[place]) for i, place in enumerate(asked) if place in self._ages]
             if self._ages
             else (),
             None if self.ttl_ms is None else as_of_ms - self.ttl_ms,
             "STALE" if is_late else "PRESENT",
+            derivation,
         )
 
-    def absent(self, places: Sequence[int] | None = None) -> list[Answer]:
-        """Return what is said of an entity without a tile and a row.
+    def absent(self, as_of_ms: int, places: Sequence[int] | None = None) -> list[Answer]:
+        """Return what is said at an instant of an entity without a tile and a row.
 
-        Counts are 0, the rest null, or what a feature has by default.
+        Counts are 0, the rest null, or what a feature has by default, and what is derived of these.
         """
-        asked = range(len(self.features)) if places is None else places
-        return [(self.features[place].empty, None, "NOT_FOUND") for place in asked]
+        derivation = self._derivation(places) if self._derived else None
+        asked: Sequence[int] = range(len(self._aggregates)) if places is None else places
+        if derivation is not None:
+            asked = derivation.places
+        answers: list[Answer] = [
+            (self._aggregates[place].empty, None, "NOT_FOUND") for place in asked
+        ]
+        if derivation is None:
+            return answers
+        found = derivation.complete(answers, as_of_ms, lambda _: (None, "NOT_FOUND"))
+        return [(value, None, "NOT_FOUND") for value, _, _ in found]
+
+    def _derivation(self, places: Sequence[int] | None) -> Derivation:
+        asked = tuple(range(len(self.features)) if places is None else places)
+        found = self._derivations.get(asked)
+        if found is None:
+            names = [self.features[place].name for place in asked]
+            found = Derivation.of(names, [f.name for f in self._aggregates], self._derived)
+            if len(self._derivations) >= _MOST_DERIVATIONS:
+                self._derivations.clear()
+            self._derivations[asked] = found
+        return found
 
     def out_of_reach(self, tiles: Mapping[bytes, bytes], as_of_ms: int) -> list[bytes]:
         """Return the tile fields that no feature will ever look at again, but for the newest.
@@ -236,15 +265,6 @@ class OnlineView:
         return [field for field in fields if field < last and field != newest]
 
 
-def _typed(value: Any, type_: DataType) -> Any:
-    """Return a value of a published plan, where decimals and days are texts."""
-    if isinstance(value, list):
-        return [_typed(one, type_.values) for one in value]
-    if isinstance(value, str) and type_.kind == "decimal":
-        return Decimal(value)
-    return date.fromisoformat(value) if isinstance(value, str) and type_.kind == "date" else value
-
-
 class Moment:
     """An instant at which rows are asked, with all that does not differ between them."""
 
@@ -256,6 +276,7 @@ class Moment:
         ages: Sequence[tuple[int, Any]],
         oldest_ms: int | None,
         fresh: Status,
+        derivation: Derivation | None,
     ) -> None:
         self._as_of_ms = as_of_ms
         self._tails_ms = tails_ms
@@ -263,6 +284,7 @@ class Moment:
         self._ages = ages
         self._oldest_ms = oldest_ms
         self._fresh = fresh
+        self._derivation = derivation
 
     def answer(self, row: Packed) -> list[Answer]:
         """Return what a row says; the instant must be one that it holds for.
@@ -293,6 +315,8 @@ class Moment:
                 ts_slot, window = self._fields[i][2], self._fields[i][1]
                 aged_ms = aged[window] if ts_slot is None else self._aged(values[ts_slot])
                 answers[i] = (empty, *aged_ms)
+        if self._derivation is not None:
+            return self._derivation.complete(answers, self._as_of_ms, self._aged)
         return answers
 
     def _aged(self, ts_ms: int | None) -> tuple[int | None, Status]:

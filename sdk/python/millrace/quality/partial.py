@@ -70,7 +70,7 @@ def view_shape(view: ViewPlan, version: str) -> TableShape:
     instant may well have equal features, so duplicates are judged against what is usual.
     """
     keys = tuple(Column(e.join_key, e.type) for e in view.entities)
-    columns = (*keys, *(Column(f.name, f.type) for f in view.features))
+    columns = (*keys, *(Column(f.name, f.type) for f in view.outputs))
     names = tuple(c.name for c in columns)
     return TableShape(f"features/{view.name}/{version}", columns, "event_time", names)
 

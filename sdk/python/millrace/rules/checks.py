@@ -17,7 +17,7 @@ from millrace.check_types import (
 from millrace.durations import parse_duration
 from millrace.errors import nearest
 from millrace.faults import FaultList, is_read
-from millrace.plan import FeaturePlan
+from millrace.plan import Output
 from millrace.rules.expectations import check_expectation
 from millrace.rules.literals import LiteralFault, literal
 from millrace.rules.sources import Columns
@@ -40,7 +40,7 @@ class Judged:
     """
 
     view: FeatureView
-    features: Mapping[str, FeaturePlan]
+    features: Mapping[str, Output]
     columns: Columns | None
 
     def type_of(self, check: Check) -> DataType | None:

@@ -18,7 +18,7 @@ from millrace.rules.literals import LiteralFault, literal
 from millrace.rules.names import RESERVED_FEATURES, check_name
 from millrace.rules.sources import Columns
 from millrace.rules.windows import window_of
-from millrace.spec import Feature, Location
+from millrace.spec import DerivedFeature, Feature, Location
 from millrace.types import DataType
 
 _OPERATORS = frozenset("+-*/%()<>=!")
@@ -73,7 +73,7 @@ def feature_plan(
 ) -> FeaturePlan | None:
     """Resolve one feature; None if a fault keeps it from having a meaning."""
     before = len(faults)
-    _check_feature_name(feature, join_keys, faults)
+    check_feature_name(feature, join_keys, faults)
     window = window_of(feature, faults)
     entry = _entry(feature, faults)
     parameters = _parameters(feature, entry, faults)
@@ -100,27 +100,40 @@ def feature_plan(
 
 
 def _default(feature: Feature, aggregate: Aggregate, faults: FaultList) -> Any:
-    if feature.default is None or (
-        isinstance(feature.default, str) and not is_read(feature.default)
-    ):
-        return None
-    where = feature.where.at("default")
-    if aggregate.entry.is_never_null:
+    if aggregate.entry.is_never_null and feature.default is not None:
         faults.add(
-            where,
+            feature.where.at("default"),
             f"feature {feature.name!r}: a {aggregate.name} is never null, and has no default",
             f"remove default: a {aggregate.name} of nothing is {aggregate.empty}",
         )
         return None
+    return default_of(feature, aggregate.type, feature.aggregate, faults)
+
+
+def default_of(
+    feature: Feature | DerivedFeature, type_: DataType, giver: str, faults: FaultList
+) -> Any:
+    """Return a feature's default as a value of its type; None if it has none, or with a fault.
+
+    ``giver`` is what gives values of the type, for messages.
+    """
+    if feature.default is None or (
+        isinstance(feature.default, str) and not is_read(feature.default)
+    ):
+        return None
     try:
-        return literal(feature.default, aggregate.type)
+        return literal(feature.default, type_)
     except LiteralFault as fault:
         what = f"feature {feature.name!r}: default {fault.what}"
-        faults.add(where, what, f"{fault.fix}; {feature.aggregate} gives a {aggregate.type} here")
+        fix = f"{fault.fix}; {giver} gives a {type_} here"
+        faults.add(feature.where.at("default"), what, fix)
         return None
 
 
-def _check_feature_name(feature: Feature, join_keys: frozenset[str], faults: FaultList) -> None:
+def check_feature_name(
+    feature: Feature | DerivedFeature, join_keys: frozenset[str], faults: FaultList
+) -> None:
+    """Note a fault if a feature cannot have its name."""
     where = feature.where.at("name")
     is_valid = check_name(feature.name, "a feature", where, faults, reserved=RESERVED_FEATURES)
     if is_valid and feature.name in join_keys:

@@ -8,13 +8,19 @@ from millrace.errors import nearest
 from millrace.expressions import Expression
 from millrace.faults import FaultList, is_read
 from millrace.fingerprint import with_view_fingerprint
-from millrace.plan import EntityPlan, FeaturePlan, SourcePlan, ViewPlan
+from millrace.plan import EntityPlan, FeaturePlan, Output, SourcePlan, ViewPlan
 from millrace.rules.checks import Judged, check_checks
-from millrace.rules.features import Measures, feature_plan, read_expression
+from millrace.rules.derived import Known, derived_plans
+from millrace.rules.features import (
+    Measures,
+    check_feature_name,
+    feature_plan,
+    read_expression,
+)
 from millrace.rules.sources import Columns
 from millrace.rules.values import day_date, optional_duration_ms
 from millrace.rules.warnings import warnings_of
-from millrace.spec import Entity, Feature, FeatureView, Source
+from millrace.spec import DerivedFeature, Entity, Feature, FeatureView, Source
 from millrace.types import DataType
 
 
@@ -50,7 +56,10 @@ def view_plan(view: FeatureView, scope: Scope, faults: FaultList) -> ViewPlan | 
     freshness_ms = optional_duration_ms(view.freshness, "freshness", where.at("freshness"), faults)
     measures = Measures()
     features = _features(view, scope, columns, measures, faults)
-    check_checks(Judged(view, {f.name: f for f in features}, columns), faults)
+    derived = derived_plans(Known(view, features, columns), faults)
+    known: dict[str, Output] = {f.name: f for f in features}
+    known |= {f.name: f for f in derived}
+    check_checks(Judged(view, known, columns), faults)
     source = scope.source_plans.get(view.source)
     entities = tuple(e for name in view.entities if (e := scope.entity_plans.get(name)))
     if start is None or source is None or len(faults) > before:
@@ -62,7 +71,7 @@ def view_plan(view: FeatureView, scope: Scope, faults: FaultList) -> ViewPlan | 
             "start before the end, or move the end of the source",
         )
         return None
-    if len(entities) < len(view.entities) or len(features) < len(view.features):
+    if len(entities) < len(view.entities) or len(features) + len(derived) < len(view.features):
         return None
     plan = ViewPlan(
         name=view.name,
@@ -80,6 +89,8 @@ def view_plan(view: FeatureView, scope: Scope, faults: FaultList) -> ViewPlan | 
         description=view.description,
         fingerprint="",
         is_online=view.online,
+        derived=derived,
+        order=tuple(f.name for f in view.features) if derived else (),
         where=where,
     )
     _check_engines(view, plan, faults)
@@ -90,7 +101,8 @@ def _check_engines(view: FeatureView, plan: ViewPlan, faults: FaultList) -> None
     """Refuse what an engine that the view needs cannot do: Spark for all, Flink for live ones."""
     if plan.source.stream is None or not plan.is_online:
         return
-    for feature, declared in zip(plan.features, view.features, strict=True):
+    aggregates = [f for f in view.features if isinstance(f, Feature)]
+    for feature, declared in zip(plan.features, aggregates, strict=True):
         gap = gap_of(feature)
         if gap is not None:
             faults.add(
@@ -200,8 +212,14 @@ def _features(
 ) -> tuple[FeaturePlan, ...]:
     if not view.features:
         faults.add(view.where.at("features"), f"view {view.name!r} has no features", "list them")
+    elif all(isinstance(f, DerivedFeature) for f in view.features):
+        faults.add(
+            view.where.at("features"),
+            f"view {view.name!r} has derived features alone",
+            "add an aggregate that they are derived of: {aggregate: count, window: 1d}, for one",
+        )
     keys = frozenset(e.join_key for n in view.entities if (e := scope.entities.get(n)) is not None)
-    first: dict[str, Feature] = {}
+    first: dict[str, Feature | DerivedFeature] = {}
     plans = []
     for feature in view.features:
         if is_read(feature.name) and feature.name in first:
@@ -212,6 +230,9 @@ def _features(
                 "rename one of the two, or remove it",
             )
         first.setdefault(feature.name, feature)
+        if isinstance(feature, DerivedFeature):
+            check_feature_name(feature, keys, faults)
+            continue
         plan = feature_plan(feature, keys, columns, measures, faults)
         if plan is not None:
             plans.append(plan)
