@@ -199,9 +199,11 @@ def distinct(
 
 
 @builder
-def approx_distinct(column: str | None = None, *, expr: str | None = None) -> Aggregation:
-    """Count distinct values by a sketch; not yet supported."""
-    return _aggregation("approx_distinct", column, expr)
+def approx_distinct(
+    column: str | None = None, *, precision: int | None = None, expr: str | None = None
+) -> Aggregation:
+    """Estimate how many different values there are, by 2 to the ``precision``, else 12, registers."""
+    return _aggregation("approx_distinct", column, expr, precision=precision)
 
 
 @builder

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from millrace.aggregates import Partial, check_forms, partials
+from millrace.compile.tile_forms import ENCODED
 from millrace.durations import format_duration
 from millrace.plan import DerivedPlan, FeaturePlan, Output, SourcePlan, ViewPlan
 from millrace.tiles import TILE_START, TileColumn, feature_columns, tile_columns
@@ -319,8 +320,7 @@ _TEXTS: Mapping[type[Partial], str] = MappingProxyType(
         partials.FirstTime: "min({time})",
         partials.LastTime: "max({time})",
         partials.LastEvent: "max({time})",
-        partials.DistinctValues: "distinct({of})",
-        partials.LastValues: "last_k({of})",
+        **{kind: f"{kind.suffix}({{of}})" for kind in ENCODED},
     }
 )
 """What is said of each partial, of its input and the column of event time."""

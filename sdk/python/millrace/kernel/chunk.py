@@ -16,6 +16,19 @@ from millrace.windows import Window
 Array = npt.NDArray[np.generic]
 
 
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """Different strings or bytes, by rank.
+
+    Attributes:
+        starts: where each begins in ``data``, and where the last ends.
+        data: their bytes, one after the other.
+    """
+
+    starts: Int64s
+    data: npt.NDArray[np.uint8]
+
+
 @dataclass(frozen=True)
 class Measure:
     """A column as numbers.
@@ -26,12 +39,14 @@ class Measure:
             (strings, bytes, decimals of more than 18 digits). Anything where not valid.
         valid: None if no row is null.
         words: bits of the low word and the high word of a decimal of more than 18 digits.
+        texts: what ranks of strings or bytes stand for.
     """
 
     type: DataType
     values: Array
     valid: Bools | None
     words: tuple[Int64s, Int64s] | None = None
+    texts: Texts | None = None
 
     def take(self, rows: Positions) -> "Measure":
         """Gather rows."""
@@ -40,6 +55,7 @@ class Measure:
             self.values[rows],
             None if self.valid is None else self.valid[rows],
             None if self.words is None else (self.words[0][rows], self.words[1][rows]),
+            self.texts,
         )
 
     def terms(self) -> exact.Terms:

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from millrace.errors import DataError
 from millrace.kernel.axis import Bools, Int64s, Positions
-from millrace.kernel.chunk import Array, Measure, Result
+from millrace.kernel.chunk import Array, Measure, Result, Texts
 from millrace.types import DataType
 from millrace.values.arrow import arrow_type
 
@@ -74,7 +74,10 @@ def read_measure(
         finite = np.isfinite(values)
         if not finite.all():
             valid = finite if valid is None else valid & finite
-    return Measure(data_type, values, valid, words if _is_wide(data_type) else None), dictionary
+    wide = words if _is_wide(data_type) else None
+    is_text = dictionary is not None and data_type.kind in {"string", "bytes"}
+    texts = _texts(dictionary) if is_text else None
+    return Measure(data_type, values, valid, wide, texts), dictionary
 
 
 def id_ranks(ids: pa.ChunkedArray, rows: Positions) -> Int64s:
@@ -246,6 +249,15 @@ def _ranks(array: pa.Array) -> tuple[Int64s, pa.Array]:
     by_code[-1] = 0
     codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     return by_code[codes], encoded.dictionary.take(order)
+
+
+def _texts(array: pa.Array) -> Texts:
+    """View the bytes of strings, or of bytes."""
+    _, offsets, data = array.buffers()
+    starts = np.frombuffer(offsets or bytes(4), np.int32)[
+        array.offset : array.offset + len(array) + 1
+    ]
+    return Texts(starts.astype(np.int64), np.frombuffer(data or b"", np.uint8))
 
 
 def _bitmap(flags: Bools) -> npt.NDArray[np.uint8]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from millrace.aggregates import AGGREGATES, Aggregate, check_forms
+from millrace.aggregates import AGGREGATES, Aggregate, Algebra, check_forms
 from millrace.kernel import exact, ranges
 from millrace.kernel.axis import Bools, Int64s, Positions
 from millrace.kernel.chunk import Chunk, Measure, Result
@@ -66,12 +66,15 @@ def reads_ranks(feature: KernelFeature) -> bool:
 def _of_measure(
     column: "_Sorted", features: Sequence[tuple[int, KernelFeature]]
 ) -> Iterator[tuple[int, Result]]:
-    alike: dict[Gather, list[tuple[int, KernelFeature]]] = {}
+    alike: dict[tuple[Gather, Algebra | None], list[tuple[int, KernelFeature]]] = {}
     for i, feature in features:
-        alike.setdefault(_FORMS[feature.aggregate.name].gather, []).append((i, feature))
-    for gather, members in alike.items():
+        form = _FORMS[feature.aggregate.name]
+        shaping = feature.aggregate.algebra if form.by_algebra else None
+        alike.setdefault((form.gather, shaping), []).append((i, feature))
+    for (gather, shaping), members in alike.items():
         windows = list(dict.fromkeys(f.window for _, f in members))
-        gathered = dict(zip(windows, gather(column, windows), strict=True))
+        found = gather(column, windows, *([] if shaping is None else [shaping]))
+        gathered = dict(zip(windows, found, strict=True))
         for i, feature in members:
             finish = _FORMS[feature.aggregate.name].finish
             yield i, finish(gathered[feature.window], feature.aggregate)
@@ -133,7 +136,8 @@ class _Sorted:
         return self.column.take(order)
 
 
-Gather = Callable[[_Sorted, Sequence[Window]], Gathered]
+Gather = Callable[..., Gathered]
+"""Takes a column and windows; where the form says so, the algebra as well."""
 
 
 @dataclass(frozen=True)
@@ -145,12 +149,14 @@ class Form:
         finish: makes the values of a feature of what was gathered.
         compares: values are compared and given as they are, so ranks of them will do.
         identifies: values are told apart and not given.
+        by_algebra: what is gathered hangs on the parameters that shape what tiles keep.
     """
 
     gather: Gather
     finish: Callable[[Any, Aggregate], Result]
     compares: bool = False
     identifies: bool = False
+    by_algebra: bool = False
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Union
 
+from millrace.aggregates import AGGREGATES
 from millrace.check_types import CHECK_TYPES, COMMON, ArgumentKind
 from millrace.rules.schedules import REFRESHES
 from millrace.rules.sources import BATCH_FORMATS, STREAM_FORMATS
@@ -190,10 +191,23 @@ ENTITY = Keys(
         "description": _DESCRIPTION,
     },
 )
+_TOLD = [(entry.name, one) for entry in AGGREGATES.values() for one in entry.parameters]
 PARAMETERS: Mapping[str, Key] = {
-    "k": Key("How many values, of last_k and top_k", "number"),
     "p": Key("Which percentile", "number"),
-    "limit": Key("Where distinct stops counting", "number", default="1000"),
+    **{
+        parameter: Key(
+            "; ".join(
+                f"Of {name}: {one.description}" for name, one in _TOLD if one.name == parameter
+            ),
+            "number",
+            default=next(
+                "" if one.default is None else f"{one.default:g}"
+                for _, one in _TOLD
+                if one.name == parameter
+            ),
+        )
+        for parameter in dict.fromkeys(one.name for _, one in _TOLD)
+    },
 }
 """What aggregates are told beside their input."""
 _DEFAULT = Key("The value where there would be none, of the feature's type", "value")
