@@ -6,10 +6,14 @@ docs/window-contract.md.
 """
 
 import math
+import struct
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, localcontext
 from fractions import Fraction
+from functools import cache
 
 DAY_MS = 86_400_000
 
@@ -169,10 +173,13 @@ def _found(
     return _aggregate(name, feature.type, rows, told)
 
 
-_NEVER_NULL: Mapping[str, Callable[[list[Event], Mapping[str, float]], object]] = {
-    "count": lambda rows, told: len(rows),
-    "distinct": lambda rows, told: min(len({e.value for e in rows}), int(told["limit"])),
-    "last_k": lambda rows, told: _in_order(rows)[::-1][: int(told["k"])],
+_NEVER_NULL: Mapping[str, Callable[[list[Event], str, Mapping[str, float]], object]] = {
+    "count": lambda rows, type_, told: len(rows),
+    "distinct": lambda rows, type_, told: min(len({e.value for e in rows}), int(told["limit"])),
+    "last_k": lambda rows, type_, told: _in_order(rows)[::-1][: int(told["k"])],
+    "approx_distinct": lambda rows, type_, told: approx_distinct(
+        [value_bytes(e.value, type_) for e in rows], int(told["precision"])
+    ),
 }
 """Aggregates that have a value of no events too."""
 
@@ -185,7 +192,7 @@ def _aggregate(name: str, type_: str, rows: list[Event], told: Mapping[str, floa
     values: list = [e.value for e in rows]  # type: ignore[type-arg]
     n = len(values)
     if name in _NEVER_NULL:
-        return _NEVER_NULL[name](rows, told)
+        return _NEVER_NULL[name](rows, type_, told)
     if n == 0:
         return None
     if name in {"min", "max", "first", "last"}:
@@ -197,6 +204,61 @@ def _aggregate(name: str, type_: str, rows: list[Event], told: Mapping[str, floa
         return _double(Fraction(sum(map(Fraction, values))) / n)
     variance = _variance([Fraction(float(v)) for v in values])
     return variance if name == "variance" or variance is None else math.sqrt(variance)
+
+
+def approx_distinct(values: list[bytes], precision: int) -> int:
+    """Return Ertl's estimate ("New cardinality estimation algorithms …", 2017, algorithm 6)."""
+    size, most = 2**precision, 64 - precision + 1
+    ranks: dict[str, int] = {}
+    for value in values:
+        bits = _hash_bits(value)
+        register, rest = bits[:precision], bits[precision:]
+        ranks[register] = max(ranks.get(register, 0), len(rest) - len(rest.lstrip("0")) + 1)
+    if not ranks:
+        return 0
+    held = Counter(ranks.values())
+    empty, full = 1 - len(ranks) / size, 1 - held[most] / size
+    sigma = empty + sum(empty ** (2**k) * 2 ** (k - 1) for k in range(1, 24))
+    tau = 0.0
+    if full < 1:
+        tau = (1 - full - sum((1 - full ** (0.5**k)) ** 2 * 0.5**k for k in range(1, 60))) / 3
+    scale = size * sigma + size * tau * 0.5 ** (most - 1)
+    scale += sum(count * 0.5**rank for rank, count in held.items() if rank < most)
+    estimate: float = size * size / (2 * math.log(2) * scale)
+    return round(estimate)
+
+
+@cache
+def _hash_bits(data: bytes) -> str:
+    """Mix the length and each eight bytes by SplitMix64, the last filled up with zeros."""
+    words = [len(data)]
+    words += [
+        int.from_bytes(data[i : i + 8].ljust(8, b"\0"), "big") for i in range(0, len(data), 8)
+    ]
+    state = 0
+    for word in words:
+        state = ((state ^ word) + 0x9E3779B97F4A7C15) % 2**64
+        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+        state = (state ^ state >> 27) * 0x94D049BB133111EB % 2**64
+        state ^= state >> 31
+    return f"{state:064b}"
+
+
+def value_bytes(value: object, type_: str) -> bytes:
+    """Return a value's big-endian bytes; both zeros are one."""
+    if isinstance(value, (str, bytes)):
+        return value.encode() if isinstance(value, str) else value
+    if isinstance(value, float):
+        return struct.pack(">d", value + 0.0)
+    if isinstance(value, Decimal):
+        scale = int(type_[len("decimal(") : -1].split(",")[1])
+        return int(Fraction(value) * 10**scale).to_bytes(16, "big", signed=True)
+    if isinstance(value, datetime):
+        value = (value - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+    elif isinstance(value, date):
+        value = (value - date(1970, 1, 1)).days
+    assert isinstance(value, int)
+    return value.to_bytes({"bool": 1, "int32": 4, "date": 4}.get(type_, 8), "big", signed=True)
 
 
 def _in_order(rows: list[Event]) -> list[object]:

@@ -39,7 +39,7 @@ def value_of(name: str, type_: DataType | None, values: list[Any]) -> Any:
 
 def test_the_aggregates_are_there_in_the_order_of_messages() -> None:
     names = "count sum avg min max stddev variance first last time_since_first time_since_last"
-    assert list(AGGREGATES) == [*names.split(), "distinct", "last_k"]
+    assert list(AGGREGATES) == [*names.split(), "distinct", "last_k", "approx_distinct"]
 
 
 @pytest.mark.parametrize("name", sorted(NOT_YET))
@@ -98,7 +98,8 @@ def test_counts_and_ages_work_without_a_measure() -> None:
 
 def test_a_window_without_events_counts_zero_and_has_no_other_value() -> None:
     empty = {name: value_of(name, INT64, []) for name in AGGREGATES}
-    assert empty == {**dict.fromkeys(AGGREGATES), "count": 0, "distinct": 0, "last_k": []}
+    none = {"count": 0, "distinct": 0, "approx_distinct": 0, "last_k": []}
+    assert empty == {**dict.fromkeys(AGGREGATES), **none}
 
 
 @pytest.mark.parametrize("null", [None, math.nan, math.inf, -math.inf])
@@ -118,6 +119,7 @@ def test_null_and_non_finite_values_do_not_count(null: object) -> None:
         "time_since_first": 1,
         "time_since_last": 3,
         "last_k": [3.0, 1.0],
+        "approx_distinct": 2,
     }
 
 
@@ -232,6 +234,7 @@ def test_tile_columns_are_named_by_what_they_keep() -> None:
         "time_since_last": ["last_ms"],
         "distinct": ["distinct_3"],
         "last_k": ["last_k_2"],
+        "approx_distinct": ["registers_8"],
     }
     assert [p.suffix for p in AGGREGATES["count"].bind(None).partials] == ["rows"]
     assert [str(p.type) for p in AGGREGATES["sum"].bind(INT64).partials] == [

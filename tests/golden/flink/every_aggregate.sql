@@ -1,4 +1,4 @@
-SET 'pipeline.name' = 'every_aggregate-0457e1010dccdd8a'
+SET 'pipeline.name' = 'every_aggregate-747e2ab50e065b32'
 ;
 SET 'pipeline.max-parallelism' = '128'
 ;
@@ -58,6 +58,9 @@ CREATE TEMPORARY FUNCTION `distinct_values` AS
 CREATE TEMPORARY FUNCTION `last_values` AS
 'millrace.flink.LastValues'
 ;
+CREATE TEMPORARY FUNCTION `rank_registers` AS
+'millrace.flink.RankRegisters'
+;
 CREATE TEMPORARY TABLE `source` (
   `_value` BYTES,
   `_ingest_ms` BIGINT,
@@ -70,7 +73,7 @@ WITH (
   'topic' = 'payments',
   'ordered' = 'true',
   'properties.bootstrap.servers' = 'localhost:9092',
-  'properties.group.id' = 'millrace-every_aggregate-0457e1010dccdd8a',
+  'properties.group.id' = 'millrace-every_aggregate-747e2ab50e065b32',
   'properties.fetch.max.wait.ms' = '20'
 )
 ;
@@ -85,6 +88,7 @@ CREATE TEMPORARY TABLE `tiles` (
   `m0_first_ms` BIGINT,
   `m0_distinct_2` BYTES,
   `m0_last_k_5` BYTES,
+  `m0_registers_8` BYTES,
   `m1_count` BIGINT,
   `m1_sum` DECIMAL(38, 2),
   `m1_mean` DOUBLE,
@@ -99,12 +103,13 @@ CREATE TEMPORARY TABLE `tiles` (
   `m3_mean` DOUBLE,
   `m3_m2` DOUBLE,
   `m3_last_k_2` BYTES,
+  `m3_registers_12` BYTES,
   `last_event_ms` BIGINT,
   PRIMARY KEY (`customer_id`, `tile_start_ms`) NOT ENFORCED
 )
 WITH (
   'connector' = 'upsert-kafka',
-  'topic' = 'millrace.tiles.every_aggregate.0457e1010dccdd8a',
+  'topic' = 'millrace.tiles.every_aggregate.747e2ab50e065b32',
   'properties.bootstrap.servers' = 'localhost:9092',
   'properties.linger.ms' = '5',
   'properties.batch.size' = '131072',
@@ -199,6 +204,7 @@ SELECT
   `m0_first_ms`,
   `m0_distinct_2`,
   `m0_last_k_5`,
+  `m0_registers_8`,
   `m1_count`,
   `m1_sum`,
   `m1_moments`.`mean` AS `m1_mean`,
@@ -213,6 +219,7 @@ SELECT
   `m3_moments`.`mean` AS `m3_mean`,
   `m3_moments`.`m2` AS `m3_m2`,
   `m3_last_k_2`,
+  `m3_registers_12`,
   `last_event_ms`
 FROM (
   SELECT /*+ STATE_TTL('measured' = '90305000 ms') */
@@ -226,6 +233,7 @@ FROM (
     MIN(CASE WHEN NOT `m0` IS NULL THEN `_event_ms` END) AS `m0_first_ms`,
     DISTINCT_VALUES(CAST(`m0` AS STRING), 2) AS `m0_distinct_2`,
     LAST_VALUES(`_event_ms`, `_ingest_ms`, `_event_id`, CAST(`m0` AS STRING), 5) AS `m0_last_k_5`,
+    RANK_REGISTERS(CAST(`m0` AS STRING), 8) AS `m0_registers_8`,
     COUNT(`m1`) AS `m1_count`,
     SUM(`m1`) AS `m1_sum`,
     MOMENTS(CAST(`m1` AS DOUBLE)) AS `m1_moments`,
@@ -238,6 +246,7 @@ FROM (
     MAX(`m3`) AS `m3_max`,
     MOMENTS(`m3`) AS `m3_moments`,
     LAST_VALUES(`_event_ms`, `_ingest_ms`, `_event_id`, CAST(`m3` AS DOUBLE), 2) AS `m3_last_k_2`,
+    RANK_REGISTERS(CAST(`m3` AS DOUBLE), 12) AS `m3_registers_12`,
     MAX(`_event_ms`) AS `last_event_ms`
   FROM `measured`
   GROUP BY

@@ -1,4 +1,4 @@
-SET 'pipeline.name' = 'typed_values-f1894942e3319356'
+SET 'pipeline.name' = 'typed_values-1e8d1cc9ff8c39ca'
 ;
 SET 'pipeline.max-parallelism' = '128'
 ;
@@ -55,6 +55,9 @@ CREATE TEMPORARY FUNCTION `distinct_values` AS
 CREATE TEMPORARY FUNCTION `last_values` AS
 'millrace.flink.LastValues'
 ;
+CREATE TEMPORARY FUNCTION `rank_registers` AS
+'millrace.flink.RankRegisters'
+;
 CREATE TEMPORARY TABLE `source` (
   `_value` BYTES,
   `_ingest_ms` BIGINT,
@@ -67,7 +70,7 @@ WITH (
   'topic' = 'readings',
   'ordered' = 'true',
   'properties.bootstrap.servers' = 'localhost:9092',
-  'properties.group.id' = 'millrace-typed_values-f1894942e3319356',
+  'properties.group.id' = 'millrace-typed_values-1e8d1cc9ff8c39ca',
   'properties.fetch.max.wait.ms' = '20'
 )
 ;
@@ -78,27 +81,32 @@ CREATE TEMPORARY TABLE `tiles` (
   `m0_min` DATE,
   `m0_distinct_1000` BYTES,
   `m0_last_k_3` BYTES,
+  `m0_registers_12` BYTES,
   `m1_max` BIGINT,
   `m1_last` ROW<`event_ms` BIGINT, `ingest_ms` BIGINT, `event_id` INT, `value` BIGINT>,
   `m1_distinct_1000` BYTES,
   `m1_last_k_3` BYTES,
+  `m1_registers_12` BYTES,
   `m2_first` ROW<`event_ms` BIGINT, `ingest_ms` BIGINT, `event_id` INT, `value` BOOLEAN>,
   `m2_distinct_1` BYTES,
   `m2_last_k_3` BYTES,
+  `m2_registers_14` BYTES,
   `m3_last` ROW<`event_ms` BIGINT, `ingest_ms` BIGINT, `event_id` INT, `value` BYTES>,
   `m3_distinct_3` BYTES,
   `m3_last_k_3` BYTES,
+  `m3_registers_8` BYTES,
   `m4_count` BIGINT,
   `m4_sum` DECIMAL(38, 4),
   `m4_distinct_1000` BYTES,
   `m4_last_k_3` BYTES,
+  `m4_registers_12` BYTES,
   `m5_distinct_1000` BYTES,
   `last_event_ms` BIGINT,
   PRIMARY KEY (`sensor`, `tile_start_ms`) NOT ENFORCED
 )
 WITH (
   'connector' = 'upsert-kafka',
-  'topic' = 'millrace.tiles.typed_values.f1894942e3319356',
+  'topic' = 'millrace.tiles.typed_values.1e8d1cc9ff8c39ca',
   'properties.bootstrap.servers' = 'localhost:9092',
   'properties.linger.ms' = '5',
   'properties.batch.size' = '131072',
@@ -194,20 +202,25 @@ SELECT
   `m0_min`,
   `m0_distinct_1000`,
   `m0_last_k_3`,
+  `m0_registers_12`,
   `m1_max`,
   `m1_last`,
   `m1_distinct_1000`,
   `m1_last_k_3`,
+  `m1_registers_12`,
   `m2_first`,
   `m2_distinct_1`,
   `m2_last_k_3`,
+  `m2_registers_14`,
   `m3_last`,
   `m3_distinct_3`,
   `m3_last_k_3`,
+  `m3_registers_8`,
   `m4_count`,
   `m4_sum`,
   `m4_distinct_1000`,
   `m4_last_k_3`,
+  `m4_registers_12`,
   `m5_distinct_1000`,
   `last_event_ms`
 FROM (
@@ -218,20 +231,25 @@ FROM (
     MIN(`m0`) AS `m0_min`,
     DISTINCT_VALUES(CAST(`m0` AS DATE), 1000) AS `m0_distinct_1000`,
     LAST_VALUES(`_event_ms`, `_ingest_ms`, `_event_id`, CAST(`m0` AS DATE), 3) AS `m0_last_k_3`,
+    RANK_REGISTERS(CAST(`m0` AS DATE), 12) AS `m0_registers_12`,
     MAX(`m1`) AS `m1_max`,
     LAST_EDGE(`_event_ms`, `_ingest_ms`, `_event_id`, `m1`) AS `m1_last`,
     DISTINCT_VALUES(CAST(`m1` AS BIGINT), 1000) AS `m1_distinct_1000`,
     LAST_VALUES(`_event_ms`, `_ingest_ms`, `_event_id`, CAST(`m1` AS BIGINT), 3) AS `m1_last_k_3`,
+    RANK_REGISTERS(CAST(`m1` AS BIGINT), 12) AS `m1_registers_12`,
     FIRST_EDGE(`_event_ms`, `_ingest_ms`, `_event_id`, `m2`) AS `m2_first`,
     DISTINCT_VALUES(CAST(`m2` AS BOOLEAN), 1) AS `m2_distinct_1`,
     LAST_VALUES(`_event_ms`, `_ingest_ms`, `_event_id`, CAST(`m2` AS BOOLEAN), 3) AS `m2_last_k_3`,
+    RANK_REGISTERS(CAST(`m2` AS BOOLEAN), 14) AS `m2_registers_14`,
     LAST_EDGE(`_event_ms`, `_ingest_ms`, `_event_id`, `m3`) AS `m3_last`,
     DISTINCT_VALUES(CAST(`m3` AS BYTES), 3) AS `m3_distinct_3`,
     LAST_VALUES(`_event_ms`, `_ingest_ms`, `_event_id`, CAST(`m3` AS BYTES), 3) AS `m3_last_k_3`,
+    RANK_REGISTERS(CAST(`m3` AS BYTES), 8) AS `m3_registers_8`,
     COUNT(`m4`) AS `m4_count`,
     SUM(`m4`) AS `m4_sum`,
     DISTINCT_VALUES(CAST(`m4` AS DECIMAL(38, 4)), 1000) AS `m4_distinct_1000`,
     LAST_VALUES(`_event_ms`, `_ingest_ms`, `_event_id`, CAST(`m4` AS DECIMAL(38, 4)), 3) AS `m4_last_k_3`,
+    RANK_REGISTERS(CAST(`m4` AS DECIMAL(38, 4)), 12) AS `m4_registers_12`,
     DISTINCT_VALUES(CAST(`m5` AS BIGINT), 1000) AS `m5_distinct_1000`,
     MAX(`_event_ms`) AS `last_event_ms`
   FROM `measured`

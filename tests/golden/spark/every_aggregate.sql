@@ -25,6 +25,7 @@ SELECT
   `m0_first_ms`,
   MILLRACE_ENCODE('distinct', 'string', `m0_values`, 2) AS `m0_distinct_2`,
   MILLRACE_ENCODE('last_k', 'string', `m0_events`, 5) AS `m0_last_k_5`,
+  MILLRACE_ENCODE('registers', 'string', `m0_values`, 8) AS `m0_registers_8`,
   `m1_count`,
   `m1_sum`,
   `m1_mean`,
@@ -39,6 +40,7 @@ SELECT
   `m3_mean`,
   `m3_m2`,
   MILLRACE_ENCODE('last_k', 'float64', `m3_events`, 2) AS `m3_last_k_2`,
+  MILLRACE_ENCODE('registers', 'float64', `m3_values`, 12) AS `m3_registers_12`,
   `last_event_ms`,
   `event_date`
 FROM (
@@ -116,6 +118,7 @@ FROM (
         )
       END
     ) AS `m3_events`,
+    COLLECT_LIST(`m3`) AS `m3_values`,
     MAX(`_event_ms`) AS `last_event_ms`,
     DATE_FROM_UNIX_DATE(
       CAST((

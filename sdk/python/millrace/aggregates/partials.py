@@ -136,6 +136,13 @@ class LastValues(Encoded):
     size = "for each of the newest `k` the value, 17 bytes of its place, and the event's id"
 
 
+class Registers(Encoded):
+    """The highest rank of their hashes in each of some registers; see ``RankRegisters``."""
+
+    suffix = "registers"
+    size = "3 for each different value, at most 2 to the `precision`"
+
+
 class LastEvent(Partial):
     """Event time of the newest event; of no measure. Every tile has it."""
 
@@ -156,6 +163,7 @@ PARTIALS: tuple[type[Partial], ...] = (
     LastTime,
     DistinctValues,
     LastValues,
+    Registers,
     LastEvent,
 )
 """Every kind of column, in the order in which a tile has those of one measure."""

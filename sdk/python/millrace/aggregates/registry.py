@@ -31,6 +31,7 @@ from millrace.aggregates.distinct import Values
 from millrace.aggregates.edge_values import Newest
 from millrace.aggregates.encodings import Encoding
 from millrace.aggregates.partials import First, FirstTime, Last, LastTime, Max, Min, Partial
+from millrace.aggregates.registers import RankRegisters, estimate
 from millrace.errors import SpecError, nearest
 from millrace.types import (
     FLOAT64,
@@ -267,6 +268,10 @@ def _listed(aggregate: Aggregate, state: State) -> Any:
     return [edge.value for edge in state[0]]
 
 
+def _approx_distinct(aggregate: Aggregate, state: State) -> Any:
+    return estimate(int(dict(aggregate.parameters)["precision"]), state[0])
+
+
 def _edge_value(aggregate: Aggregate, state: State) -> Any:
     return None if state[0] is None else state[0].value
 
@@ -403,6 +408,18 @@ _ENTRIES = (
         is_ordered=True,
         is_never_null=True,
     ),
+    Entry(
+        "approx_distinct",
+        "how many different values there are, with a standard error of 1.04/sqrt(2^`precision`)",
+        _ANY,
+        RankRegisters,
+        _int64,
+        _approx_distinct,
+        parameters=(Parameter("precision", "how many registers, as a power of two", 8, 14, 12),),
+        is_never_negative=True,
+        is_never_null=True,
+        shows_values=False,
+    ),
 )
 
 AGGREGATES: Mapping[str, Entry] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
@@ -424,7 +441,6 @@ WITHOUT_INPUT = ", ".join(entry.name for entry in _ENTRIES if not entry.needs_in
 NOT_YET: Mapping[str, str] = MappingProxyType(
     {
         "first_k": "use first for the oldest value alone",
-        "approx_distinct": "use count for the number of events",
         "percentile": "use avg with stddev, or min and max for the range",
         "median": "use avg with stddev; avg follows outliers, which a median does not",
         "mode": "use last, or one sum of CASE WHEN … THEN 1 ELSE 0 END per value",

@@ -197,6 +197,7 @@ FORMS: Mapping[type[Partial], Form] = MappingProxyType(
         partials.Last: Form(_edge("last_edge"), type=_edge_type, function="last_edge"),
         partials.DistinctValues: _encoded("distinct_values"),
         partials.LastValues: _encoded("last_values"),
+        partials.Registers: _encoded("rank_registers"),
     }
 )
 """What Flink is told of each partial."""

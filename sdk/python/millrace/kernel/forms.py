@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from millrace.aggregates import AGGREGATES, Aggregate, Algebra, check_forms
-from millrace.kernel import exact, ranges
+from millrace.aggregates.registers import RankRegisters
+from millrace.kernel import exact, ranges, registers
 from millrace.kernel.axis import Bools, Int64s, Positions
 from millrace.kernel.chunk import Chunk, Measure, Result
 from millrace.kernel.occurrences import Occurrences
@@ -298,6 +299,13 @@ def _limited(counts: Int64s, aggregate: Aggregate) -> Result:
     return Result(np.minimum(counts, dict(aggregate.parameters)["limit"]), None)
 
 
+def _approx_distinct(
+    column: _Sorted, windows: Sequence[Window], algebra: RankRegisters
+) -> Gathered:
+    found = registers.estimated(column.column, algebra, column.ranges(windows))
+    return [Result(counts, None) for counts in found]
+
+
 def _as_gathered(result: Result, aggregate: Aggregate) -> Result:
     return result
 
@@ -338,6 +346,7 @@ _FORMS: Mapping[str, Form] = {
     "time_since_last": Form(_ages(ranges.lasts), _as_gathered),
     "last_k": Form(_held, _newest, compares=True),
     "distinct": Form(_distinct, _limited, identifies=True),
+    "approx_distinct": Form(_approx_distinct, _as_gathered, identifies=True, by_algebra=True),
 }
 _ROW_FORMS: Mapping[str, Callable[[Chunk, Window], Result]] = {
     "count": _row_count,
