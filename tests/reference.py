@@ -176,6 +176,7 @@ def _found(
 _NEVER_NULL: Mapping[str, Callable[[list[Event], str, Mapping[str, float]], object]] = {
     "count": lambda rows, type_, told: len(rows),
     "distinct": lambda rows, type_, told: min(len({e.value for e in rows}), int(told["limit"])),
+    "first_k": lambda rows, type_, told: _in_order(rows)[: int(told["k"])],
     "last_k": lambda rows, type_, told: _in_order(rows)[::-1][: int(told["k"])],
     "approx_distinct": lambda rows, type_, told: approx_distinct(
         [value_bytes(e.value, type_) for e in rows], int(told["precision"])

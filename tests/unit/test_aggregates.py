@@ -39,7 +39,8 @@ def value_of(name: str, type_: DataType | None, values: list[Any]) -> Any:
 
 def test_the_aggregates_are_there_in_the_order_of_messages() -> None:
     names = "count sum avg min max stddev variance first last time_since_first time_since_last"
-    assert list(AGGREGATES) == [*names.split(), "distinct", "last_k", "approx_distinct"]
+    kept = "distinct first_k last_k approx_distinct"
+    assert list(AGGREGATES) == [*names.split(), *kept.split()]
 
 
 @pytest.mark.parametrize("name", sorted(NOT_YET))
@@ -98,7 +99,7 @@ def test_counts_and_ages_work_without_a_measure() -> None:
 
 def test_a_window_without_events_counts_zero_and_has_no_other_value() -> None:
     empty = {name: value_of(name, INT64, []) for name in AGGREGATES}
-    none = {"count": 0, "distinct": 0, "approx_distinct": 0, "last_k": []}
+    none = {"count": 0, "distinct": 0, "approx_distinct": 0, "first_k": [], "last_k": []}
     assert empty == {**dict.fromkeys(AGGREGATES), **none}
 
 
@@ -118,6 +119,7 @@ def test_null_and_non_finite_values_do_not_count(null: object) -> None:
         "last": 3.0,
         "time_since_first": 1,
         "time_since_last": 3,
+        "first_k": [1.0, 3.0],
         "last_k": [3.0, 1.0],
         "approx_distinct": 2,
     }
@@ -233,6 +235,7 @@ def test_tile_columns_are_named_by_what_they_keep() -> None:
         "time_since_first": ["first_ms"],
         "time_since_last": ["last_ms"],
         "distinct": ["distinct_3"],
+        "first_k": ["first_k_2"],
         "last_k": ["last_k_2"],
         "approx_distinct": ["registers_8"],
     }

@@ -1,4 +1,4 @@
-"""``last_k``: what is listed, in which order, and what a tile keeps of it."""
+"""``first_k`` and ``last_k``: what is listed, in which order, and what a tile keeps of it."""
 
 from itertools import permutations
 from typing import Any
@@ -61,9 +61,11 @@ EVENTS: list[tuple[Any, Place]] = [
 NEWEST_FIRST = ["c", "b", "a", "d", "e", "z"]
 
 
+@pytest.mark.parametrize("name", ["first_k", "last_k"])
 @pytest.mark.parametrize("k", range(1, 8))
-def test_the_newest_values_come_in_the_order_of_places(k: int) -> None:
-    aggregate = AGGREGATES["last_k"].bind(STRING, {"k": k})
+def test_values_come_in_the_order_of_places(name: str, k: int) -> None:
+    wanted = NEWEST_FIRST if name == "last_k" else NEWEST_FIRST[::-1]
+    aggregate = AGGREGATES[name].bind(STRING, {"k": k})
     algebra = aggregate.algebra
     packed = set()
     for events in list(permutations(EVENTS))[::97]:
@@ -74,7 +76,7 @@ def test_the_newest_values_come_in_the_order_of_places(k: int) -> None:
             else:
                 other = algebra.update(other, value, at)
         merged = algebra.merge(one, algebra.unpack(algebra.pack(other)))
-        assert aggregate.finalize(merged) == NEWEST_FIRST[:k]
+        assert aggregate.finalize(merged) == wanted[:k]
         packed.add(algebra.pack(merged))
     assert len(packed) == 1  # the same bytes, whatever the order
 

@@ -10,8 +10,8 @@ from millrace.errors import SpecError
 from millrace.spec import Location
 
 __all__ = [
-    "Aggregation", "approx_distinct", "avg", "count", "distinct", "first", "last", "last_k", "max",
-    "min", "percentile", "stddev", "sum", "time_since_first", "time_since_last", "top_k", "variance",
+    "Aggregation", "approx_distinct", "avg", "count", "distinct", "first", "first_k", "last", "last_k",
+    "max", "min", "percentile", "stddev", "sum", "time_since_first", "time_since_last", "top_k", "variance",
 ]  # fmt: skip
 
 
@@ -182,6 +182,12 @@ def time_since_first(column: str | None = None, *, expr: str | None = None) -> A
 def time_since_last(column: str | None = None, *, expr: str | None = None) -> Aggregation:
     """Take the milliseconds from the newest event, or value, to the query."""
     return _aggregation("time_since_last", column, expr)
+
+
+@builder
+def first_k(column: str | None = None, *, k: int, expr: str | None = None) -> Aggregation:
+    """List the oldest ``k`` values that are not null, oldest first."""
+    return _aggregation("first_k", column, expr, k=k)
 
 
 @builder

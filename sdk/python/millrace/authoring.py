@@ -29,8 +29,9 @@ _D = TypeVar("_D", bound=Declared)
 
 PUBLIC_NAMES = (
     "BatchSource", "Check", "Column", "Entity", "FeatureService", "FeatureView", "Schedule", "Source",
-    "StreamSource", "approx_distinct", "avg", "count", "derived", "distinct", "first", "last", "last_k", "max", "min",
-    "percentile", "stddev", "sum", "time_since_first", "time_since_last", "top_k", "variance",
+    "StreamSource", "approx_distinct", "avg", "count", "derived", "distinct", "first", "first_k", "last",
+    "last_k", "max", "min", "percentile", "stddev", "sum", "time_since_first", "time_since_last", "top_k",
+    "variance",
 )  # fmt: skip
 """What ``from millrace import …`` gives an author."""
 

@@ -128,6 +128,14 @@ class DistinctValues(Encoded):
     size = "the different values, at most `limit`"
 
 
+class FirstValues(Encoded):
+    """The oldest of them with their places, oldest first."""
+
+    suffix = "first_k"
+    is_ordered = True
+    size = "for each of the oldest `k` the value, 17 bytes of its place, and the event's id"
+
+
 class LastValues(Encoded):
     """The newest of them with their places, newest first."""
 
@@ -162,6 +170,7 @@ PARTIALS: tuple[type[Partial], ...] = (
     FirstTime,
     LastTime,
     DistinctValues,
+    FirstValues,
     LastValues,
     Registers,
     LastEvent,

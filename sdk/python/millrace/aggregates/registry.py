@@ -28,7 +28,7 @@ from millrace.aggregates.algebras import (
     within,
 )
 from millrace.aggregates.distinct import Values
-from millrace.aggregates.edge_values import Newest
+from millrace.aggregates.edge_values import Newest, Oldest
 from millrace.aggregates.encodings import Encoding
 from millrace.aggregates.partials import First, FirstTime, Last, LastTime, Max, Min, Partial
 from millrace.aggregates.registers import RankRegisters, estimate
@@ -306,6 +306,8 @@ def _same(type_: DataType) -> DataType:
     return type_
 
 
+_K = Parameter("k", "how many values", 1, 100)
+
 _ENTRIES = (
     Entry(
         "count",
@@ -398,13 +400,24 @@ _ENTRIES = (
         shows_values=False,
     ),
     Entry(
+        "first_k",
+        "the oldest `k` values that are not null, oldest first",
+        _ANY,
+        Oldest,
+        list_of,
+        _listed,
+        parameters=(_K,),
+        is_ordered=True,
+        is_never_null=True,
+    ),
+    Entry(
         "last_k",
         "the newest `k` values that are not null, newest first",
         _ANY,
         Newest,
         list_of,
         _listed,
-        parameters=(Parameter("k", "how many values", 1, 100),),
+        parameters=(_K,),
         is_ordered=True,
         is_never_null=True,
     ),
@@ -440,7 +453,6 @@ WITHOUT_INPUT = ", ".join(entry.name for entry in _ENTRIES if not entry.needs_in
 
 NOT_YET: Mapping[str, str] = MappingProxyType(
     {
-        "first_k": "use first for the oldest value alone",
         "percentile": "use avg with stddev, or min and max for the range",
         "median": "use avg with stddev; avg follows outliers, which a median does not",
         "mode": "use last, or one sum of CASE WHEN … THEN 1 ELSE 0 END per value",

@@ -262,9 +262,16 @@ def _held(column: _Sorted, windows: Sequence[Window]) -> Gathered:
     return [_Held(ordered, rows, within) for within in column.ranges(windows)]
 
 
-def _newest(held: _Held, aggregate: Aggregate) -> Result:
-    found = held.rows.lasts(held.within, int(dict(aggregate.parameters)["k"]))
+def _list(held: _Held, found: ranges.Listed) -> Result:
     return Result(held.ordered.values[found.rows], None, lengths=found.lengths)
+
+
+def _oldest(held: _Held, aggregate: Aggregate) -> Result:
+    return _list(held, held.rows.firsts(held.within, int(dict(aggregate.parameters)["k"])))
+
+
+def _newest(held: _Held, aggregate: Aggregate) -> Result:
+    return _list(held, held.rows.lasts(held.within, int(dict(aggregate.parameters)["k"])))
 
 
 def _ages(find: Find) -> Gather:
@@ -344,6 +351,7 @@ _FORMS: Mapping[str, Form] = {
     "last": Form(_edges(ranges.lasts), _as_gathered, compares=True),
     "time_since_first": Form(_ages(ranges.firsts), _as_gathered),
     "time_since_last": Form(_ages(ranges.lasts), _as_gathered),
+    "first_k": Form(_held, _oldest, compares=True),
     "last_k": Form(_held, _newest, compares=True),
     "distinct": Form(_distinct, _limited, identifies=True),
     "approx_distinct": Form(_approx_distinct, _as_gathered, identifies=True, by_algebra=True),
