@@ -239,10 +239,7 @@ class _Comparison:
             if one.value or truth.values[name]:
                 self.with_value.add(name)
             pairs = [("ts", one.ts_ms, truth.ts_ms[name])]
-            if not (
-                is_same(feature, one.value, truth.values[name])
-                or _is_derived(self._view, feature, answer)
-            ):
+            if not is_equal(self._view, feature, served, answer.as_of_ms, truth.values[name]):
                 pairs = [("value", one.value, truth.values[name])]
             found += [
                 Difference(name, served.key, answer.as_of_ms, what, got, wanted)
@@ -252,27 +249,37 @@ class _Comparison:
         return found
 
 
-def _is_derived(view: ViewPlan, feature: Output, answer: _Answer) -> bool:
-    """Say whether a value is the one derived of the inputs that were served with it.
+def is_equal(
+    view: ViewPlan, feature: Output, served: ServedEntity, as_of_ms: int, recomputed: Any
+) -> bool:
+    """Say whether a served value is the recomputed one; see ``is_same``.
 
-    These are compared themselves; a difference in their last digits may become any difference in
-    what is derived of them.
+    A derived one may instead be that of the inputs served with it. These are compared themselves,
+    and a difference in their last digits may become any difference in what is derived of them.
     """
+    value = served.features[feature.name].value
+    if is_same(feature, value, recomputed):
+        return True
     if not isinstance(feature, DerivedPlan) or not feature.inputs:
         return False
+    return is_same(feature, value, _derived_of_served(view, feature, served, as_of_ms))
+
+
+def _derived_of_served(
+    view: ViewPlan, feature: DerivedPlan, served: ServedEntity, as_of_ms: int
+) -> Any:
     import pyarrow as pa
 
     from millrace.kernel.derived import derive
     from millrace.values.arrow import array_of
 
-    served = answer.served.features
     inputs = {
-        name: array_of([served[name].value], view.output(name).type) for name in feature.inputs
+        name: array_of([served.features[name].value], view.output(name).type)
+        for name in feature.inputs
     }
-    query_ms = pa.chunked_array([[answer.as_of_ms]], pa.int64())
+    query_ms = pa.chunked_array([[as_of_ms]], pa.int64())
     values = derive([feature], pa.table(inputs), query_ms)
-    (value,) = plain_values(values.column(feature.name))
-    return is_same(feature, served[feature.name].value, value)
+    return plain_values(values.column(feature.name))[0]
 
 
 def is_same(feature: Output, served: Any, recomputed: Any) -> bool:

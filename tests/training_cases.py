@@ -18,13 +18,13 @@ from deltalake import write_deltalake
 from millrace.durations import DAY_MS
 from millrace.expressions import evaluate
 from millrace.kernel.arrow import arrow_type
-from millrace.plan import FeaturePlan, Plan, SourcePlan, ViewPlan
+from millrace.plan import DerivedPlan, FeaturePlan, Output, Plan, SourcePlan, ViewPlan
 from resources.declarations import load_plan
 from resources.partition_log import append_partition_log
 from resources.reports import BuildReport, Days, PartitionOutcome
 from resources.settings import Settings
 from tests import reference
-from tests.oracle import oracle_feature
+from tests.oracle import oracle_derived, oracle_feature
 
 FIRST = date(2024, 3, 1)
 DAYS = Days(FIRST, FIRST + timedelta(days=6))
@@ -62,6 +62,8 @@ feature_views:
       - {name: weight_sd_2d, aggregate: stddev, column: weight, window: 2d, offset: 1d, hop: 1d}
       - {name: dear_2d, aggregate: sum, expr: "CASE WHEN price > 50 THEN 1 ELSE 0 END", window: 2d, default: 0}
       - {name: last_buyer, aggregate: last, column: who, window: lifetime}
+      - {name: dear_share, derive: "dear_2d / NULLIF(busy, 0)", default: -1}
+      - {name: busy, derive: "n_1h * 2 + HOUR(AS_OF())"}
   - name: buyer_orders
     entity: buyer
     source: orders
@@ -71,6 +73,7 @@ feature_views:
       - {name: first_shop_1d, aggregate: first, column: shop, window: 1d, default: none}
       - {name: last_due, aggregate: last, column: due, window: lifetime, default: 2024-02-29}
       - {name: weighed_3d, aggregate: count, column: weight, window: 3d}
+      - {name: is_due, derive: "last_due < CAST(AS_OF() AS date) AND first_shop_1d <> 'none'"}
   - name: pair_orders
     entities: [buyer, shop]
     source: orders
@@ -190,12 +193,28 @@ def shop_spine(rows: int = 120, seed: int = 11) -> pa.Table:
 
 
 def expected_values(
-    shop: Shop, view: ViewPlan, feature: FeaturePlan, spine: pa.Table, *, hindsight: bool = False
+    shop: Shop, view: ViewPlan, feature: Output, spine: pa.Table, *, hindsight: bool = False
 ) -> list[object]:
     """Return what the oracle says of each spine row."""
+    times = spine.column("event_timestamp").cast(pa.int64()).to_pylist()
+    if isinstance(feature, DerivedPlan):
+        made_of = view.aggregates_of(feature)
+        columns = [expected_values(shop, view, f, spine, hindsight=hindsight) for f in made_of]
+        derived = {
+            f.name: oracle_derived(f)
+            for f in view.derived
+            if set(view.aggregates_of(f)) <= set(made_of)
+        }
+        rows = [
+            dict(zip((f.name for f in made_of), (column[i] for column in columns), strict=True))
+            for i in range(len(times))
+        ]
+        return [
+            reference.derive(row, derived, time // 1000)[feature.name]
+            for row, time in zip(rows, times, strict=True)
+        ]
     events = [_event(view, feature, r) for r in shop.rows[view.source.name] if _counts(view, r)]
     asked = oracle_feature(feature)
-    times = spine.column("event_timestamp").cast(pa.int64()).to_pylist()
     return [
         reference.value(
             events,

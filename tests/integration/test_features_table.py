@@ -18,7 +18,7 @@ from resources.offline import OfflineStore
 from resources.reports import BuildReport, Days
 from resources.settings import Settings
 from tests import reference
-from tests.oracle import oracle_feature
+from tests.oracle import oracle_derived, oracle_feature
 
 _log = logging.getLogger(__name__)
 
@@ -62,6 +62,7 @@ feature_views:
     source: orders
     start: 2024-03-02
     features:
+      - {name: price_left, derive: "first_price / NULLIF(n_1d, 0) + HOUR(AS_OF())", default: -1}
       - {name: n_1d, aggregate: count, window: 1d}
       - {name: weight_min_6h, aggregate: min, column: weight, window: 6h}
       - {name: first_price, aggregate: first, column: price, window: lifetime}
@@ -184,6 +185,11 @@ def check_against_oracle(
             and max(span.start_ms, view.start_ms) <= (e.event_ms or 0) < span.end_ms
         )
         assert sorted(round(r["event_time"].timestamp() * 1000) for r in table) == expected
+    derived = {f.name: oracle_derived(f) for f in view.derived}
+    for row in table:
+        q_ms = round(row["event_time"].timestamp() * 1000)
+        wanted_row = reference.derive({f.name: row[f.name] for f in view.features}, derived, q_ms)
+        assert {name: row[name] for name in wanted_row} == wanted_row, q_ms
     return compared
 
 

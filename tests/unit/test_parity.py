@@ -23,13 +23,15 @@ from checks.parity import parity_check, parity_checks
 from checks.parity_report import ParityReport
 from checks.recomputing import REORDERED_MS, missing_sets
 from checks.sampling import sample_keys
-from checks.served_parity import check_parity
+from checks.served_parity import check_parity, is_equal
 from cli.parity import register
 from millrace.errors import DataError, EngineRejected, EngineUnavailable
+from millrace.plan import ViewPlan
 from millrace.published import PublishedVersion, PublishedView
 from resources.declarations import plan_of
 from resources.endpoints import FILE_NAME, start_mark
 from resources.history import find_history
+from resources.online_api import ServedEntity, ServedValue
 from resources.partition_log import append_partition_log
 from resources.reports import BuildReport, PartitionOutcome
 from resources.settings import Settings, settings_from_env
@@ -249,6 +251,34 @@ def test_doubles_may_differ_by_a_billionth_and_no_more(lake: Settings, server: S
     assert audit(lake).is_equal
     server.spoil = off_by(5e-9)
     assert audit(lake).by_feature == {"weight_avg_1d": 7}
+
+
+def test_what_is_derived_may_be_that_of_the_inputs_served(tmp_path: Path) -> None:
+    lines = (
+        """      - {name: is_heavy, derive: "weight_avg_1d > 30"}\n"""
+        """      - {name: weight_left, derive: "weight_avg_1d - 30"}\n"""
+    )
+    view = plan_of(lake_of(tmp_path, VIEW + lines, sales()).views).view("buying")
+    # The sum was added up in another order: on one side just 30, on the other just above.
+    served = {"weight_avg_1d": 30.000000000000004, "weight_left": 3.552713678800501e-15}
+    recomputed = {"weight_avg_1d": 30.0, "weight_left": 0.0}
+    right, wrong = ({**served, "is_heavy": heavy} for heavy in (True, None))
+    assert not differing(view, right, {**recomputed, "is_heavy": False})
+    assert differing(view, wrong, {**recomputed, "is_heavy": False}) == ["is_heavy"]
+    assert differing(view, {**right, "weight_left": 0.1}, {**recomputed, "is_heavy": True}) == [
+        "weight_left"
+    ]
+
+
+def differing(view: ViewPlan, served: dict[str, Any], truth: dict[str, Any]) -> list[str]:
+    names = ("weight_avg_1d", "weight_left", "is_heavy")
+    values = {n: ServedValue(served[n], None, "v1", "PRESENT") for n in names}
+    entity = ServedEntity(("w0",), "OK", values)
+    return [
+        name
+        for name in names
+        if not is_equal(view, view.output(name), entity, AS_OF_MS, truth[name])
+    ]
 
 
 def test_newest_events_may_be_missing_and_their_age_is_the_lag(
