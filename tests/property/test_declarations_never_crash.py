@@ -36,6 +36,8 @@ feature_views:
     features:
       - {name: "tx_{window}", aggregate: count, windows: [1h, 1d]}
       - {name: big_1d, aggregate: sum, expr: amount * 2, window: 1d, hop: 1h, offset: 7d}
+      - {name: share, derive: tx_1h / NULLIF(tx_1d, 0) + twice, default: 0}
+      - {name: twice, derive: HOUR(AS_OF()) * big_1d}
     checks:
       - {type: null_rate, feature: tx_1h, max: 0.3}
 feature_services:

@@ -255,7 +255,11 @@ def test_a_training_set_of_a_derived_feature_joins_what_it_is_made_of() -> None:
         ),
         "orders.yaml",
     )
-    plan = resolve(specs)
+    services = """feature_services: [{name: model, features: ["spend:t", s]}, {name: all, features: ["spend:*"]}]\n"""
+    more, _ = read_yaml(services, "services.yaml")
+    plan = resolve(specs + more)
+    assert plan.services["model"].features == (("spend", "t"), ("spend", "s"))
+    assert [name for _, name in plan.services["all"].features][-3:] == ["t", "s", "d"]
     (asked,) = request_features(plan, ["t", "shop", "n_1d"]).views
     assert asked.columns == ("t", "shop", "n_1d")
     assert [f.name for f in asked.view.outputs] == ["t", "shop", "n_1d"]

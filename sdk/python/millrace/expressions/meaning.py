@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import date
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_UP, Context, Decimal
-from functools import cache, partial
+from functools import cache
 from operator import itemgetter
 from typing import Any
 
@@ -23,7 +23,7 @@ from millrace.types import FLOAT64, DataType
 # Wide enough for every double beside every decimal scale, so that only the last step rounds.
 _EXACT = Context(prec=400)
 
-Row = Mapping[str, object]
+Row = Mapping[str, Any]
 Evaluator = Callable[[Row], Any]
 """Calculates one value of a row."""
 
@@ -66,7 +66,7 @@ def _compiled(node: Node) -> Evaluator:
 
 def _column(name: str, kind: DataType) -> Evaluator:
     if kind == FLOAT64:
-        return _unless_null(itemgetter(name), lambda value: finite(float(value)))
+        return lambda row: None if (value := row[name]) is None else finite(float(value))
     if kind.kind == "decimal":
         return _unless_null(itemgetter(name), lambda value: exact(value, kind))
     return itemgetter(name)
@@ -98,13 +98,16 @@ def _call(node: Call) -> Evaluator:
     lenient = _LENIENT.get(node.op)
     if lenient is not None:
         return lambda row: lenient([argument(row) for argument in arguments])
-    operation = partial(_OPERATIONS[node.op], node)
-    if len(arguments) == 1:
-        return _unless_null(arguments[0], operation)
+    operation = _OPERATIONS[node.op]
+    if len(arguments) == 2:  # noqa: PLR2004 - most operations; the others go through a list
+        left, right = arguments
+        return lambda row: (
+            None if (a := left(row)) is None or (b := right(row)) is None else operation(node, a, b)
+        )
 
     def calculate(row: Row) -> Any:
         values = [argument(row) for argument in arguments]
-        return None if None in values else operation(*values)
+        return None if None in values else operation(node, *values)
 
     return calculate
 
