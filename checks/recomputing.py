@@ -215,7 +215,7 @@ def _newest(instants_ms: Iterable[int | None]) -> int | None:
 
 def _ts_name(window: Any) -> str:
     # Feature names hold no space.
-    return f"ts {window.length_ms} {window.hop_ms} {window.offset_ms}"
+    return f"ts {window}"
 
 
 def _of(view: ViewPlan, keys: Sequence[Key]) -> "Condition":

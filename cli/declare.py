@@ -179,8 +179,8 @@ def _feature_as_json(feature: "Output") -> dict[str, Any]:
         "parameters": dict(feature.aggregate.parameters),
         "input": None if feature.measure is None else feature.measure.expression.text,
         "window_ms": feature.window.length_ms,
-        "hop_ms": feature.window.hop_ms,
-        "offset_ms": feature.window.offset_ms,
+        **{k: v for k, v in feature.window.document().items() if k != "length_ms"},
+        "reach_ms": feature.window.reach_ms,
     }
 
 
@@ -225,6 +225,10 @@ def _show_view(view: "ViewPlan", change: "PlannedChange") -> None:
     if view.filter is not None:
         facts.add_row("where", Text(view.filter.text))
     facts.add_row("tiles", f"of {format_duration(view.tile_hop_ms)}")
+    reach = (
+        "all there are" if view.reach_ms is None else f"up to {format_duration(view.reach_ms)} old"
+    )
+    facts.add_row("events", reach)
     if not view.is_online:
         facts.add_row("online", "no: built, never served")
     facts.add_row("version", f"{built} [dim]fingerprint[/dim] {view.fingerprint}")
@@ -265,9 +269,9 @@ def _feature_table(view: "ViewPlan") -> "Table":
             feature.name,
             str(feature.type),
             Text(f"{feature.aggregate.of(of)}{_else(feature)}"),
-            "lifetime" if window.length_ms is None else format_duration(window.length_ms),
+            window.words,
             format_duration(window.hop_ms),
-            format_duration(window.offset_ms) if window.offset_ms else "",
+            window.ago,
         )
     return table
 

@@ -8,7 +8,7 @@ import dagster as dg
 from feature_assets.keys import events_path
 from millrace.durations import format_duration
 from millrace.plan import DerivedPlan, Output, ServicePlan, SourcePlan, ViewPlan
-from millrace.windows import Window
+from millrace.windows import Sliding, Window
 
 _EMAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
 _TEAM = re.compile(r"team:[A-Za-z0-9_.-]+")
@@ -42,11 +42,10 @@ def _tag(text: str) -> str:
 
 def window_text(window: Window) -> str:
     """Say which events a window holds, seen from the instant of a query."""
-    ago = f", as of {format_duration(window.offset_ms)} before" if window.offset_ms else ""
-    if window.length_ms is None:
-        return f"lifetime{ago}"
-    hop = format_duration(window.hop_ms)
-    return f"last {format_duration(window.length_ms)}{ago}, tail moves by {hop}"
+    ago = f", as of {window.ago} before" if window.ago else ""
+    if not isinstance(window, Sliding):
+        return f"{window.words}{ago}"
+    return f"last {window.words}{ago}, tail moves by {format_duration(window.hop_ms)}"
 
 
 def input_text(feature: Output) -> str:

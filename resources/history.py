@@ -222,11 +222,8 @@ def _bounds(window: Window, queries: "Instants") -> "tuple[Instants, Instants]":
     """``Window.bounds`` of many queries; a lifetime starts before anything."""
     import numpy as np
 
-    hop, anchor = window.hop_ms, queries - window.offset_ms
-    ends = queries if window.offset_ms == 0 else anchor // hop * hop
-    if window.length_ms is None:
-        return np.full_like(queries, np.iinfo(np.int64).min), ends
-    return (anchor - window.length_ms) // hop * hop, ends
+    starts, ends = window.bounds(queries)
+    return np.full_like(queries, np.iinfo(np.int64).min) if starts is None else starts, ends
 
 
 def _gaps(

@@ -10,9 +10,9 @@ import pyarrow as pa
 from millrace.aggregates import AGGREGATES, Aggregate
 from millrace.kernel.arrow import KernelFeature, KernelView, arrow_type, join_features
 from millrace.types import STRING, DataType, parse_type
-from millrace.windows import Window
 from tests import reference
 from tests.oracle import bound_to, told
+from tests.window_cases import window_of
 
 KEY = "k"
 
@@ -82,7 +82,7 @@ def kernel_view(
                 f"f{i}",
                 bound(f.aggregate, measure),
                 "m0" if f.aggregate == f.aggregate.removesuffix("_rows") else None,
-                Window(f.length_ms, f.hop_ms, f.offset_ms),
+                window_of(f),
                 f.default,
             )
             for i, f in enumerate(features)

@@ -6,6 +6,8 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
+
 from millrace.aggregates import Place
 from millrace.codec import Packed, tile_field
 from millrace.compile.serving import serving_plan
@@ -25,6 +27,7 @@ from millrace.windows import Window
 from tests import reference
 from tests.oracle import bound_to, oracle_feature
 from tests.source_plans import source_plan
+from tests.window_cases import reference_fields
 
 SOURCE = source_plan(
     (Column("id", INT64), Column("at", INT64)),
@@ -125,17 +128,9 @@ def _coarse(
 
 def _can_part(view: ViewPlan, left_ms: int, right_ms: int, from_ms: int) -> bool:
     """Some window, now or later, begins or ends between the starts of two tiles."""
-    for feature in view.features:
-        tail_ms, end_ms = feature.window.bounds(from_ms)
-        hop_ms = feature.window.hop_ms
-        between = right_ms // hop_ms * hop_ms  # the last edge that could part them
-        if between <= left_ms:
-            continue
-        if tail_ms is not None and between >= tail_ms:
-            return True
-        if feature.window.offset_ms and between >= end_ms:
-            return True
-    return False
+    starts = np.array([left_ms, right_ms])
+    parts = (feature.window.parts(starts, from_ms) for feature in view.features)
+    return any(begins[0] != begins[1] for begins, _ in parts)
 
 
 def expected(feature: FeaturePlan, view: ViewPlan, events: list[reference.Event], q_ms: int) -> Any:
@@ -148,8 +143,7 @@ def expected_ts(
     feature: FeaturePlan, view: ViewPlan, events: list[reference.Event], q_ms: int
 ) -> int | None:
     """The newest event in the window by the reference."""
-    window = feature.window
-    asked = reference.Feature("count_rows", window.length_ms, window.hop_ms, window.offset_ms)
+    asked = reference.Feature("count_rows", **reference_fields(feature.window))
     tail_ms, end_ms = reference.bounds(asked, q_ms)
     inside = [
         e.event_ms

@@ -7,6 +7,7 @@ from millrace.expressions import evaluate
 from millrace.plan import DerivedPlan, FeaturePlan
 from millrace.types import DataType
 from tests import reference
+from tests.window_cases import reference_fields
 
 TOLD: Mapping[str, float] = {"limit": 3, "precision": 8, "p": 75, "k": 2}
 """What aggregates are told where a test does not say: small, so that a few events pass it."""
@@ -24,15 +25,13 @@ def bound_to(aggregate: str, type_: DataType | None) -> Aggregate:
 
 def oracle_feature(feature: FeaturePlan) -> reference.Feature:
     """Return what the reference is asked about a feature of a plan."""
-    window, measure = feature.window, feature.measure
+    measure = feature.measure
     return reference.Feature(
         f"{feature.aggregate.name}_rows" if measure is None else feature.aggregate.name,
-        window.length_ms,
-        window.hop_ms,
-        window.offset_ms,
-        "int64" if measure is None else str(measure.type),
-        feature.default,
-        feature.aggregate.parameters,
+        **reference_fields(feature.window),
+        type="int64" if measure is None else str(measure.type),
+        default=feature.default,
+        parameters=feature.aggregate.parameters,
     )
 
 

@@ -15,6 +15,8 @@ from decimal import Decimal, localcontext
 from fractions import Fraction
 from functools import cache
 
+from tests import calendar
+
 DAY_MS = 86_400_000
 
 
@@ -32,7 +34,10 @@ class Event:
 
 @dataclass(frozen=True)
 class Feature:
-    """An aggregate of ``value``, or of events as such (``count_rows``); ``type``: of the value."""
+    """An aggregate of ``value``, or of events as such (``count_rows``); ``type``: of the value.
+
+    Where there is a ``calendar``, it says which events count, and ``length_ms`` nothing.
+    """
 
     aggregate: str
     length_ms: int | None
@@ -41,6 +46,7 @@ class Feature:
     type: str = "int64"
     default: object = None  # in place of every null
     parameters: tuple[tuple[str, float], ...] = ()
+    calendar: tuple[str, str, int] | None = None  # unit, time zone, how many before
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,8 @@ def accepted(judged: Iterable[tuple[str, Event]]) -> list[Event]:
 
 def bounds(feature: Feature, q_ms: int) -> tuple[int | None, int]:
     """Return the half-open interval of event times; no start for a lifetime."""
+    if feature.calendar is not None:
+        return calendar.bounds(*feature.calendar, feature.hop_ms, q_ms)
     anchor, hop = q_ms - feature.offset_ms, feature.hop_ms
     end = anchor // hop * hop if feature.offset_ms else q_ms
     start = None if feature.length_ms is None else (anchor - feature.length_ms) // hop * hop

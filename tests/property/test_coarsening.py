@@ -14,24 +14,20 @@ from millrace.expressions import column_expression
 from millrace.plan import FeaturePlan, Measure, ViewPlan
 from millrace.tiles import LAST_EVENT, Tile, merge_tiles, tile_columns
 from millrace.types import INT64, STRING, DataType, decimal
-from millrace.windows import Window
+from millrace.windows import Lifetime, Sliding
 from tests import reference
 from tests.oracle import bound_to
 from tests.property.test_tiles_against_reference import (
     INT64_VALUES,
     assert_agree,
     feature_of,
+    instants,
     tiles_of,
     view_of,
 )
+from tests.window_cases import STAGE, WINDOWS, Stage
 
 HOP_MS = 10_000
-WINDOWS = st.builds(
-    Window,
-    length_ms=st.one_of(st.none(), st.integers(1, 12).map(lambda n: n * 6 * HOP_MS)),
-    hop_ms=st.sampled_from([HOP_MS, 2 * HOP_MS, 3 * HOP_MS]),
-    offset_ms=st.sampled_from([0, 1, HOP_MS, 70_000]),
-)
 OF_TYPE: dict[str, DataType] = {"sum": decimal(12, 2), "max": STRING}
 AGGREGATED = {name: OF_TYPE.get(name, INT64) for name in AGGREGATES}
 """Every aggregate, with the type of what it is of here."""
@@ -42,13 +38,15 @@ VALUES: dict[DataType, st.SearchStrategy[Any]] = {
 }
 
 
-def by_start(view: ViewPlan, events: list[reference.Event]) -> dict[int, Tile]:
+def by_start(
+    view: ViewPlan, events: list[reference.Event], hop_ms: int = HOP_MS
+) -> dict[int, Tile]:
     held: dict[int, list[reference.Event]] = {}
     for event in events:
         assert event.event_ms is not None
-        held.setdefault(event.event_ms // HOP_MS * HOP_MS, []).append(event)
+        held.setdefault(event.event_ms // hop_ms * hop_ms, []).append(event)
     everything = (None, 2**62)
-    return {start: tiles_of(view, group, HOP_MS, everything)[0] for start, group in held.items()}
+    return {start: tiles_of(view, group, hop_ms, everything)[0] for start, group in held.items()}
 
 
 def merged_tile(view: ViewPlan, tiles: list[Tile]) -> Tile:
@@ -88,7 +86,7 @@ def events_of(aggregate: str) -> st.SearchStrategy[list[reference.Event]]:
     values = st.integers(-1000, 1000) if is_added else VALUES[AGGREGATED[aggregate]]
     event = st.builds(
         lambda at, value, event_id: reference.Event("k", at, at, value, event_id),
-        st.integers(0, 90).map(lambda n: n * 9_000),
+        instants(0, 180),
         st.one_of(st.none(), values),
         st.one_of(st.none(), st.integers(0, 5)),
     )
@@ -98,40 +96,46 @@ def events_of(aggregate: str) -> st.SearchStrategy[list[reference.Event]]:
 @given(
     data=st.data(),
     case=views(),
-    query_from=st.integers(0, 900_000),
-    sealed=st.integers(0, 90).map(lambda n: n * HOP_MS),
+    stage=STAGE,
+    query_from=instants(0, 200),
+    sealed=instants(0, 200),
 )
 def test_coarse_tiles_answer_as_fine_ones(
-    data: st.DataObject, case: tuple[ViewPlan, str], query_from: int, sealed: int
+    data: st.DataObject, case: tuple[ViewPlan, str], stage: Stage, query_from: int, sealed: int
 ) -> None:
     view, aggregate = case
-    sealed = min(sealed, query_from // HOP_MS * HOP_MS)
-    tiles = by_start(view, data.draw(events_of(aggregate)))
+    sealed = min(sealed, query_from) // stage.step_ms * stage.step_ms
+    tiles = by_start(view, data.draw(events_of(aggregate)), stage.step_ms)
     merged = coarse(view, tiles, Coarsening.of(view, query_from, sealed))
     assert len(merged) <= len(tiles)
-    for q_ms in data.draw(st.lists(st.integers(query_from, query_from + 900_000), max_size=5)):
+    later = st.integers(0, 400).map(lambda n: query_from + n * stage.step_ms // 2)
+    for q_ms in data.draw(st.lists(later, max_size=5)):
         for feature in view.features:
             assert_agree(feature, value_at(feature, merged, q_ms), value_at(feature, tiles, q_ms))
 
 
 @given(
     case=views(),
-    starts=st.lists(st.integers(0, 90).map(lambda n: n * HOP_MS), min_size=1),
-    first=st.integers(0, 900_000),
-    later=st.integers(0, 500_000),
+    stage=STAGE,
+    starts=st.lists(instants(0, 90), min_size=1),
+    first=instants(0, 90),
+    later=st.integers(0, 50),
 )
 @example(
-    case=(view_of(feature_of("sum", INT64, Window(60_000, 20_000))), "sum"),
+    case=(view_of(feature_of("sum", INT64, Sliding(60_000, 20_000))), "sum"),
+    stage=Stage(0, 10_000),
     starts=[0, 10_000, 20_000],
     first=30_000,
-    later=30_000,
+    later=3,
 )
 def test_later_ranges_are_unions_of_earlier_ones(
-    case: tuple[ViewPlan, str], starts: list[int], first: int, later: int
+    case: tuple[ViewPlan, str], stage: Stage, starts: list[int], first: int, later: int
 ) -> None:
-    view, _ = case
-    then = Coarsening.of(view, first, first // HOP_MS * HOP_MS)
-    now = Coarsening.of(view, first + later, (first + later) // HOP_MS * HOP_MS)
+    view, step_ms = case[0], stage.step_ms
+    starts = [start // step_ms * step_ms for start in starts]
+    afterwards = first + later * step_ms
+    then = Coarsening.of(view, first, first // step_ms * step_ms)
+    now = Coarsening.of(view, afterwards, afterwards // step_ms * step_ms)
     kept = [s for s in starts if now.reach_from_ms <= s < then.sealed_before_ms]
     kept = [s for s in kept if s >= then.reach_from_ms]
     assume(kept)
@@ -144,8 +148,8 @@ def test_later_ranges_are_unions_of_earlier_ones(
 
 def test_the_old_part_of_a_lifetime_is_one_tile() -> None:
     view = view_of(
-        feature_of("sum", INT64, Window(None, 86_400_000)),
-        feature_of("sum", INT64, Window(60_000, 10_000)),
+        feature_of("sum", INT64, Lifetime(86_400_000)),
+        feature_of("sum", INT64, Sliding(60_000, 10_000)),
     )
     events = [reference.Event("k", at, at, 1, None) for at in range(0, 1_000_000, 5_000)]
     merged = coarse(view, by_start(view, events), Coarsening.of(view, 1_000_000, 1_000_000))
@@ -154,7 +158,7 @@ def test_the_old_part_of_a_lifetime_is_one_tile() -> None:
 
 
 def test_nothing_of_what_no_window_reaches_is_kept() -> None:
-    view = view_of(feature_of("sum", INT64, Window(60_000, 10_000)))
+    view = view_of(feature_of("sum", INT64, Sliding(60_000, 10_000)))
     assert Coarsening.of(view, 1_000_000, 500_000).reach_from_ms == 940_000
 
 
@@ -162,7 +166,7 @@ def test_every_column_of_a_merged_tile_is_that_of_all_its_events() -> None:
     money = decimal(12, 2)
     measure = Measure("m0", column_expression("v", money))
     features = [
-        FeaturePlan(name, bound_to(name, money), measure, Window(60_000, HOP_MS))
+        FeaturePlan(name, bound_to(name, money), measure, Sliding(60_000, HOP_MS))
         for name, entry in AGGREGATES.items()
         if entry.accepts(money)
     ]

@@ -1,8 +1,12 @@
 """Exports: reading one back gives equal specs, whatever they hold."""
 
+from collections.abc import Mapping
+from typing import get_args
+
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from millrace.aggregates import check_forms
 from millrace.export import to_python, to_yaml
 from millrace.load.python import read_python
 from millrace.load.yaml import read_yaml
@@ -19,6 +23,8 @@ from millrace.spec import (
     Source,
     Specs,
     StreamSource,
+    Tumbling,
+    WindowSpec,
 )
 
 NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,12}", fullmatch=True) | st.sampled_from(
@@ -41,6 +47,14 @@ PLAIN = (
 SIMPLE_NAMES = st.from_regex(r"f_[a-z0-9_]{0,8}", fullmatch=True)
 
 
+WINDOWS_OF: Mapping[type, st.SearchStrategy[WindowSpec]] = {
+    str: DURATIONS | st.just("lifetime"),
+    Tumbling: st.builds(Tumbling, TEXTS, st.none() | TEXTS, st.integers(0, 9)),
+}
+check_forms("the strategies of exports", get_args(WindowSpec), WINDOWS_OF)
+WINDOWS = st.one_of(*WINDOWS_OF.values())
+
+
 @st.composite
 def features(draw: st.DrawFn) -> Feature:
     column = draw(st.none() | NAMES)
@@ -53,7 +67,7 @@ def features(draw: st.DrawFn) -> Feature:
     return Feature(
         name=draw(SIMPLE_NAMES),
         aggregate=aggregate,
-        window=draw(DURATIONS | st.just("lifetime")),
+        window=draw(WINDOWS),
         column=column,
         expr=None if column else draw(st.none() | TEXTS),
         hop=draw(MAYBE_DURATION),

@@ -13,27 +13,45 @@ from hypothesis import strategies as st
 
 from millrace.aggregates import AGGREGATES
 from millrace.types import INT64, STRING, parse_type
-from tests import reference
-from tests.kernel_cases import EVERY, Query, accepting, default_of, feature, kernel_values
+from millrace.windows import Lifetime, Sliding, Window
+from tests import reference, window_cases
+from tests.kernel_cases import EVERY, Query, accepting, default_of, kernel_values
+from tests.oracle import told
+from tests.window_cases import STAGE, reference_fields
 
-SECOND_MS = 1000
-# On hop edges, one millisecond beside them, and anywhere; before and after the epoch.
+# On hop edges, one millisecond beside them, and anywhere; before and after the stage's origin.
 INSTANTS = st.builds(
-    lambda hop, off: hop * SECOND_MS + off,
+    lambda stage, hop, off: stage.origin_ms + hop * stage.step_ms + off,
+    STAGE,
     st.integers(-30, 30),
     st.sampled_from([0, 0, 0, 1, -1, 137]),
 )
-# (length, hop, offset): short, hopping, offset, offset without common measure, lifetimes.
-WINDOWS: tuple[tuple[int | None, int, int], ...] = (
-    (1000, 1000, 0),
-    (12_000, 3000, 0),
-    (30_000, 10_000, 0),
-    (4000, 2000, 5000),
-    (6000, 3000, 3001),
-    (None, 1000, 0),
-    (None, 4000, 7000),
+
+
+def _fixed(step_ms: int) -> tuple[Window, ...]:
+    """Short, hopping, offset, offset without common measure, lifetimes."""
+    return (
+        Sliding(step_ms, step_ms),
+        Sliding(12 * step_ms, 3 * step_ms),
+        Sliding(30 * step_ms, 10 * step_ms),
+        Sliding(4 * step_ms, 2 * step_ms, 5 * step_ms),
+        Sliding(6 * step_ms, 3 * step_ms, 3 * step_ms + 1),
+        Lifetime(step_ms),
+        Lifetime(4 * step_ms, 7 * step_ms),
+    )
+
+
+WINDOWS: st.SearchStrategy[list[Window]] = st.builds(
+    lambda stage, places, drawn: [*(_fixed(stage.step_ms)[i] for i in places), *drawn],
+    STAGE,
+    st.lists(st.integers(0, 6), min_size=3, max_size=3, unique=True),
+    st.lists(window_cases.WINDOWS, min_size=3, max_size=4, unique=True),
 )
-DELAYS = st.one_of(st.just(0), st.integers(0, 3), st.integers(0, 50_000))
+DELAYS = st.one_of(
+    st.just(0),
+    st.integers(0, 3),
+    st.builds(lambda stage, n: n * stage.step_ms // 1000, STAGE, st.integers(0, 50_000)),
+)
 
 NUMBERS: dict[str, st.SearchStrategy[object]] = {
     "int32": st.integers(-(2**31), 2**31 - 1),
@@ -96,16 +114,29 @@ def agree(aggregate: str, got: object, wanted: object) -> bool:
     return math.isclose(got, wanted, rel_tol=relative, abs_tol=5e-324)
 
 
+def features_of(
+    aggregates: Sequence[str], windows: Sequence[Window], type_: str = "int64"
+) -> list[reference.Feature]:
+    return [
+        reference.Feature(
+            a, **reference_fields(w), type=type_, parameters=told(a.removesuffix("_rows"))
+        )
+        for a in aggregates
+        for w in windows
+    ]
+
+
 def check(
     type_: str,
     aggregates: Sequence[str],
     events: list[reference.Event],
     queries: list[Query],
+    windows: Sequence[Window],
     *,
     hindsight: bool,
     has_event_id: bool,
 ) -> None:
-    features = [feature(a, *w, type_) for a in accepting(aggregates, type_) for w in WINDOWS]
+    features = features_of(accepting(aggregates, type_), windows, type_)
     features += [
         replace(f, default=default_of(f.aggregate, parse_type(type_))) for f in features[::2]
     ]
@@ -126,7 +157,8 @@ def test_counts_extremes_and_edges_of_every_type_equal_the_reference(
     type_: str, data: st.DataObject, queries: list[Query], *, hindsight: bool, has_event_id: bool
 ) -> None:
     events = data.draw(event_lists({**NUMBERS, **OTHERS}[type_]))
-    check(type_, COMPARED, events, queries, hindsight=hindsight, has_event_id=has_event_id)
+    windows = data.draw(WINDOWS)
+    check(type_, COMPARED, events, queries, windows, hindsight=hindsight, has_event_id=has_event_id)
 
 
 @pytest.mark.parametrize("type_", NUMBERS)
@@ -136,7 +168,8 @@ def test_sums_means_and_spreads_of_every_number_equal_the_reference(
     type_: str, data: st.DataObject, queries: list[Query], *, hindsight: bool
 ) -> None:
     events = data.draw(event_lists(NUMBERS[type_]))
-    check(type_, ADDED, events, queries, hindsight=hindsight, has_event_id=True)
+    windows = data.draw(WINDOWS)
+    check(type_, ADDED, events, queries, windows, hindsight=hindsight, has_event_id=True)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +189,7 @@ def test_sums_means_and_spreads_of_every_number_equal_the_reference(
 def test_sums_and_spreads_of_hard_doubles_do_not_cancel(values: list[float]) -> None:
     events = [reference.Event("a", i, i, v) for i, v in enumerate(values)]
     queries = [Query("a", q) for q in range(len(values) + 1)]
-    check("float64", ADDED, events, queries, hindsight=False, has_event_id=False)
+    check("float64", ADDED, events, queries, _fixed(1000), hindsight=False, has_event_id=False)
 
 
 def test_a_tiny_spread_around_a_far_mean_survives_other_magnitudes_in_the_key() -> None:
@@ -164,7 +197,8 @@ def test_a_tiny_spread_around_a_far_mean_survives_other_magnitudes_in_the_key() 
     values = [*near, *(1e9 + i % 7 * 1e-3 for i in range(50))]
     events = [reference.Event("a", 1000 * i, 1000 * i, v) for i, v in enumerate(values)]
     queries = [Query("a", 1000 * i + 1) for i in range(len(values))]
-    check("float64", ("variance", "stddev"), events, queries, hindsight=False, has_event_id=False)
+    spreads, windows = ("variance", "stddev"), _fixed(1000)
+    check("float64", spreads, events, queries, windows, hindsight=False, has_event_id=False)
 
 
 @settings(max_examples=80, deadline=None)
@@ -175,6 +209,7 @@ def test_a_tiny_spread_around_a_far_mean_survives_other_magnitudes_in_the_key() 
     threads=st.sampled_from([1, 2]),
     order=st.randoms(use_true_random=False),
     hindsight=st.booleans(),
+    windows=WINDOWS,
 )
 def test_order_chunks_and_threads_change_nothing(
     events: list[reference.Event],
@@ -182,12 +217,11 @@ def test_order_chunks_and_threads_change_nothing(
     limit: int,
     threads: int,
     order: random.Random,
+    windows: list[Window],
     *,
     hindsight: bool,
 ) -> None:
-    features = [
-        reference.Feature(a, *w) for a in ("sum", "min", "last", "variance") for w in WINDOWS[1:5]
-    ]
+    features = features_of(("sum", "min", "last", "variance"), windows)
     plain = kernel_values(events, features, queries, hindsight=hindsight)
     shuffled, places = list(events), list(range(len(queries)))
     order.shuffle(shuffled)
@@ -209,15 +243,16 @@ def test_order_chunks_and_threads_change_nothing(
     unseen=event_lists(NUMBERS["int64"]),
     key=st.sampled_from(["a", "b", ""]),
     q_ms=INSTANTS,
+    windows=WINDOWS,
 )
 def test_what_happens_or_arrives_at_the_query_or_later_changes_nothing(
-    events: list[reference.Event], unseen: list[reference.Event], key: str, q_ms: int
+    events: list[reference.Event],
+    unseen: list[reference.Event],
+    key: str,
+    q_ms: int,
+    windows: list[Window],
 ) -> None:
-    features = [
-        reference.Feature(a, *w)
-        for a in ("count_rows", "sum", "max", "first", "stddev")
-        for w in WINDOWS
-    ]
+    features = features_of(("count_rows", "sum", "max", "first", "stddev"), windows)
     later = [e for e in unseen if max(e.event_ms or 0, e.ingest_ms) >= q_ms]
     query = [Query(key, q_ms)]
     assert kernel_values([*events, *later], features, query) == kernel_values(

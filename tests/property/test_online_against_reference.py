@@ -1,7 +1,7 @@
 """Rows merged of packed tiles equal the reference, at every instant a row says it holds for."""
 
 import math
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from hypothesis import example, given
@@ -11,10 +11,10 @@ from millrace.aggregates import AGGREGATES
 from millrace.codec import Packed, tile_field
 from millrace.durations import DAY_MS, SECOND_MS
 from millrace.online.answers import Answer
-from millrace.online.view import OnlineView
+from millrace.online.view import CLOCK_MARGIN_MS, OnlineView
 from millrace.plan import FeaturePlan, ViewPlan
 from millrace.types import FLOAT64, INT64, STRING, DataType, decimal
-from millrace.windows import Window
+from millrace.windows import Lifetime, Sliding
 from tests import reference
 from tests.kernel_cases import default_of
 from tests.online_cases import (
@@ -26,6 +26,7 @@ from tests.online_cases import (
     size_of,
     view_of,
 )
+from tests.window_cases import STAGE, WINDOWS, Stage
 
 MONEY = decimal(12, 2)
 VALUES: dict[DataType, st.SearchStrategy[Any]] = {
@@ -34,14 +35,6 @@ VALUES: dict[DataType, st.SearchStrategy[Any]] = {
     MONEY: st.decimals(-(10**6), 10**6, places=2, allow_nan=False),
     STRING: st.text(st.characters(exclude_categories=["Cs"]), max_size=3),
 }
-WINDOWS = st.builds(
-    lambda hop_s, hops, offset_s: Window(
-        None if hops is None else hops * hop_s * SECOND_MS, hop_s * SECOND_MS, offset_s * SECOND_MS
-    ),
-    st.sampled_from([1, 2, 5, 10, 30]),
-    st.one_of(st.none(), st.integers(1, 6)),
-    st.sampled_from([0, 0, 0, 7, 20]),
-)
 START = date(1970, 1, 1)
 
 
@@ -56,23 +49,31 @@ def views(draw: st.DrawFn) -> tuple[ViewPlan, DataType]:
         measured = None if is_rows else type_
         default = default_of(name, type_) if draw(st.booleans()) else None
         features.append(feature_of(f"f{i}", name, draw(WINDOWS), measured, default))
-    return view_of(features, start=START), type_
+    # From the first day of the stage, so that some events lie before the start; or from well before.
+    origin = datetime.fromtimestamp(draw(STAGE).origin_ms // 1000, UTC).date()
+    start = origin - timedelta(days=draw(st.sampled_from([0, 70])))
+    return view_of(features, start=start), type_
 
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[ViewPlan, list[reference.Event], int]:
-    view, type_ = draw(views())
+    (view, type_), (origin_ms, step_ms) = draw(views()), draw(STAGE)
     event = st.builds(
         lambda at, delay, value, event_id: reference.Event("k", at, at + delay, value, event_id),
-        # From before the view's start; on whole seconds, where the edges lie, and beside them.
-        st.integers(-50, 300).flatmap(lambda n: st.sampled_from([n * 1000, n * 1000 - 1, n * 997])),
+        # From before the origin; on whole steps, where the edges lie, and beside them.
+        st.integers(-50, 300).flatmap(
+            lambda n: st.sampled_from(
+                [n * step_ms, n * step_ms - 1, n * step_ms * 997 // 1000]
+            ).map(lambda at: origin_ms + at)
+        ),
         st.integers(0, 2),
         st.one_of(st.none(), VALUES[type_]),
         st.one_of(st.none(), st.integers(0, 5)),
     )
     events = draw(st.lists(event, max_size=15))
-    newest = max((e.event_ms for e in events if e.event_ms is not None), default=0)
-    return view, events, newest + 1 + draw(st.one_of(st.just(0), st.integers(0, 400_000)))
+    newest = max((e.event_ms for e in events if e.event_ms is not None), default=origin_ms)
+    later = st.integers(0, 400_000).map(lambda n: n * step_ms // 1000)
+    return view, events, newest + 1 + draw(st.one_of(st.just(0), later))
 
 
 def check(view: ViewPlan, events: list[reference.Event], answers: list[Answer], q_ms: int) -> None:
@@ -102,34 +103,33 @@ def test_a_merged_row_is_what_the_reference_says(
     row = online.rows.decode(online.rows.encode(online.merge(tiles, q_ms)))
     check(view, events, online.answer(row, q_ms, q_ms), q_ms)
     if tiles:
-        seen = [e.event_ms for e in events if e.event_ms is not None and e.event_ms >= 0]
+        seen = [e.event_ms for e in events if e.event_ms is not None]
+        seen = [at for at in seen if at >= view.start_ms]
         assert row.event_ms == max(seen)
 
 
-@given(case=cases())
+@given(case=cases(), stage=STAGE)
 @example(
+    stage=Stage(0, 1_000),
     case=(
-        view_of([feature_of("f", "count", Window(2_000, 1_000))], start=START),
+        view_of([feature_of("f", "count", Sliding(2_000, 1_000))], start=START),
         [reference.Event("k", 999, 999)],
         1_000,
-    )
+    ),
 )
-def test_a_row_holds_at_every_second_until_it_ends_and_not_beyond(
-    case: tuple[ViewPlan, list[reference.Event], int],
+def test_a_row_holds_at_every_step_until_it_ends_and_not_beyond(
+    case: tuple[ViewPlan, list[reference.Event], int], stage: Stage
 ) -> None:
-    view, events, q_ms = case
+    (view, events, q_ms), step_ms = case, stage.step_ms
     online = OnlineView.from_plan(document_of(view))
     tiles = packed_tiles(view, events)
     while True:
         row = online.merge(tiles, q_ms)
         until = row.valid_until_ms
-        last = q_ms + 400_000 if until is None else until - 1
+        last = q_ms + 400 * step_ms if until is None else until - 1
         assert last >= q_ms
-        for at in {
-            q_ms,
-            last,
-            *range(-(-q_ms // 1000) * 1000, last, max(1000, last // 50_000 * 1000)),
-        }:
+        stride_ms = max(1, (last - q_ms) // step_ms // 50) * step_ms
+        for at in {q_ms, last, *range(-(-q_ms // step_ms) * step_ms, last, stride_ms)}:
             assert online.holds(row, at)
             fresh = online.merge(tiles, at)
             assert online.answer(row, at, at) == online.answer(fresh, at, at)
@@ -141,7 +141,7 @@ def test_a_row_holds_at_every_second_until_it_ends_and_not_beyond(
         q_ms = until
 
 
-@given(case=cases(), later=st.integers(0, 20) | st.just(30 * 86_400))
+@given(case=cases(), later=st.integers(0, 20) | st.just(400 * 86_400))
 def test_dropping_what_is_out_of_reach_changes_nothing(
     case: tuple[ViewPlan, list[reference.Event], int], later: int
 ) -> None:
@@ -153,14 +153,14 @@ def test_dropping_what_is_out_of_reach_changes_nothing(
     left = {field: data for field, data in tiles.items() if field not in dropped}
     assert online.merge(left, at) == online.merge(tiles, at)
     assert bool(left) == bool(tiles)
-    if any(f.window.length_ms is None for f in view.features):
+    if view.reach_ms is None:
         assert dropped == []
-    elif later > DAY_MS // SECOND_MS:
+    elif at - q_ms > view.reach_ms + CLOCK_MARGIN_MS:
         assert len(left) <= 1
 
 
 def test_fields_that_are_no_tiles_are_passed_over() -> None:
-    view = view_of([feature_of("n", "count", Window(60_000, 1_000))])
+    view = view_of([feature_of("n", "count", Sliding(60_000, 1_000))])
     online = OnlineView.from_plan(document_of(view))
     tiles = packed_tiles(view, [reference.Event("k", 5, 5)])
     assert online.merge({**tiles, b"s": b"7"}, 6) == online.merge(tiles, 6)
@@ -168,7 +168,7 @@ def test_fields_that_are_no_tiles_are_passed_over() -> None:
 
 
 def test_an_entity_without_tiles_is_worth_the_empty_value() -> None:
-    window = Window(60_000, 1_000)
+    window = Sliding(60_000, 1_000)
     view = view_of([feature_of("n", "count", window), feature_of("s", "sum", window, INT64)])
     online = OnlineView.from_plan(document_of(view))
     row = online.merge({}, 6)
@@ -186,7 +186,7 @@ def answers(view: ViewPlan, age_ms: int, progress_age_ms: int | None) -> list[tu
 
 
 def test_age_is_an_answer_and_the_value_is_still_given() -> None:
-    ever = Window(None, DAY_MS)
+    ever = Lifetime(DAY_MS)
     features = [feature_of("n", "count", ever), feature_of("s", "sum", ever, INT64)]
     view = view_of(features, ttl_ms=1_000, freshness_ms=60_000)
     assert answers(view, 1_000, 0) == [(1, "PRESENT"), (None, "NULL_VALUE")]
@@ -198,12 +198,12 @@ def test_age_is_an_answer_and_the_value_is_still_given() -> None:
 
 
 def test_without_promises_nothing_is_too_old() -> None:
-    view = view_of([feature_of("n", "count", Window(None, DAY_MS))])
+    view = view_of([feature_of("n", "count", Lifetime(DAY_MS))])
     assert answers(view, 10**11, None) == [(1, "PRESENT")]
 
 
 def test_an_empty_window_has_a_count_and_no_ts() -> None:
-    view = view_of([feature_of("n", "count", Window(60_000, 1_000))], ttl_ms=1_000)
+    view = view_of([feature_of("n", "count", Sliding(60_000, 1_000))], ttl_ms=1_000)
     online = OnlineView.from_plan(document_of(view))
     row = online.merge(packed_tiles(view, [reference.Event("k", 0, 0)]), 10**9)
     assert online.answer(row, 10**9, 10**9) == [(0, None, "PRESENT")]
@@ -211,7 +211,7 @@ def test_an_empty_window_has_a_count_and_no_ts() -> None:
 
 
 def test_only_the_newest_of_what_left_is_kept() -> None:
-    view = view_of([feature_of("n", "count", Window(60_000, 1_000))])
+    view = view_of([feature_of("n", "count", Sliding(60_000, 1_000))])
     online = OnlineView.from_plan(document_of(view))
     tiles = packed_tiles(view, [reference.Event("k", at, at) for at in (0, 5_000, 9_000)])
     assert online.out_of_reach(tiles, 69_000 + 2 * DAY_MS) == [tile_field(0), tile_field(5_000)]

@@ -4,6 +4,7 @@ import math
 import random
 from datetime import date
 from decimal import Decimal
+from math import gcd
 from typing import Any
 
 import pytest
@@ -23,9 +24,10 @@ from millrace.tiles import (
     tile_start_ms,
 )
 from millrace.types import FLOAT64, INT32, INT64, STRING, DataType, decimal
-from millrace.windows import Window
+from millrace.windows import Sliding, Window
 from tests import reference
 from tests.oracle import bound_to, oracle_feature
+from tests.window_cases import STAGE, WINDOWS, Stage
 
 HOP_MS = 10_000
 MONEY, WIDEST = decimal(12, 2), decimal(38, 4)
@@ -43,18 +45,21 @@ VALUES: dict[DataType, st.SearchStrategy[Any]] = {
     WIDEST: st.integers(-(10**38) + 1, 10**38 - 1).map(lambda n: Decimal(n).scaleb(-4)),
     STRING: st.text(max_size=3),
 }
-WINDOWS = st.builds(
-    Window,
-    length_ms=st.one_of(st.none(), st.integers(1, 12).map(lambda n: n * 3 * HOP_MS)),
-    hop_ms=st.sampled_from([HOP_MS, 3 * HOP_MS]),
-    offset_ms=st.sampled_from([0, 1, HOP_MS, 70_000]),
-)
+
+
+def instants(lowest: int, highest: int) -> st.SearchStrategy[int]:
+    """Instants of the stage, so many halves of a step from its origin."""
+    return st.builds(
+        lambda stage, n: stage.origin_ms + n * stage.step_ms // 2,
+        STAGE,
+        st.integers(lowest, highest),
+    )
 
 
 def events_of(type_: DataType) -> st.SearchStrategy[list[reference.Event]]:
     event = st.builds(
         lambda at, delay, value, event_id: reference.Event("k", at, at + delay, value, event_id),
-        st.integers(-20, 20).map(lambda n: n * 5_000),
+        instants(-20, 20),
         st.integers(0, 2),
         st.one_of(st.none(), VALUES[type_]),
         st.one_of(st.none(), st.integers(0, 5)),
@@ -68,7 +73,7 @@ def cases(draw: st.DrawFn) -> tuple[FeaturePlan, list[reference.Event], int]:
     type_ = draw(st.sampled_from([t for t in VALUES if aggregate.accepts(t)]))
     is_row_count = not aggregate.needs_input and draw(st.booleans())
     feature = feature_of(aggregate.name, type_, draw(WINDOWS), is_row_count=is_row_count)
-    return feature, draw(events_of(type_)), draw(st.integers(-150_000, 250_000))
+    return feature, draw(events_of(type_)), draw(instants(-40, 400)) + draw(st.integers(0, 1))
 
 
 def feature_of(
@@ -128,9 +133,11 @@ def assert_agree(feature: FeaturePlan, got: object, want: object) -> None:
         assert got == want
 
 
-@given(case=cases(), seed=st.integers(0, 2**16), refinement=st.sampled_from([1, 2, 10]))
+@given(
+    case=cases(), stage=STAGE, seed=st.integers(0, 2**16), refinement=st.sampled_from([1, 2, 10])
+)
 def test_merged_tiles_equal_the_reference(
-    case: tuple[FeaturePlan, list[reference.Event], int], seed: int, refinement: int
+    case: tuple[FeaturePlan, list[reference.Event], int], stage: Stage, seed: int, refinement: int
 ) -> None:
     feature, events, q_ms = case
     # A tile has 38 digits for its sum: see the next test.
@@ -139,7 +146,8 @@ def test_merged_tiles_equal_the_reference(
     is_spread = feature.aggregate.name in {"variance", "stddev"}
     assume(not is_spread or not any(_is_huge(e.value) for e in events))
     view = view_of(feature)
-    tiles = tiles_of(view, events, HOP_MS // refinement, feature.window.bounds(q_ms))
+    hop_ms = gcd(stage.step_ms, feature.window.hop_ms) // refinement
+    tiles = tiles_of(view, events, hop_ms, feature.window.bounds(q_ms))
     random.Random(seed).shuffle(tiles)
     assert_agree(feature, merge_tiles(feature, tiles, q_ms), expected(feature, events, q_ms))
 
@@ -148,10 +156,10 @@ def _is_huge(value: object) -> bool:
     return isinstance(value, (int, float, Decimal)) and abs(float(value)) > 1e6
 
 
-@given(events=events_of(WIDEST), q_ms=st.integers(-150_000, 250_000))
+@given(events=events_of(WIDEST), q_ms=instants(-40, 100))
 @example(events=[reference.Event("k", 0, 0, Decimal(10**34 - 1), 1)] * 2, q_ms=1)
 def test_widest_decimals_are_exact_or_null(events: list[reference.Event], q_ms: int) -> None:
-    feature = feature_of("sum", WIDEST, Window(60_000, HOP_MS))
+    feature = feature_of("sum", WIDEST, Sliding(60_000, HOP_MS))
     tiles = tiles_of(view_of(feature), events, HOP_MS, feature.window.bounds(q_ms))
     got, want = merge_tiles(feature, tiles, q_ms), expected(feature, events, q_ms)
     if any(tile["m0_count"] and tile["m0_sum"] is None for tile in tiles):
@@ -201,7 +209,7 @@ def test_a_tile_starts_at_the_floor(event_ms: int, start_ms: int) -> None:
 
 
 def test_features_share_partials_of_the_same_measure() -> None:
-    window = Window(60_000, HOP_MS)
+    window = Sliding(60_000, HOP_MS)
     names = ("sum", "avg", "variance", "last", "min")
     view = view_of(*(feature_of(name, INT64, window) for name in names))
     assert [column.name for column in tile_columns(view)] == [
@@ -218,7 +226,7 @@ def test_features_share_partials_of_the_same_measure() -> None:
 
 
 def test_an_entity_never_seen_counts_zero() -> None:
-    window = Window(60_000, HOP_MS)
+    window = Sliding(60_000, HOP_MS)
     assert merge_tiles(feature_of("count", INT64, window, is_row_count=True), [], 0) == 0
     assert merge_tiles(feature_of("sum", INT64, window), [], 0) is None
 
@@ -227,5 +235,5 @@ def test_an_entity_never_seen_counts_zero() -> None:
     "edge", [(5, 6, "a", 7), {"event_ms": 5, "ingest_ms": 6, "event_id": "a", "value": 7}]
 )
 def test_edges_may_come_as_plain_tuples_and_structs(edge: object) -> None:
-    feature = feature_of("last", INT64, Window(60_000, HOP_MS))
+    feature = feature_of("last", INT64, Sliding(60_000, HOP_MS))
     assert merge_tiles(feature, [{"m0_last": edge}, {"m0_last": None}], 0) == 7

@@ -146,7 +146,7 @@ def test_plan_as_json_names_every_choice(run: Run) -> None:
     assert (view["tile_hop_ms"], view["version"], len(view["fingerprint"])) == (300_000, None, 16)
     assert view["features"][1] == {
         "name": "amount_sum_ever", "type": "float64", "aggregate": "sum", "parameters": {}, "input": "amount",
-        "window_ms": None, "hop_ms": 86_400_000, "offset_ms": 604_800_000, "default": None, "description": "",
+        "window_ms": None, "hop_ms": 86_400_000, "offset_ms": 604_800_000, "reach_ms": None, "default": None, "description": "",
     }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from millrace.kernel.arrow import KernelView, join_features
 from millrace.online.view import OnlineView
 from millrace.plan import DerivedPlan, ViewPlan
 from millrace.types import INT64
-from millrace.windows import Window
+from millrace.windows import Lifetime, Sliding
 from tests import reference
 from tests.golden.rewrite import golden_plan
 from tests.online_cases import document_of, feature_of, packed_tiles, view_of
@@ -48,7 +48,7 @@ def test_history_has_what_is_worked_out_by_hand() -> None:
     ]
 
 
-EVER, HOUR = Window(None, DAY_MS), Window(HOUR_MS, 300_000)
+EVER, HOUR = Lifetime(DAY_MS), Sliding(HOUR_MS, 300_000)
 TYPES = dict.fromkeys(("all", "newest", "older", "half", "both"), INT64)
 
 
@@ -57,7 +57,7 @@ def deriving(**texts: str) -> ViewPlan:
         [
             feature_of("newest", "sum", HOUR, INT64),
             feature_of("all", "count", EVER),
-            feature_of("older", "count", Window(HOUR_MS, 300_000, HOUR_MS)),
+            feature_of("older", "count", Sliding(HOUR_MS, 300_000, HOUR_MS)),
         ],
         ttl_ms=2 * DAY_MS,
         freshness_ms=60_000,

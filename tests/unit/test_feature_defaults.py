@@ -13,7 +13,7 @@ from millrace.load.yaml import read_yaml
 from millrace.online.view import OnlineView
 from millrace.resolve import resolve, resolve_as_far_as_read
 from millrace.types import DATE, INT64, decimal
-from millrace.windows import Window
+from millrace.windows import Sliding
 from tests import reference
 from tests.online_cases import document_of, feature_of, packed_tiles, view_of
 
@@ -127,9 +127,9 @@ def test_python_says_it_with_values() -> None:
 PRICE = decimal(12, 2)
 VIEW = view_of(
     [
-        feature_of("total", "sum", Window(10_000, 1_000), PRICE, Decimal("0.00")),
-        feature_of("plain", "sum", Window(10_000, 1_000), PRICE),
-        feature_of("n", "count", Window(10_000, 1_000)),
+        feature_of("total", "sum", Sliding(10_000, 1_000), PRICE, Decimal("0.00")),
+        feature_of("plain", "sum", Sliding(10_000, 1_000), PRICE),
+        feature_of("n", "count", Sliding(10_000, 1_000)),
     ],
     freshness_ms=60_000,
 )
@@ -164,7 +164,7 @@ def test_a_null_value_has_the_default_too() -> None:
     ("type_", "default"), [(INT64, -1), (PRICE, Decimal("0.10")), (DATE, date(2024, 2, 29))]
 )
 def test_a_default_comes_through_the_published_plan(type_: Any, default: object) -> None:
-    view = view_of([feature_of("f", "max", Window(1_000, 1_000), type_, default)])
+    view = view_of([feature_of("f", "max", Sliding(1_000, 1_000), type_, default)])
     online = OnlineView.from_plan(document_of(view))
     (answer,) = online.answer(online.merge({}, 0), 0, 0)
     assert (answer[0], type(answer[0])) == (default, type(default))

@@ -15,6 +15,7 @@ from tests.live.foreign_producer import BROKEN, Message, Mixture
 from tests.live.oracle import TopicOracle
 from tests.live.strict_rows import NotAnEvent, read_row
 from tests.live.topic_records import Record
+from tests.window_cases import window_of
 
 NOW_MS = 1_800_000_000_000
 TYPES = views.PAYMENT_RULES.types
@@ -110,12 +111,7 @@ def test_declarations_and_oracle_name_the_same_features_and_windows(tmp_path: Pa
         assert [f.name for f in view.features] == list(oracle.features)
         for feature in view.features:
             said = oracle.features[feature.name].reference
-            window = feature.window
-            assert (window.length_ms, window.hop_ms, window.offset_ms) == (
-                said.length_ms,
-                said.hop_ms,
-                said.offset_ms,
-            ), feature.name
+            assert window_of(said) == feature.window, feature.name
 
 
 @pytest.mark.parametrize(

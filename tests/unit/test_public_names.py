@@ -14,7 +14,7 @@ PUBLIC = [
     "BatchSource", "Check", "Column", "Entity", "Fault", "FeatureService", "FeatureView",
     "PlatformError", "Schedule", "Source", "SpecError", "StreamSource", "approx_distinct", "avg", "count",
     "derived", "distinct", "first", "first_k", "last", "last_k", "max", "min", "percentile", "stddev", "sum",
-    "time_since_first", "time_since_last", "top_k",
+    "time_since_first", "time_since_last", "top_k", "tumbling",
     "variance",
 ]  # fmt: skip
 

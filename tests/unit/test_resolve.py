@@ -25,7 +25,7 @@ from millrace.spec import (
     StreamSource,
 )
 from millrace.types import FLOAT64, INT64, decimal
-from millrace.windows import Window
+from millrace.windows import Lifetime, Sliding
 
 H, D = 3_600_000, 86_400_000
 
@@ -95,7 +95,7 @@ class TestPlan:
         assert (c.measure, d.measure) == (None, plan.view("spend").measures[1])
         assert [f.type for f in (a, b, c, d)] == [FLOAT64, decimal(22, 2), INT64, FLOAT64]
         assert [f.window for f in (a, b, c, d)] == [
-            Window(7 * D, H), Window(90_000, 1_000), Window(None, D), Window(D, H, 7 * D)
+            Sliding(7 * D, H), Sliding(90_000, 1_000), Lifetime(D), Sliding(D, H, 7 * D)
         ]  # fmt: skip
 
     def test_source_rules_are_milliseconds(self) -> None:
@@ -378,7 +378,7 @@ class TestFeatures:
 
     def test_a_hop_may_be_the_window_itself(self) -> None:
         plan = plan_of_features(replace(COUNT, hop="1h"))
-        assert plan.view("spend").features[0].window == Window(H, H)
+        assert plan.view("spend").features[0].window == Sliding(H, H)
 
     @pytest.mark.parametrize(
         ("length_ms", "hop_ms", "expected"),

@@ -10,7 +10,7 @@ from millrace.errors import NotDeclared, StoreError
 from millrace.plan import EntityPlan
 from millrace.published import PublishedVersion, PublishedView
 from millrace.types import INT64, STRING
-from millrace.windows import Window
+from millrace.windows import Sliding
 from serving.catalog import Catalog, LookupPlan, served_view
 from serving.errors import BadRequest, NotReady
 from serving.instants import instant_ms, instant_text
@@ -19,7 +19,7 @@ from tests.online_cases import document_of, feature_of, view_of
 
 CUSTOMER = EntityPlan("customer", "customer_id", INT64)
 TERMINAL = EntityPlan("terminal", "terminal_id", STRING)
-HOUR = Window(HOUR_MS, 300_000)
+HOUR = Sliding(HOUR_MS, 300_000)
 
 
 def published(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         time_since_first,
         time_since_last,
         top_k,
+        tumbling,
         variance,
     )
     from millrace.authoring import (
@@ -71,6 +72,7 @@ __all__ = [
     "time_since_first",
     "time_since_last",
     "top_k",
+    "tumbling",
     "variance",
 ]
 
@@ -84,7 +86,7 @@ def __getattr__(name: str) -> Any:
 
     if name in _ERRORS:
         return getattr(import_module("millrace.errors"), name)
-    # Declarations are nouns and begin with a capital, aggregates do not.
+    # Declarations are nouns and begin with a capital, aggregates and windows do not.
     home = "authoring" if name[0].isupper() else "aggregations"
     home = "derivations" if name == "derived" else home
     return getattr(import_module(f"millrace.{home}"), name)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, get_args
 
 from millrace import spec
 from millrace.calls import builder, here, literal_text, optional, text
@@ -11,8 +11,12 @@ from millrace.spec import Location
 
 __all__ = [
     "Aggregation", "approx_distinct", "avg", "count", "distinct", "first", "first_k", "last", "last_k",
-    "max", "min", "percentile", "stddev", "sum", "time_since_first", "time_since_last", "top_k", "variance",
+    "max", "min", "percentile", "stddev", "sum", "time_since_first", "time_since_last", "top_k", "tumbling", "variance",
 ]  # fmt: skip
+
+
+WINDOWS = ("tumbling",)
+"""Those of these names that are windows and no aggregates."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Aggregation:
     column: str | None = None
     expr: str | None = None
     parameters: Mapping[str, float] = field(default_factory=dict)
-    windows: tuple[str, ...] = ()
+    windows: tuple[spec.WindowSpec, ...] = ()
     name: str | None = None
     hop_: str | None = None
     offset_: str | None = None
@@ -37,13 +41,13 @@ class Aggregation:
 
     @builder
     def over(
-        self, *windows: str, hop: str | None = None, offset: str | None = None
+        self, *windows: spec.WindowSpec, hop: str | None = None, offset: str | None = None
     ) -> "Aggregation":
-        """Name the windows: durations or ``lifetime``; one feature for each.
+        """Name the windows: durations, ``lifetime``, or ``tumbling(…)``; one feature for each.
 
         ``hop`` and ``offset`` are those of the steps of these names.
         """
-        found = replace(self, windows=tuple(text(window) for window in windows))
+        found = replace(self, windows=tuple(map(_window, windows)))
         found = found if hop is None else found.hop(hop)
         return found if offset is None else found.offset(offset)
 
@@ -51,7 +55,8 @@ class Aggregation:
     def named(self, name: str) -> "Aggregation":
         """Name the feature; ``{window}`` stands for the window as written.
 
-        Without a name it is ``amount_avg_1d``, or ``count_1h`` for a count of rows.
+        Without a name it is ``amount_avg_1d``, or ``count_1h`` for a count of rows. Calendar windows
+        are ``tumbling_1d`` and ``tumbling_1d_previous_1`` in names.
         """
         return replace(self, name=text(name))
 
@@ -85,7 +90,7 @@ class Aggregation:
             )
         for window in self.windows or ("",):
             yield spec.Feature(
-                name=template.replace("{window}", window),
+                name=template.replace("{window}", str(window)),
                 aggregate=self.aggregate,
                 window=window,
                 column=self.column,
@@ -109,6 +114,21 @@ class Aggregation:
             )
         stem = self.aggregate if self.column is None else f"{self.column}_{self.aggregate}"
         return stem + "_{window}"
+
+
+def _window(window: object) -> spec.WindowSpec:
+    return window if isinstance(window, get_args(spec.WindowSpec)) else text(window)
+
+
+@builder
+def tumbling(unit: str, *, timezone: str | None = None, previous: int = 0) -> spec.Tumbling:
+    """Name a window that begins with an hour, day, week or month of a time zone.
+
+    ``unit`` is ``1h``, ``1d``, ``1w`` (from Monday) or ``1mo``; without ``timezone`` it is of UTC.
+    ``previous=1`` is the whole one before that of the query:
+    ``.over(tumbling("1d", timezone="Europe/Berlin", previous=1))``.
+    """
+    return spec.Tumbling(text(unit), optional(timezone), previous, here())
 
 
 def _aggregation(

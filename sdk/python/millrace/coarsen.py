@@ -1,7 +1,7 @@
 """Coarse tiles: neighbours that no feature can tell apart any more become one.
 
-A window cuts between two tiles only at multiples of its hop, and only where its ends have still to
-pass. Whatever lies between two such cuts is in the window as a whole or out of it as a whole, for
+A window cuts between two tiles only where its ends have still to pass: at multiples of its hop, or
+where a day of its time zone begins. Whatever lies between two such cuts is in the window as a whole or out of it as a whole, for
 every instant that may still be asked. So the old part of a lifetime is one tile, and a window of 90
 days with a hop of a day keeps one tile per day, while the stream's tiles stay as fine as ever.
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Instants = npt.NDArray[np.int64]
-
-_FAR = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
@@ -55,9 +53,9 @@ class Coarsening:
     @property
     def reach_from_ms(self) -> int:
         """The instant before which no tile counts any more."""
-        firsts = [self._first_cut(w) if w.length_ms is not None else None for w in self.windows]
-        known = [first for first in firsts if first is not None]
-        reach = self.start_ms if len(known) < len(firsts) else min(known, default=self.start_ms)
+        tails = [window.bounds(self.query_from_ms)[0] for window in self.windows]
+        known = [tail for tail in tails if tail is not None]
+        reach = self.start_ms if len(known) < len(tails) else min(known, default=self.start_ms)
         return max(reach, self.start_ms)
 
     def ranges(self, starts: "Instants") -> "tuple[Instants, Instants]":
@@ -72,19 +70,10 @@ class Coarsening:
         begins = np.full(starts.shape, self.start_ms, dtype=np.int64)
         ends = np.full(starts.shape, self.sealed_before_ms, dtype=np.int64)
         for window in self.windows:
-            first = self._first_cut(window)
-            floors = starts // window.hop_ms * window.hop_ms
-            is_cut = starts >= first
-            np.maximum(begins, np.where(is_cut, floors, self.start_ms), out=begins)
-            np.minimum(ends, np.where(is_cut, floors + window.hop_ms, first), out=ends)
+            begin, end = window.parts(starts, self.query_from_ms)
+            np.maximum(begins, begin, out=begins)
+            np.minimum(ends, end, out=ends)
         return begins, ends
-
-    def _first_cut(self, window: Window) -> int:
-        """The first place where an end of the window may still pass; all multiples follow."""
-        tail, end = window.bounds(self.query_from_ms)
-        if tail is not None:
-            return tail
-        return end if window.offset_ms else int(_FAR)
 
 
 class TileMerger:

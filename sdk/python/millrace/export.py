@@ -25,6 +25,8 @@ from millrace.spec import (
     FeatureView,
     Source,
     Specs,
+    Tumbling,
+    WindowSpec,
 )
 
 _LINE_WIDTH = 100
@@ -163,8 +165,19 @@ def _only(given: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
 def _feature(feature: Feature | DerivedFeature) -> dict[str, Any]:
     given = _given(feature)
     given.update(given.pop("parameters", {}))
+    if isinstance(feature, Feature) and not isinstance(feature.window, str):
+        given["window"] = _Line(_window(feature.window))
     first = _only(given, ("name", "aggregate", "column", "expr", "derive"))
     return {**first, **{k: v for k, v in given.items() if k not in first}}
+
+
+def _window(window: Tumbling) -> dict[str, Any]:
+    given = _given(window)
+    return {_WINDOW_KEYS.get(name, name): value for name, value in given.items()}
+
+
+_WINDOW_KEYS = {"unit": "tumbling"}
+"""Fields of windows that YAML calls otherwise."""
 
 
 def to_python(specs: Specs) -> str:
@@ -207,10 +220,13 @@ def _used_names(specs: Specs) -> Iterator[str]:
     for view in specs.views:
         if view.checks:
             yield "Check"
-        yield from (
-            "derived" if isinstance(feature, DerivedFeature) else feature.aggregate
-            for feature in view.features
-        )
+        for feature in view.features:
+            if isinstance(feature, DerivedFeature):
+                yield "derived"
+                continue
+            yield feature.aggregate
+            if not isinstance(feature.window, str):
+                yield type(feature.window).__name__.lower()
 
 
 def _source_names(source: Source) -> Iterator[str]:
@@ -311,6 +327,13 @@ def _check(check: Check) -> str:
     return _literal({"type": check.type, **check.arguments})
 
 
+def _window_call(window: WindowSpec) -> str:
+    if isinstance(window, str):
+        return _literal(window)
+    first, *others = _given(window).items()
+    return f"{type(window).__name__.lower()}({', '.join([_literal(first[1]), *_keywords(dict(others))])})"
+
+
 def _builder(feature: Feature | DerivedFeature) -> str:
     if isinstance(feature, DerivedFeature):
         text = f"derived({_literal(feature.derive)}).named({_literal(feature.name)})"
@@ -319,7 +342,7 @@ def _builder(feature: Feature | DerivedFeature) -> str:
     if feature.expr is not None:
         inputs.append(f"expr={_literal(feature.expr)}")
     inputs += _keywords(feature.parameters)
-    text = f"{feature.aggregate}({', '.join(inputs)}).over({_literal(feature.window)})"
+    text = f"{feature.aggregate}({', '.join(inputs)}).over({_window_call(feature.window)})"
     text += f".named({_literal(feature.name)})"
     return text + _steps(feature, ("hop", "offset", "default"))
 

@@ -76,15 +76,12 @@ def _column(column: Column) -> list[str]:
 
 
 def _feature(feature: FeaturePlan) -> Mapping[str, Any]:
-    window = feature.window
     return {
         "name": feature.name,
         "aggregate": feature.aggregate.name,
         "input": None if feature.measure is None else feature.measure.expression.text,
         "type": str(feature.type),
-        "length_ms": window.length_ms,
-        "hop_ms": window.hop_ms,
-        "offset_ms": window.offset_ms,
+        **feature.window.document(),
         # A feature without these means what it meant before there were any.
         **(
             {"parameters": dict(feature.aggregate.parameters)}

@@ -23,6 +23,7 @@ from millrace.load.keys import (
     SOURCE,
     STREAM,
     VIEW,
+    WINDOWS,
     Key,
     Keys,
 )
@@ -52,16 +53,18 @@ _RECORDS = (
     ("feature_views", VIEW),
     ("features", FEATURE),
     ("derived features", DERIVED),
+    *WINDOWS.items(),
     ("feature_services", SERVICE),
 )
 _BUILDERS = (
     "Source", "Column", "BatchSource", "StreamSource", "Schedule", "Entity", "FeatureView", "Check",
     "FeatureService",
 )  # fmt: skip
+_WINDOW = ", ".join(["duration", "`lifetime`", *(f"[{kind}](#{kind})" for kind in WINDOWS)])
 _STEPS = ("over", "named", "hop", "offset", "default", "described")
 _FORMS = {
     "version": "text", "name": "name", "text": "text", "type": "type", "duration": "duration",
-    "window": "duration or `lifetime`", "day": "day", "time": "time", "number": "number", "flag": "`true` or `false`",
+    "window": _WINDOW, "day": "day", "time": "time", "number": "number", "flag": "`true` or `false`",
     "value": "value", "columns": "mapping", "tags": "mapping", "expression": "expression",
 }  # fmt: skip
 
@@ -135,12 +138,14 @@ def _python() -> Iterator[str]:
         "gives a feature for each\nwindow.\n\n| aggregate | |\n|---|---|\n"
     )
     for name in aggregations.__all__:
-        if name != "Aggregation" and name not in NOT_YET:
+        if name not in {"Aggregation", *NOT_YET, *aggregations.WINDOWS}:
             function = getattr(aggregations, name)
             yield f"| `{name}{_signature(function)}` | {_cell(_summary(function))} |\n"
     yield "\n"
     yield from _callable("derived", derivations.derived)
     yield "Its steps are `named`, `default` and `described`.\n\n"
+    for name in aggregations.WINDOWS:
+        yield from _callable(name, getattr(aggregations, name))
     for name in _STEPS:
         yield from _callable(f".{name}", getattr(aggregations.Aggregation, name))
 

@@ -9,7 +9,7 @@ from typing import Any
 from millrace.aggregates import AGGREGATES
 from millrace.check_types import CHECK_TYPES, COMMON, METRICS, MODES, SEVERITIES, ArgumentKind
 from millrace.expectation_types import EXPECTATIONS
-from millrace.load.keys import COLUMN, FILE, Form, Key, Keys, check_arguments
+from millrace.load.keys import COLUMN, FILE, WINDOWS, Form, Key, Keys, check_arguments
 from millrace.rules.names import MAX_NAME_LENGTH
 from millrace.types import KINDS
 
@@ -35,7 +35,6 @@ _FORMS: Mapping[Form, dict[str, Any]] = {
         ]
     },
     "duration": {"type": "string", "pattern": _DURATION},
-    "window": {"anyOf": [{"type": "string", "pattern": _DURATION}, {"const": "lifetime"}]},
     "day": {"type": "string", "pattern": r"^\d{4}-\d{2}-\d{2}$"},
     "time": {"type": "string", "pattern": "^([01][0-9]|2[0-3]):[0-5][0-9]$"},
     "number": {"type": "number"},
@@ -128,7 +127,12 @@ def _shape(name: str, key: Key) -> dict[str, Any]:
         return {"type": "object", "additionalProperties": column, **name_rule}
     if key.form == "checks":
         return {"type": "array", "items": _check()}
-    return dict(_FORMS[key.form])
+    return _window() if key.form == "window" else dict(_FORMS[key.form])
+
+
+def _window() -> dict[str, Any]:
+    kinds = [_record(keys) for keys in WINDOWS.values()]
+    return {"anyOf": [_FORMS["duration"], {"const": "lifetime"}, *kinds]}
 
 
 def _check() -> dict[str, Any]:

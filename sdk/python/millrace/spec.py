@@ -144,6 +144,31 @@ class Entity:
 
 
 @dataclass(frozen=True)
+class Tumbling:
+    """A window that begins with an hour, day, week or month of a time zone.
+
+    Attributes:
+        unit: ``1h``, ``1d``, ``1w`` or ``1mo``.
+        timezone: IANA name; None: UTC.
+        previous: how many before the one that the query lies in; 0: that one, up to the query.
+    """
+
+    unit: str
+    timezone: str | None = None
+    previous: float = 0
+    where: Location = field(default=NOWHERE, compare=False)
+
+    def __str__(self) -> str:
+        """What stands for it in the names of features: ``tumbling_1d``, ``tumbling_1d_previous_1``."""
+        before = "" if self.previous == 0 else f"_previous_{self.previous:g}"
+        return f"tumbling_{self.unit}{before}"
+
+
+WindowSpec = str | Tumbling
+"""A window as it is written: a duration, ``lifetime``, or one of the other kinds."""
+
+
+@dataclass(frozen=True)
 class Feature:
     """One aggregate over one window.
 
@@ -152,7 +177,7 @@ class Feature:
             ``first``, ``last`` (and names refused for now).
         column: input column; None with ``expr``, or for a count of rows.
         expr: input expression in the SQL language, instead of a column.
-        window: duration or ``lifetime``.
+        window: duration, ``lifetime``, or another kind of window.
         hop: duration; None for the default of the window.
         offset: duration by which the window lies in the past; None for none.
         parameters: ``k``, ``p``, ``limit`` of the aggregates that take one.
@@ -162,7 +187,7 @@ class Feature:
 
     name: str
     aggregate: str
-    window: str
+    window: WindowSpec
     column: str | None = None
     expr: str | None = None
     hop: str | None = None

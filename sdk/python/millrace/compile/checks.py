@@ -199,10 +199,10 @@ def _settled(view: ViewPlan, made_of: Sequence[FeaturePlan]) -> str | None:
     # Until its windows lie wholly behind the start, a feature grows; over a lifetime it never ends.
     days = 0
     for feature in made_of:
-        length_ms = feature.window.length_ms
-        if length_ms is None:
+        reach_ms, hop_ms = feature.window.reach_ms, feature.window.hop_ms
+        if reach_ms is None:
             return None
-        days = max(days, -(-(length_ms + feature.window.offset_ms) // DAY_MS))
+        days = max(days, -(-(reach_ms - hop_ms) // DAY_MS))
     return days_after(view.start, days).isoformat()
 
 

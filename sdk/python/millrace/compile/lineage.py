@@ -301,9 +301,9 @@ def _transformation(
 
 
 def _window_text(window: Window) -> str:
-    length = "a lifetime" if window.length_ms is None else format_duration(window.length_ms)
-    ago = f", {format_duration(window.offset_ms)} ago" if window.offset_ms else ""
-    return f"over {length} by {format_duration(window.hop_ms)}{ago}"
+    words = f"a {window.words}" if window.length_ms is None else window.words
+    ago = f", {window.ago} ago" if window.ago else ""
+    return f"over {words} by {format_duration(window.hop_ms)}{ago}"
 
 
 _TEXTS: Mapping[type[Partial], str] = MappingProxyType(

@@ -15,8 +15,8 @@ DOCUMENT = "millrace/serving/v1"
 """Name and version of the document; a reader refuses another."""
 
 NEWEST_IN_WINDOW = "@ts"
-"""Suffix of the hidden row slot that holds the newest event in the window of a feature with an
-offset; any other feature's is the row's own newest event, if that lies in its window."""
+"""Suffix of the hidden row slot that holds the newest event in a window that ends
+before the query; any other feature's is the row's own newest event, if that lies in its window."""
 
 MERGED_AT = "@as_of"
 """The hidden last slot of a row: the instant it was merged for. It tells nothing of earlier ones,
@@ -94,7 +94,7 @@ def _tile_slots(view: ViewPlan) -> list[dict[str, Any]]:
 
 
 def _row_slots(view: ViewPlan) -> list[dict[str, Any]]:
-    moved = [f.name + NEWEST_IN_WINDOW for f in view.features if f.window.offset_ms]
+    moved = [f.name + NEWEST_IN_WINDOW for f in view.features if not f.window.ends_at_query]
     slots = [(f.name, str(f.type)) for f in view.features]
     slots += [(name, str(TIMESTAMP)) for name in (*moved, MERGED_AT)]
     return [
@@ -110,11 +110,7 @@ def _feature(feature: FeaturePlan) -> dict[str, Any]:
         "aggregate": aggregate.name,
         **({"parameters": dict(aggregate.parameters)} if aggregate.parameters else {}),
         "input_type": None if aggregate.input is None else str(aggregate.input),
-        "window": {
-            "length_ms": feature.window.length_ms,
-            "hop_ms": feature.window.hop_ms,
-            "offset_ms": feature.window.offset_ms,
-        },
+        "window": feature.window.document(),
         "merged_from": list(feature_columns(feature)),
         "empty": to_plain(feature.empty),
     }

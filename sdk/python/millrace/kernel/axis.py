@@ -5,8 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from millrace.windows import Window
-
 Int64s = npt.NDArray[np.int64]
 Positions = npt.NDArray[np.intp]
 Bools = npt.NDArray[np.bool_]
@@ -63,16 +61,6 @@ class Axis:
         """
         probes = codes * self._span if instants is None else self.pack(codes, instants)
         return np.searchsorted(self.line, probes)
-
-
-def window_bounds(window: Window, query_ms: Int64s) -> tuple[Int64s | None, Int64s]:
-    """Return ``Window.bounds`` of many instants at once."""
-    hop = window.hop_ms
-    anchor = query_ms - window.offset_ms
-    end = query_ms if window.offset_ms == 0 else anchor // hop * hop
-    if window.length_ms is None:
-        return None, end
-    return (anchor - window.length_ms) // hop * hop, end
 
 
 def clamp_instants(instants: Int64s) -> Int64s:

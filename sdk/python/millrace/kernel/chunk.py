@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from millrace.kernel import exact
-from millrace.kernel.axis import Axis, Bools, Int64s, Positions, Stamped, window_bounds
+from millrace.kernel.axis import Axis, Bools, Int64s, Positions, Stamped
 from millrace.kernel.ranges import Ranges
 from millrace.kernel.visibility import Visibility
 from millrace.types import DataType
@@ -205,7 +205,7 @@ def _runs(same_as_next: Bools) -> tuple[Positions, Int64s]:
 
 
 def _window_rows(axis: Axis, window: Window, queries: Stamped, known: Visibility | None) -> Ranges:
-    start_ms, end_ms = window_bounds(window, queries.instants_ms)
+    start_ms, end_ms = window.bounds(queries.instants_ms)
     begin, end = axis.before(queries.codes, start_ms), axis.before(queries.codes, end_ms)
     if known is None:
         return Ranges(begin, end)

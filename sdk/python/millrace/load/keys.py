@@ -12,6 +12,7 @@ from millrace.aggregates import AGGREGATES
 from millrace.check_types import CHECK_TYPES, COMMON, ArgumentKind
 from millrace.rules.schedules import REFRESHES
 from millrace.rules.sources import BATCH_FORMATS, STREAM_FORMATS
+from millrace.zones import LONGEST_MS
 
 VERSION = "millrace/v1"
 
@@ -234,6 +235,25 @@ DERIVED = Keys(
         "expr": "write it as derive, over features",
     },
 )
+WINDOWS = {
+    "tumbling": Keys(
+        "a calendar window",
+        {
+            "tumbling": Key(
+                "What it begins with: an hour, day, week (from Monday) or month of the time zone",
+                is_required=True,
+                choices=tuple(LONGEST_MS),
+            ),
+            "timezone": Key("IANA name of the time zone", default="UTC"),
+            "previous": Key(
+                "How many before the one that the query lies in, which is held as far as it has come",
+                "number",
+                default="0",
+            ),
+        },
+    ),
+}
+"""Windows that are mappings, by the key that tells them apart."""
 FEATURE = Keys(
     "a feature",
     {
@@ -243,7 +263,7 @@ FEATURE = Keys(
         "aggregate": Key("How values are aggregated", is_required=True),
         "column": Key("Input column", "name", default="a count is then of rows"),
         "expr": Key("Input expression, in place of a column", "expression"),
-        "window": Key("Length of the window, or lifetime", "window"),
+        "window": Key("Length of the window, lifetime, or a window of another kind", "window"),
         "windows": Key("Several windows, one feature for each", "window", is_list=True),
         "hop": Key(
             "Step in which the tail of the window moves",

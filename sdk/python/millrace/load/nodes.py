@@ -53,6 +53,11 @@ class Record:
         node = self._fields.get(name)
         return default if node is None else self._reader.flag(node, name, default=default)
 
+    def optional_number(self, name: str) -> float | None:
+        """Return a field that is a number; None if it is not there or at fault."""
+        node = self._fields.get(name)
+        return None if node is None else self._reader.number(node, name)
+
     def texts(self, name: str) -> tuple[str, ...]:
         """Return a field that is a list of texts; empty if it is not there."""
         node = self._fields.get(name)

@@ -5,13 +5,14 @@ by ``millrace.resolve``, for YAML and Python alike; where a value could not be r
 ``UNREADABLE`` in its place, so that it is reported once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from millrace.aggregates import check_forms
 from millrace.check_types import ArgumentKind
 from millrace.errors import Fault
 from millrace.faults import UNREADABLE, FaultList, is_read
@@ -32,6 +33,8 @@ from millrace.spec import (
     Source,
     Specs,
     StreamSource,
+    Tumbling,
+    WindowSpec,
 )
 
 _UNREADABLE_FEATURE = Feature(UNREADABLE, UNREADABLE, UNREADABLE)
@@ -279,7 +282,7 @@ class _Declarations:
                 f"put the window into the name: {name}_{{window}}",
             )
             name = UNREADABLE
-        if not all(map(is_read, windows)) and "{window}" in name:
+        if not all(map(_is_known, windows)) and "{window}" in name:
             name = UNREADABLE
         common: dict[str, Any] = {
             "aggregate": record.text("aggregate"),
@@ -294,7 +297,7 @@ class _Declarations:
         }
         return tuple(
             Feature(
-                name=name.replace("{window}", window) if is_read(name) else name,
+                name=name.replace("{window}", str(window)) if is_read(name) else name,
                 window=window,
                 **common,
             )
@@ -317,16 +320,29 @@ class _Declarations:
             self._reader.fault(node, "default has no value", "write one, or remove it")
         return value
 
-    def _windows(self, record: Record) -> tuple[str, ...]:
+    def _window(self, node: Node) -> WindowSpec:
+        if not isinstance(node, MappingNode):
+            return self._reader.text(node, "window")
+        written = [key for key, *_ in self._reader.pairs(node, "window")]
+        kind = next((kind for kind in keys.WINDOWS if kind in written), None)
+        if kind is None:
+            kinds = " or ".join(f"{{{one}: …}}" for one in keys.WINDOWS)
+            self._reader.fault(node, "window is a mapping of no kind of window", f"write {kinds}")
+            return UNREADABLE
+        record = self._reader.record(node, keys.WINDOWS[kind])
+        return UNREADABLE if record is None else _WINDOWS[kind](record)
+
+    def _windows(self, record: Record) -> tuple[WindowSpec, ...]:
         has_one, has_many = "window" in record, "windows" in record
         if has_one and has_many:
             self._reader.faults.add(
                 record.where.at("windows"), "a feature has window and windows", "keep one of them"
             )
         elif has_one:
-            return (record.text("window"),)
+            node = record.node("window")
+            return (UNREADABLE if node is None else self._window(node),)
         elif has_many:
-            windows = record.texts("windows")
+            windows = tuple(self._window(node) for node in record.items("windows"))
             if not windows and isinstance(record.node("windows"), SequenceNode):
                 self._reader.faults.add(
                     record.where.at("windows"), "windows is empty", "write windows: [1h, 1d]"
@@ -343,8 +359,7 @@ class _Declarations:
     def _parameters(self, record: Record) -> Mapping[str, float]:
         parameters: dict[str, float] = {}
         for name in keys.PARAMETERS:
-            node = record.node(name)
-            if node is not None and (value := self._reader.number(node, name)) is not None:
+            if (value := record.optional_number(name)) is not None:
                 parameters[name] = value
         return parameters
 
@@ -372,6 +387,24 @@ def _schedule(record: Record) -> Schedule:
         record.optional_text("timezone"),
         record.where,
     )
+
+
+def _tumbling(record: Record) -> Tumbling:
+    previous = record.optional_number("previous")
+    return Tumbling(
+        record.text("tumbling"),
+        record.optional_text("timezone"),
+        0 if previous is None else previous,
+        record.where,
+    )
+
+
+_WINDOWS: Mapping[str, Callable[[Record], WindowSpec]] = {"tumbling": _tumbling}
+check_forms("the reader of YAML", keys.WINDOWS, _WINDOWS)
+
+
+def _is_known(window: WindowSpec) -> bool:
+    return not isinstance(window, str) or is_read(window)
 
 
 def _entity(record: Record) -> Entity:

@@ -1,8 +1,8 @@
 """Tiles merged into values: each algebra runs once over a tile, whatever windows share it.
 
-The windows without an offset that end now are nested, so their states are grown from the shortest
-to the longest: a tile that lies in all of them is merged once. A window with an offset lies
-elsewhere and is merged on its own.
+The windows that end now are nested, so their states are grown from the shortest
+to the longest: a tile that lies in all of them is merged once. A window that ends
+in the past lies elsewhere and is merged on its own.
 """
 
 from bisect import bisect_left
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from millrace.aggregates import AGGREGATES, Aggregate, Algebra, State
 from millrace.types import parse_type
-from millrace.windows import Window
+from millrace.windows import Window, read_window
 
 Span = tuple[int, int]
 """First tile of a window and the one behind its last, as places in an ordered list of tiles."""
@@ -33,7 +33,7 @@ class Group:
     Attributes:
         columns: places of the algebra's columns in a tile.
         nested: features over windows that end at the query.
-        moved: features over windows with an offset.
+        moved: features over windows that end before it.
     """
 
     algebra: Algebra
@@ -81,14 +81,14 @@ def groups_of(
     for place, feature in enumerate(features):
         columns = tuple(tile_slots.index(name) for name in feature["merged_from"])
         aggregate = _aggregate_of(feature)
-        member = Member(place, windows.index(window_of(feature)), aggregate)
+        member = Member(place, windows.index(read_window(feature["window"])), aggregate)
         groups.setdefault((aggregate.algebra, columns), []).append(member)
     return tuple(
         Group(
             algebra,
             columns,
-            nested=tuple(m for m in members if not windows[m.window].offset_ms),
-            moved=tuple(m for m in members if windows[m.window].offset_ms),
+            nested=tuple(m for m in members if windows[m.window].ends_at_query),
+            moved=tuple(m for m in members if not windows[m.window].ends_at_query),
         )
         for (algebra, columns), members in groups.items()
     )
@@ -99,12 +99,6 @@ def _aggregate_of(feature: Mapping[str, Any]) -> Aggregate:
     return AGGREGATES[feature["aggregate"]].bind(
         None if input_type is None else parse_type(input_type), feature.get("parameters")
     )
-
-
-def window_of(feature: Mapping[str, Any]) -> Window:
-    """Return the window of a serving plan's feature."""
-    window = feature["window"]
-    return Window(window["length_ms"], window["hop_ms"], window["offset_ms"])
 
 
 def span_of(window: Window, as_of_ms: int, start_ms: int, starts: Sequence[int]) -> Span:
@@ -118,13 +112,11 @@ def span_of(window: Window, as_of_ms: int, start_ms: int, starts: Sequence[int])
     return first, max(first, bisect_left(starts, end_ms))
 
 
-def next_change_ms(window: Window, span: Span, starts: Sequence[int]) -> int | None:
+def next_change_ms(window: Window, span: Span, as_of_ms: int, starts: Sequence[int]) -> int | None:
     """Return when time alone first moves a tile out of the window or into it; None: never."""
     first, end = span
-    hop, changes = window.hop_ms, []
-    if window.length_ms is not None and first < end:
-        behind = (starts[first] // hop + 1) * hop
-        changes.append(behind + window.offset_ms + window.length_ms)
-    if window.offset_ms and end < len(starts):
-        changes.append((starts[end] // hop + 1) * hop + window.offset_ms)
-    return min(changes, default=None)
+    return window.next_change_ms(
+        as_of_ms,
+        starts[first] if first < end else None,
+        starts[end] if end < len(starts) else None,
+    )

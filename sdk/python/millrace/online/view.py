@@ -14,9 +14,10 @@ from millrace.durations import DAY_MS
 from millrace.errors import StoreError
 from millrace.online.answers import Answer, Status
 from millrace.online.deriving import Derivation, OnlineDerived, derived_of
-from millrace.online.merging import groups_of, next_change_ms, span_of, window_of
+from millrace.online.merging import groups_of, next_change_ms, span_of
 from millrace.types import DataType, parse_type
 from millrace.values.plain import from_plain
+from millrace.windows import read_window
 
 TILE_FIELD_BYTES = 8
 """Length of the fields of a tiles hash that are tiles; a shorter one is the store's own affair."""
@@ -68,7 +69,7 @@ class OnlineView:
         self.freshness_ms: int | None = document["freshness_ms"]
         self._start_ms: int = document["start_ms"]
         listed = document["features"]
-        self._windows = list(dict.fromkeys(window_of(feature) for feature in listed))
+        self._windows = list(dict.fromkeys(read_window(feature["window"]) for feature in listed))
         self._groups = groups_of(listed, self._windows, [slot.name for slot in self.tiles.slots])
         slots = {slot.name: place for place, slot in enumerate(self.rows.slots)}
         self._merged_at = slots[MERGED_AT]
@@ -76,7 +77,7 @@ class OnlineView:
             OnlineFeature(
                 feature["name"],
                 parse_type(feature["type"]),
-                self._windows.index(window_of(feature)),
+                self._windows.index(read_window(feature["window"])),
                 slots.get(feature["name"] + NEWEST_IN_WINDOW),
                 from_plain(feature["empty"], parse_type(feature["type"])),
                 AGGREGATES[feature["aggregate"]].is_age,
@@ -150,7 +151,7 @@ class OnlineView:
                 values[feature.ts_slot] = packed[end - 1].event_ms
         values[self._merged_at] = as_of_ms
         changes = [
-            next_change_ms(window, span, starts)
+            next_change_ms(window, span, as_of_ms, starts)
             for window, span in zip(self._windows, spans, strict=True)
         ]
         return Packed(

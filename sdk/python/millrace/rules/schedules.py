@@ -1,15 +1,13 @@
 """The rules of schedules, and of the days that bring nothing."""
 
-import contextlib
 import re
 from collections.abc import Iterable
 from datetime import time
-from zoneinfo import ZoneInfo, available_timezones
 
 from millrace.errors import nearest
 from millrace.faults import FaultList, is_read
 from millrace.plan import EmptyDays, SchedulePlan
-from millrace.rules.values import parse_day
+from millrace.rules.values import check_zone, parse_day
 from millrace.spec import Location, Schedule
 
 REFRESHES = ("daily", "hourly")
@@ -28,7 +26,7 @@ def schedule_plan(schedule: Schedule | None, faults: FaultList) -> SchedulePlan:
         faults.add(where.at("refresh"), what, nearest(refresh, REFRESHES))
     at = None if schedule.at is None else _time_of_day(schedule.at, where.at("at"), faults)
     if zone is not None and is_read(zone):
-        _check_zone(zone, where.at("timezone"), faults)
+        check_zone(zone, where.at("timezone"), faults)
         if schedule.at is None:
             faults.add(
                 where.at("timezone"),
@@ -72,17 +70,3 @@ def _time_of_day(text: str, where: Location, faults: FaultList) -> time | None:
         return time.fromisoformat(text)
     faults.add(where, f"at: {text!r} is no time of day", 'write HH:MM, 00:00 to 23:59: "06:00"')
     return None
-
-
-def _check_zone(name: str, where: Location, faults: FaultList) -> None:
-    # A folder of zones, such as Europe, is an OSError; a path out of the database a ValueError.
-    with contextlib.suppress(KeyError, ValueError, OSError):
-        ZoneInfo(name)
-        return
-    zones = sorted(available_timezones())
-    close = nearest(name, zones)
-    faults.add(
-        where,
-        f"timezone: {name[:80]!r} is no time zone",
-        close if close.startswith("did") else "write an IANA name: Europe/Berlin",
-    )

@@ -4,8 +4,10 @@ import contextlib
 import re
 from datetime import date, datetime
 from difflib import get_close_matches
+from zoneinfo import ZoneInfo, available_timezones
 
 from millrace.durations import DAY_MS, parse_duration
+from millrace.errors import nearest
 from millrace.faults import FaultList, is_read
 from millrace.spec import Location
 from millrace.types import KINDS, DataType, parse_type
@@ -89,3 +91,18 @@ def _nearest_type(text: str, types: str) -> str:
     word = text.strip().lower()
     meant = _OTHER_NAMES.get(word) or next(iter(get_close_matches(word, KINDS, n=1)), None)
     return f"did you mean {meant!r}? {types}" if meant else types
+
+
+def check_zone(name: str, where: Location, faults: FaultList) -> None:
+    """Note a name that is no time zone, with the nearest."""
+    # A folder of zones, such as Europe, is an OSError; a path out of the database a ValueError.
+    with contextlib.suppress(KeyError, ValueError, OSError):
+        ZoneInfo(name)
+        return
+    zones = sorted(available_timezones())
+    close = nearest(name, zones)
+    faults.add(
+        where,
+        f"timezone: {name[:80]!r} is no time zone",
+        close if close.startswith("did") else "write an IANA name: Europe/Berlin",
+    )

@@ -53,7 +53,7 @@ def _lateness(view: ViewPlan) -> Iterator[str]:
     short = [
         f
         for f in view.features
-        if f.window.length_ms is not None and f.window.length_ms + f.window.offset_ms < lateness
+        if f.window.reach_ms is not None and f.window.reach_ms - f.window.hop_ms < lateness
     ]
     if short:
         yield (

@@ -1,21 +1,30 @@
 """The rules of windows, hops and offsets."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from math import isqrt
+from typing import Any, get_args
 
+from millrace import spec
+from millrace.aggregates import check_forms
 from millrace.durations import SECOND_MS, format_duration
 from millrace.faults import FaultList, is_read
-from millrace.rules.values import duration_ms
+from millrace.rules.values import check_zone, duration_ms
 from millrace.spec import Feature
-from millrace.windows import Window, default_hop_ms
+from millrace.windows import Lifetime, Sliding, Tumbling, Window, default_hop_ms
+from millrace.zones import LONGEST_MS, calendar_hop_ms
 
 LIFETIME = "lifetime"
+
+MOST_PREVIOUS = 1000
+"""So many hours, days, weeks or months back a calendar window may lie."""
 
 
 def window_of(feature: Feature, faults: FaultList) -> Window | None:
     """Return a feature's window; None if its length, hop or offset is at fault."""
     before = len(faults)
-    length = _length_ms(feature, faults)
+    if not isinstance(feature.window, str):
+        return _RULES[type(feature.window)](feature, feature.window, faults)
+    length = _length_ms(feature, feature.window, faults)
     hop = offset = None
     if feature.hop is not None:
         hop = duration_ms(feature.hop, "hop", feature.where.at("hop"), faults)
@@ -26,35 +35,76 @@ def window_of(feature: Feature, faults: FaultList) -> Window | None:
     is_unread = not all(map(is_read, (feature.window, feature.hop, feature.offset)))
     if len(faults) > before or is_unread:
         return None
-    window = Window(length, default_hop_ms(length) if hop is None else hop, offset or 0)
+    hop = default_hop_ms(length) if hop is None else hop
+    if length is None:
+        window: Sliding | Lifetime = Lifetime(hop, offset or 0)
+    else:
+        window = Sliding(length, hop, offset or 0)
     _check_hop(feature, window, faults)
     if len(faults) == before:
         _check_offset(feature, window, faults)
     return window if len(faults) == before else None
 
 
-def _length_ms(feature: Feature, faults: FaultList) -> int | None:
-    where = feature.where.at("window")
-    if feature.window == LIFETIME:
+def _tumbling(feature: Feature, written: spec.Tumbling, faults: FaultList) -> Window | None:
+    before, where = len(faults), written.where
+    _refuse_steps(feature, "a calendar window", "previous says how far back it lies", faults)
+    if is_read(written.unit) and written.unit not in LONGEST_MS:
+        faults.add(
+            where.at("tumbling"),
+            f"tumbling: {written.unit[:80]!r} is no calendar unit",
+            f"write one of {', '.join(LONGEST_MS)}; a window of several days is window: 3d",
+        )
+    zone = "UTC" if written.timezone is None else written.timezone
+    if is_read(zone):
+        check_zone(zone, where.at("timezone"), faults)
+    previous = written.previous
+    if previous != int(previous) or not 0 <= previous <= MOST_PREVIOUS:
+        faults.add(
+            where.at("previous"),
+            f"previous: {previous:g} is no number of whole units before",
+            f"write 0 for the one that the query lies in, 1 for the one before it, up to "
+            f"{MOST_PREVIOUS}",
+        )
+    if len(faults) > before or not (is_read(zone) and is_read(written.unit)):
         return None
-    if feature.window == "" and is_read(feature.window):
+    return Tumbling(written.unit, zone, int(previous), calendar_hop_ms(zone))
+
+
+def _refuse_steps(feature: Feature, what: str, instead: str, faults: FaultList) -> None:
+    for key, value in (("hop", feature.hop), ("offset", feature.offset)):
+        if value is not None:
+            faults.add(feature.where.at(key), f"{what} takes no {key}", f"remove it: {instead}")
+
+
+_RULES: Mapping[type, Callable[[Feature, Any, FaultList], Window | None]] = {
+    spec.Tumbling: _tumbling,
+}
+check_forms("the rules", get_args(spec.WindowSpec), {str: None, **_RULES})
+
+
+def _length_ms(feature: Feature, written: str, faults: FaultList) -> int | None:
+    where = feature.where.at("window")
+    if written == LIFETIME:
+        return None
+    if written == "" and is_read(written):
         faults.add(
             where,
             f"feature {feature.name!r} has no window",
             'name one: window: 1h in YAML, .over("1h") in Python',
         )
         return None
-    length = duration_ms(feature.window, "window", where, faults)
+    length = duration_ms(written, "window", where, faults)
     if length is not None and length % SECOND_MS:
         faults.add(
             where,
-            f"window {feature.window} is not a whole number of seconds",
+            f"window {written} is not a whole number of seconds",
             f"the nearest are {_words(_around(length, SECOND_MS))}",
         )
     return length
 
 
-def _check_hop(feature: Feature, window: Window, faults: FaultList) -> None:
+def _check_hop(feature: Feature, window: Sliding | Lifetime, faults: FaultList) -> None:
     hop, length = window.hop_ms, window.length_ms
     where = feature.where.at("hop")
     if length is None:
@@ -89,7 +139,7 @@ def nearest_hops_ms(length_ms: int, hop_ms: int) -> list[int]:
     return below + above
 
 
-def _check_offset(feature: Feature, window: Window, faults: FaultList) -> None:
+def _check_offset(feature: Feature, window: Sliding | Lifetime, faults: FaultList) -> None:
     if window.offset_ms % window.hop_ms == 0:
         return
     near = _words(_around(window.offset_ms, window.hop_ms))
