@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from feature_assets import descriptions
 from millrace.durations import DAY_MS, HOUR_MS
 from millrace.expressions import parse_expression
 from millrace.kernel.arrow import KernelView, join_features
@@ -99,3 +100,16 @@ def test_its_status_is_that_of_a_value_of_that_age() -> None:
 def test_what_reads_no_feature_has_no_ts() -> None:
     assert answered(deriving(one="1"), [5]) == [(1, None, "PRESENT")]
     assert answered(deriving(one="1"), [5], late_ms=60_001) == [(1, None, "STALE")]
+
+
+def test_dagster_is_told_of_a_derived_feature_and_of_the_columns_behind_it() -> None:
+    text = descriptions.features_text(VIEW)
+    assert "| `peak` | `amount_max_1d / amount_avg_7d` | derived | float64 |" in text
+    columns = {c.name: c for c in descriptions.features_schema(VIEW).columns}
+    assert list(columns)[2:-2] == [f.name for f in VIEW.outputs]
+    assert columns["is_unusual"].description == (
+        "Much in an hour. (COALESCE(peak > 3, FALSE) AND share_1h >= 0.5, derived)"
+    )
+    lineage = descriptions.features_lineage(VIEW).deps_by_column
+    assert {d.column_name for d in lineage["is_unusual"]} == {"amount", "customer_id", "_event_ms"}
+    assert {d.column_name for d in lineage["last_day"]} == {"paid_at", "customer_id", "_event_ms"}
