@@ -207,12 +207,28 @@ def _aggregate(name: str, type_: str, rows: list[Event], told: Mapping[str, floa
     if name in {"min", "max", "first", "last"}:
         ordered = sorted(values) if name in {"min", "max"} else _in_order(rows)
         return ordered[0 if name in {"min", "first"} else -1]
-    if name == "sum":
-        return _sum(values, type_)
-    if name == "avg":
-        return _double(Fraction(sum(map(Fraction, values))) / n)
+    if name in _OF_NUMBERS:
+        return _OF_NUMBERS[name](values, type_, told)
     variance = _variance([Fraction(float(v)) for v in values])
     return variance if name == "variance" or variance is None else math.sqrt(variance)
+
+
+_OF_NUMBERS: Mapping[str, Callable[[list, str, Mapping[str, float]], object]] = {  # type: ignore[type-arg]
+    "sum": lambda values, type_, told: _sum(values, type_),
+    "avg": lambda values, type_, told: _double(Fraction(sum(map(Fraction, values))) / len(values)),
+    "median": lambda values, type_, told: percentile([float(v) for v in values], 50),
+    "percentile": lambda values, type_, told: percentile([float(v) for v in values], told["p"]),
+}
+
+
+def percentile(doubles: list[float], p: float) -> float:
+    """Return the midpoint, of the 128 parts of its power of two, that holds the nearest rank."""
+    place = max(1, math.ceil(Fraction(str(p)) * len(doubles) / 100))
+    value = sorted(doubles)[place - 1]
+    part, exponent = math.frexp(value)
+    if part == 0:
+        return 0.0
+    return math.copysign(math.ldexp((int(abs(part) * 256) + 0.5) / 256, exponent), value)
 
 
 def approx_distinct(values: list[bytes], precision: int) -> int:

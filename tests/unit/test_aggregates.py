@@ -39,7 +39,7 @@ def value_of(name: str, type_: DataType | None, values: list[Any]) -> Any:
 
 def test_the_aggregates_are_there_in_the_order_of_messages() -> None:
     names = "count sum avg min max stddev variance first last time_since_first time_since_last"
-    kept = "distinct first_k last_k approx_distinct"
+    kept = "distinct first_k last_k approx_distinct percentile median"
     assert list(AGGREGATES) == [*names.split(), *kept.split()]
 
 
@@ -122,6 +122,8 @@ def test_null_and_non_finite_values_do_not_count(null: object) -> None:
         "first_k": [1.0, 3.0],
         "last_k": [3.0, 1.0],
         "approx_distinct": 2,
+        "percentile": 3.0078125,
+        "median": 1.00390625,
     }
 
 
@@ -238,6 +240,8 @@ def test_tile_columns_are_named_by_what_they_keep() -> None:
         "first_k": ["first_k_2"],
         "last_k": ["last_k_2"],
         "approx_distinct": ["registers_8"],
+        "percentile": ["buckets"],
+        "median": ["buckets"],
     }
     assert [p.suffix for p in AGGREGATES["count"].bind(None).partials] == ["rows"]
     assert [str(p.type) for p in AGGREGATES["sum"].bind(INT64).partials] == [

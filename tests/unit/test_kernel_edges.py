@@ -34,6 +34,13 @@ def test_no_events_give_counts_of_zero_and_nulls() -> None:
     assert kernel_values([], ALL, [Query("a", 5), Query(None, 5)]) == [NOTHING, NOTHING]
 
 
+def test_events_of_which_every_value_is_null_are_as_none() -> None:
+    features = [feature(a, 2000, 1000) for a in EVERY if not a.endswith("_rows")]
+    nothing = [bound(f.aggregate, INT64).empty for f in features]
+    events = [reference.Event("a", 1, 1, None), reference.Event("a", 2, 900, None)]
+    assert kernel_values(events, features, [Query("a", 5), Query("a", 950)]) == [nothing] * 2
+
+
 def test_no_queries_give_no_rows() -> None:
     assert kernel_values([reference.Event("a", 1, 1, 1)], ALL, []) == []
 

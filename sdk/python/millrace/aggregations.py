@@ -1,7 +1,8 @@
 """Aggregates on their way to be features: ``avg("amount").over("1d", "7d").named("spend_{window}")``."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any, get_args
 
 from millrace import spec
@@ -11,7 +12,8 @@ from millrace.spec import Location
 
 __all__ = [
     "Aggregation", "approx_distinct", "avg", "count", "distinct", "first", "first_k", "last", "last_k",
-    "max", "min", "percentile", "stddev", "sum", "time_since_first", "time_since_last", "top_k", "tumbling", "variance",
+    "max", "median", "min", "percentile", "stddev", "sum", "time_since_first", "time_since_last", "top_k",
+    "tumbling", "variance",
 ]  # fmt: skip
 
 
@@ -31,6 +33,7 @@ class Aggregation:
     column: str | None = None
     expr: str | None = None
     parameters: Mapping[str, float] = field(default_factory=dict)
+    ps: tuple[float, ...] = ()
     windows: tuple[spec.WindowSpec, ...] = ()
     name: str | None = None
     hop_: str | None = None
@@ -88,16 +91,23 @@ class Aggregation:
                 where=str(self.where),
                 fix=f'put the window into the name: .named("{template}_{{window}}")',
             )
-        for window in self.windows or ("",):
+        if len(self.ps) > 1 and "{p}" not in template:
+            raise SpecError(
+                f"{len(self.ps)} percentiles would all be named {template!r}",
+                where=str(self.where),
+                fix=f'put the percentile into the name: .named("{template}_{{p}}")',
+            )
+        told = [{**self.parameters, "p": p} for p in self.ps] or [dict(self.parameters)]
+        for window, parameters in product(self.windows or ("",), told):
             yield spec.Feature(
-                name=template.replace("{window}", str(window)),
+                name=spec.feature_name(template, str(window), parameters.get("p")),
                 aggregate=self.aggregate,
                 window=window,
                 column=self.column,
                 expr=self.expr,
                 hop=self.hop_,
                 offset=self.offset_,
-                parameters=dict(self.parameters),
+                parameters=parameters,
                 default=self.default_,
                 description=self.description,
                 where=self.where,
@@ -112,7 +122,8 @@ class Aggregation:
                 where=str(self.where),
                 fix='add .named("…")',
             )
-        stem = self.aggregate if self.column is None else f"{self.column}_{self.aggregate}"
+        aggregate = "p{p}" if self.aggregate == "percentile" else self.aggregate
+        stem = aggregate if self.column is None else f"{self.column}_{aggregate}"
         return stem + "_{window}"
 
 
@@ -233,9 +244,23 @@ def approx_distinct(
 
 
 @builder
-def percentile(column: str | None = None, *, p: float, expr: str | None = None) -> Aggregation:
-    """Take a quantile by a sketch; not yet supported."""
-    return _aggregation("percentile", column, expr, p=p)
+def percentile(
+    column: str | None = None,
+    *,
+    p: float | None = None,
+    ps: Sequence[float] = (),
+    expr: str | None = None,
+) -> Aggregation:
+    """Take the value of a rank, ``p`` of 100, or one feature for each of ``ps``: ``amount_p95_7d``."""
+    if p is not None and ps:
+        raise SpecError("percentile has p and ps", where=str(here()), fix="keep one of them")
+    return replace(_aggregation("percentile", column, expr, p=p), ps=tuple(ps))
+
+
+@builder
+def median(column: str | None = None, *, expr: str | None = None) -> Aggregation:
+    """Take the value in the middle, the percentile of 50."""
+    return _aggregation("median", column, expr)
 
 
 @builder

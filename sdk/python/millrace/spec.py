@@ -143,6 +143,16 @@ class Entity:
     where: Location = field(default=NOWHERE, compare=False)
 
 
+def feature_name(template: str, window: str, p: float | None = None) -> str:
+    """Return a feature's name: ``{window}`` and ``{p}`` are filled in.
+
+    >>> feature_name("amount_p{p}_{window}", "1d", 99.9)
+    'amount_p99_9_1d'
+    """
+    name = template.replace("{window}", window)
+    return name if p is None else name.replace("{p}", str(p).removesuffix(".0").replace(".", "_"))
+
+
 @dataclass(frozen=True)
 class Tumbling:
     """A window that begins with an hour, day, week or month of a time zone.

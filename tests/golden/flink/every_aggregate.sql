@@ -1,4 +1,4 @@
-SET 'pipeline.name' = 'every_aggregate-747e2ab50e065b32'
+SET 'pipeline.name' = 'every_aggregate-c64cccdc9b6df96d'
 ;
 SET 'pipeline.max-parallelism' = '128'
 ;
@@ -61,6 +61,9 @@ CREATE TEMPORARY FUNCTION `last_values` AS
 CREATE TEMPORARY FUNCTION `rank_registers` AS
 'millrace.flink.RankRegisters'
 ;
+CREATE TEMPORARY FUNCTION `bucket_counts` AS
+'millrace.flink.BucketCounts'
+;
 CREATE TEMPORARY TABLE `source` (
   `_value` BYTES,
   `_ingest_ms` BIGINT,
@@ -73,7 +76,7 @@ WITH (
   'topic' = 'payments',
   'ordered' = 'true',
   'properties.bootstrap.servers' = 'localhost:9092',
-  'properties.group.id' = 'millrace-every_aggregate-747e2ab50e065b32',
+  'properties.group.id' = 'millrace-every_aggregate-c64cccdc9b6df96d',
   'properties.fetch.max.wait.ms' = '20'
 )
 ;
@@ -94,9 +97,11 @@ CREATE TEMPORARY TABLE `tiles` (
   `m1_mean` DOUBLE,
   `m1_m2` DOUBLE,
   `m1_distinct_1000` BYTES,
+  `m1_buckets` BYTES,
   `m2_count` BIGINT,
   `m2_sum` DECIMAL(38, 0),
   `m2_min` INT,
+  `m2_buckets` BYTES,
   `m3_count` BIGINT,
   `m3_sum` DOUBLE,
   `m3_max` DOUBLE,
@@ -104,12 +109,13 @@ CREATE TEMPORARY TABLE `tiles` (
   `m3_m2` DOUBLE,
   `m3_last_k_2` BYTES,
   `m3_registers_12` BYTES,
+  `m3_buckets` BYTES,
   `last_event_ms` BIGINT,
   PRIMARY KEY (`customer_id`, `tile_start_ms`) NOT ENFORCED
 )
 WITH (
   'connector' = 'upsert-kafka',
-  'topic' = 'millrace.tiles.every_aggregate.747e2ab50e065b32',
+  'topic' = 'millrace.tiles.every_aggregate.c64cccdc9b6df96d',
   'properties.bootstrap.servers' = 'localhost:9092',
   'properties.linger.ms' = '5',
   'properties.batch.size' = '131072',
@@ -210,9 +216,11 @@ SELECT
   `m1_moments`.`mean` AS `m1_mean`,
   `m1_moments`.`m2` AS `m1_m2`,
   `m1_distinct_1000`,
+  `m1_buckets`,
   `m2_count`,
   `m2_sum`,
   `m2_min`,
+  `m2_buckets`,
   `m3_count`,
   CASE WHEN ABS(`m3_sum`) <= CAST(1.7976931348623157E308 AS DOUBLE) THEN `m3_sum` END AS `m3_sum`,
   `m3_max`,
@@ -220,6 +228,7 @@ SELECT
   `m3_moments`.`m2` AS `m3_m2`,
   `m3_last_k_2`,
   `m3_registers_12`,
+  `m3_buckets`,
   `last_event_ms`
 FROM (
   SELECT /*+ STATE_TTL('measured' = '90305000 ms') */
@@ -238,15 +247,18 @@ FROM (
     SUM(`m1`) AS `m1_sum`,
     MOMENTS(CAST(`m1` AS DOUBLE)) AS `m1_moments`,
     DISTINCT_VALUES(CAST(`m1` AS DECIMAL(12, 2)), 1000) AS `m1_distinct_1000`,
+    BUCKET_COUNTS(CAST(`m1` AS DECIMAL(12, 2))) AS `m1_buckets`,
     COUNT(`m2`) AS `m2_count`,
     SUM(CAST(`m2` AS DECIMAL(28, 0))) AS `m2_sum`,
     MIN(`m2`) AS `m2_min`,
+    BUCKET_COUNTS(CAST(`m2` AS INT)) AS `m2_buckets`,
     COUNT(`m3`) AS `m3_count`,
     SUM(`m3`) AS `m3_sum`,
     MAX(`m3`) AS `m3_max`,
     MOMENTS(`m3`) AS `m3_moments`,
     LAST_VALUES(`_event_ms`, `_ingest_ms`, `_event_id`, CAST(`m3` AS DOUBLE), 2) AS `m3_last_k_2`,
     RANK_REGISTERS(CAST(`m3` AS DOUBLE), 12) AS `m3_registers_12`,
+    BUCKET_COUNTS(CAST(`m3` AS DOUBLE)) AS `m3_buckets`,
     MAX(`_event_ms`) AS `last_event_ms`
   FROM `measured`
   GROUP BY

@@ -1,4 +1,4 @@
-SET 'pipeline.name' = 'typed_values-1e8d1cc9ff8c39ca'
+SET 'pipeline.name' = 'typed_values-2a1629233f5b5bdf'
 ;
 SET 'pipeline.max-parallelism' = '128'
 ;
@@ -58,6 +58,9 @@ CREATE TEMPORARY FUNCTION `last_values` AS
 CREATE TEMPORARY FUNCTION `rank_registers` AS
 'millrace.flink.RankRegisters'
 ;
+CREATE TEMPORARY FUNCTION `bucket_counts` AS
+'millrace.flink.BucketCounts'
+;
 CREATE TEMPORARY TABLE `source` (
   `_value` BYTES,
   `_ingest_ms` BIGINT,
@@ -70,7 +73,7 @@ WITH (
   'topic' = 'readings',
   'ordered' = 'true',
   'properties.bootstrap.servers' = 'localhost:9092',
-  'properties.group.id' = 'millrace-typed_values-1e8d1cc9ff8c39ca',
+  'properties.group.id' = 'millrace-typed_values-2a1629233f5b5bdf',
   'properties.fetch.max.wait.ms' = '20'
 )
 ;
@@ -100,13 +103,15 @@ CREATE TEMPORARY TABLE `tiles` (
   `m4_distinct_1000` BYTES,
   `m4_last_k_3` BYTES,
   `m4_registers_12` BYTES,
+  `m4_buckets` BYTES,
   `m5_distinct_1000` BYTES,
+  `m5_buckets` BYTES,
   `last_event_ms` BIGINT,
   PRIMARY KEY (`sensor`, `tile_start_ms`) NOT ENFORCED
 )
 WITH (
   'connector' = 'upsert-kafka',
-  'topic' = 'millrace.tiles.typed_values.1e8d1cc9ff8c39ca',
+  'topic' = 'millrace.tiles.typed_values.2a1629233f5b5bdf',
   'properties.bootstrap.servers' = 'localhost:9092',
   'properties.linger.ms' = '5',
   'properties.batch.size' = '131072',
@@ -221,7 +226,9 @@ SELECT
   `m4_distinct_1000`,
   `m4_last_k_3`,
   `m4_registers_12`,
+  `m4_buckets`,
   `m5_distinct_1000`,
+  `m5_buckets`,
   `last_event_ms`
 FROM (
   SELECT /*+ STATE_TTL('measured' = '93605000 ms') */
@@ -250,7 +257,9 @@ FROM (
     DISTINCT_VALUES(CAST(`m4` AS DECIMAL(38, 4)), 1000) AS `m4_distinct_1000`,
     LAST_VALUES(`_event_ms`, `_ingest_ms`, `_event_id`, CAST(`m4` AS DECIMAL(38, 4)), 3) AS `m4_last_k_3`,
     RANK_REGISTERS(CAST(`m4` AS DECIMAL(38, 4)), 12) AS `m4_registers_12`,
+    BUCKET_COUNTS(CAST(`m4` AS DECIMAL(38, 4))) AS `m4_buckets`,
     DISTINCT_VALUES(CAST(`m5` AS BIGINT), 1000) AS `m5_distinct_1000`,
+    BUCKET_COUNTS(CAST(`m5` AS BIGINT)) AS `m5_buckets`,
     MAX(`_event_ms`) AS `last_event_ms`
   FROM `measured`
   GROUP BY

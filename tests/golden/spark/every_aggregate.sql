@@ -31,9 +31,11 @@ SELECT
   `m1_mean`,
   `m1_m2`,
   MILLRACE_ENCODE('distinct', 'decimal(12,2)', `m1_values`, 1000) AS `m1_distinct_1000`,
+  MILLRACE_ENCODE('buckets', 'decimal(12,2)', `m1_values`) AS `m1_buckets`,
   `m2_count`,
   `m2_sum`,
   `m2_min`,
+  MILLRACE_ENCODE('buckets', 'int32', `m2_values`) AS `m2_buckets`,
   `m3_count`,
   `m3_sum`,
   `m3_max`,
@@ -41,6 +43,7 @@ SELECT
   `m3_m2`,
   MILLRACE_ENCODE('last_k', 'float64', `m3_events`, 2) AS `m3_last_k_2`,
   MILLRACE_ENCODE('registers', 'float64', `m3_values`, 12) AS `m3_registers_12`,
+  MILLRACE_ENCODE('buckets', 'float64', `m3_values`) AS `m3_buckets`,
   `last_event_ms`,
   `event_date`
 FROM (
@@ -99,6 +102,7 @@ FROM (
     COUNT(`m2`) AS `m2_count`,
     CAST(TRY_SUM(CAST(`m2` AS DECIMAL(28, 0))) AS DECIMAL(38, 0)) AS `m2_sum`,
     MIN(`m2`) AS `m2_min`,
+    COLLECT_LIST(`m2`) AS `m2_values`,
     COUNT(`m3`) AS `m3_count`,
     CASE WHEN ABS(SUM(`m3`)) < CAST('Infinity' AS DOUBLE) THEN SUM(`m3`) END AS `m3_sum`,
     MAX(`m3`) AS `m3_max`,

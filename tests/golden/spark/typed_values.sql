@@ -42,7 +42,9 @@ SELECT
   MILLRACE_ENCODE('distinct', 'decimal(38,4)', `m4_values`, 1000) AS `m4_distinct_1000`,
   MILLRACE_ENCODE('last_k', 'decimal(38,4)', `m4_events`, 3) AS `m4_last_k_3`,
   MILLRACE_ENCODE('registers', 'decimal(38,4)', `m4_values`, 12) AS `m4_registers_12`,
+  MILLRACE_ENCODE('buckets', 'decimal(38,4)', `m4_values`) AS `m4_buckets`,
   MILLRACE_ENCODE('distinct', 'int64', `m5_values`, 1000) AS `m5_distinct_1000`,
+  MILLRACE_ENCODE('buckets', 'int64', `m5_values`) AS `m5_buckets`,
   `last_event_ms`,
   `event_date`
 FROM (

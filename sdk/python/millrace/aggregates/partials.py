@@ -151,6 +151,13 @@ class Registers(Encoded):
     size = "3 for each different value, at most 2 to the `precision`"
 
 
+class BucketCounts(Encoded):
+    """How many of them lie in each log-linear bucket; see ``Buckets``."""
+
+    suffix = "buckets"
+    size = "2 to 4 for each bucket that has values"
+
+
 class LastEvent(Partial):
     """Event time of the newest event; of no measure. Every tile has it."""
 
@@ -173,6 +180,7 @@ PARTIALS: tuple[type[Partial], ...] = (
     FirstValues,
     LastValues,
     Registers,
+    BucketCounts,
     LastEvent,
 )
 """Every kind of column, in the order in which a tile has those of one measure."""

@@ -27,6 +27,7 @@ from millrace.aggregates.algebras import (
     finite,
     within,
 )
+from millrace.aggregates.buckets import MEDIAN_P, Buckets, percentile_of
 from millrace.aggregates.distinct import Values
 from millrace.aggregates.edge_values import Newest, Oldest
 from millrace.aggregates.encodings import Encoding
@@ -71,8 +72,9 @@ class Parameter:
 
     def fault(self, value: float) -> str | None:
         """Say what is wrong with a value; None if nothing is."""
-        if isinstance(value, bool) or (self.is_whole and value != int(value)):
-            return f"{self.name} is {value}, not a whole number"
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not (is_number and math.isfinite(value)) or (self.is_whole and value != int(value)):
+            return f"{self.name} is {value}, not a {'whole ' if self.is_whole else ''}number"
         if not self.least <= value <= self.most:
             return f"{self.name} is {value}, outside {self.least:g} to {self.most:g}"
         return None
@@ -156,7 +158,7 @@ class Entry:
             fault = "is missing" if value is None else one.fault(value)
             if value is None or fault:
                 raise SpecError(f"{self.name}: {fault or one.name}", fix=one.description)
-            bound.append((one.name, int(value) if one.is_whole else value))
+            bound.append((one.name, int(value) if value == int(value) else value))
         if given:
             raise SpecError(f"{self.name} takes no {', '.join(given)}")
         return Aggregate(self, input_type, tuple(bound))
@@ -266,6 +268,10 @@ def _distinct(aggregate: Aggregate, state: State) -> Any:
 
 def _listed(aggregate: Aggregate, state: State) -> Any:
     return [edge.value for edge in state[0]]
+
+
+def _percentile(aggregate: Aggregate, state: State) -> Any:
+    return percentile_of(state[0], dict(aggregate.parameters).get("p", MEDIAN_P))
 
 
 def _approx_distinct(aggregate: Aggregate, state: State) -> Any:
@@ -433,6 +439,23 @@ _ENTRIES = (
         is_never_null=True,
         shows_values=False,
     ),
+    Entry(
+        "percentile",
+        "the value of nearest rank, the one at place ceil(`p`/100 * n), to a relative 0.4 %",
+        _NUMERIC,
+        lambda type_, p: Buckets(type_),
+        _double,
+        _percentile,
+        parameters=(Parameter("p", "which percentile", 0, 100, is_whole=False),),
+    ),
+    Entry(
+        "median",
+        "the percentile of 50",
+        _NUMERIC,
+        Buckets,
+        _double,
+        _percentile,
+    ),
 )
 
 AGGREGATES: Mapping[str, Entry] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
@@ -453,8 +476,6 @@ WITHOUT_INPUT = ", ".join(entry.name for entry in _ENTRIES if not entry.needs_in
 
 NOT_YET: Mapping[str, str] = MappingProxyType(
     {
-        "percentile": "use avg with stddev, or min and max for the range",
-        "median": "use avg with stddev; avg follows outliers, which a median does not",
         "mode": "use last, or one sum of CASE WHEN … THEN 1 ELSE 0 END per value",
         "top_k": "use last, or one sum of CASE WHEN … THEN 1 ELSE 0 END per value",
     }

@@ -199,6 +199,7 @@ FORMS: Mapping[type[Partial], Form] = MappingProxyType(
         partials.FirstValues: _encoded("first_values"),
         partials.LastValues: _encoded("last_values"),
         partials.Registers: _encoded("rank_registers"),
+        partials.BucketCounts: _encoded("bucket_counts"),
     }
 )
 """What Flink is told of each partial."""

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from millrace.aggregates import AGGREGATES, Aggregate, Algebra, check_forms
+from millrace.aggregates.buckets import MEDIAN_P
 from millrace.aggregates.registers import RankRegisters
 from millrace.kernel import exact, ranges, registers
 from millrace.kernel.axis import Bools, Int64s, Positions
+from millrace.kernel.buckets import Spread, Spreads
 from millrace.kernel.chunk import Chunk, Measure, Result
 from millrace.kernel.occurrences import Occurrences
 from millrace.kernel.view import KernelFeature
@@ -122,6 +124,11 @@ class _Sorted:
     def occurrences(self) -> Occurrences:
         """The column's values, told apart."""
         return Occurrences(self.column.codes(), self.column.valid)
+
+    @cached_property
+    def spread(self) -> Spread:
+        """The column by buckets."""
+        return Spread(self.column)
 
     @cached_property
     def by_place(self) -> Measure:
@@ -306,6 +313,15 @@ def _limited(counts: Int64s, aggregate: Aggregate) -> Result:
     return Result(np.minimum(counts, dict(aggregate.parameters)["limit"]), None)
 
 
+def _spreads(column: _Sorted, windows: Sequence[Window]) -> Gathered:
+    counts, held = column.counts(windows), column.ranges(windows)
+    return [Spreads(column.spread, *one) for one in zip(held, counts, strict=True)]
+
+
+def _percentile(spreads: Spreads, aggregate: Aggregate) -> Result:
+    return spreads.percentile(dict(aggregate.parameters).get("p", MEDIAN_P))
+
+
 def _approx_distinct(
     column: _Sorted, windows: Sequence[Window], algebra: RankRegisters
 ) -> Gathered:
@@ -355,6 +371,8 @@ _FORMS: Mapping[str, Form] = {
     "last_k": Form(_held, _newest, compares=True),
     "distinct": Form(_distinct, _limited, identifies=True),
     "approx_distinct": Form(_approx_distinct, _as_gathered, identifies=True, by_algebra=True),
+    "percentile": Form(_spreads, _percentile),
+    "median": Form(_spreads, _percentile),
 }
 _ROW_FORMS: Mapping[str, Callable[[Chunk, Window], Result]] = {
     "count": _row_count,

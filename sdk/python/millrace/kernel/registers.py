@@ -6,6 +6,7 @@ each r; so ranges cost little more than one count of different values.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -63,7 +64,8 @@ def _estimates(precision: int, at_least: Sequence[Int64s], queries: int) -> Int6
     """
     size, most = 1 << precision, HASH_BITS - precision + 1
     none = np.zeros(queries, np.int64)
-    counts = [n - more for n, more in zip(at_least, [*at_least[1:], none], strict=True)]
+    at_least = [*at_least, none]
+    counts = [n - more for n, more in pairwise(at_least)]
     scale = np.zeros(queries)
     if len(counts) == most:
         highest = counts.pop()
@@ -71,7 +73,7 @@ def _estimates(precision: int, at_least: Sequence[Int64s], queries: int) -> Int6
         scale = np.array([size * tau(1 - int(count) / size) for count in values])[place]
     for count in reversed(counts):
         scale = 0.5 * (scale + count)
-    empty = size - (at_least[0] if at_least else none)
+    empty = size - at_least[0]
     scale += np.array(empty_share(precision))[empty]
     found: Int64s = np.rint(size * size / (PER_CERTAINTY * scale)).astype(np.int64)
     return found

@@ -194,7 +194,6 @@ ENTITY = Keys(
 )
 _TOLD = [(entry.name, one) for entry in AGGREGATES.values() for one in entry.parameters]
 PARAMETERS: Mapping[str, Key] = {
-    "p": Key("Which percentile", "number"),
     **{
         parameter: Key(
             "; ".join(
@@ -258,7 +257,8 @@ FEATURE = Keys(
     "a feature",
     {
         "name": Key(
-            "Name of the feature; {window} stands for the window as written", is_required=True
+            "Name of the feature; {window} stands for the window as written, {p} for the percentile",
+            is_required=True,
         ),
         "aggregate": Key("How values are aggregated", is_required=True),
         "column": Key("Input column", "name", default="a count is then of rows"),
@@ -272,12 +272,13 @@ FEATURE = Keys(
         ),
         "offset": Key("How far the window lies in the past", "duration", default="0s"),
         **PARAMETERS,
+        "ps": Key("Several percentiles, one feature for each", "number", is_list=True),
         "default": _DEFAULT,
         "description": _DESCRIPTION,
     },
     {"filter": 'a view has a filter; for one feature, expr: "CASE WHEN … THEN … END"'},
     exactly_one=(("window", "windows"),),
-    at_most_one=(("column", "expr"),),
+    at_most_one=(("column", "expr"), ("p", "ps")),
     other=("derive", DERIVED),
 )
 VIEW = Keys(

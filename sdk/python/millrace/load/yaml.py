@@ -35,6 +35,7 @@ from millrace.spec import (
     StreamSource,
     Tumbling,
     WindowSpec,
+    feature_name,
 )
 
 _UNREADABLE_FEATURE = Feature(UNREADABLE, UNREADABLE, UNREADABLE)
@@ -284,25 +285,43 @@ class _Declarations:
             name = UNREADABLE
         if not all(map(_is_known, windows)) and "{window}" in name:
             name = UNREADABLE
+        parameters, ps = self._parameters(record), self._percentiles(record)
+        if len(ps) > 1 and is_read(name) and "{p}" not in name:
+            self._reader.faults.add(
+                record.where.at("name"),
+                f"{len(ps)} percentiles would all be named {name!r}",
+                f"put the percentile into the name: {name}_{{p}}",
+            )
+            name = UNREADABLE
         common: dict[str, Any] = {
             "aggregate": record.text("aggregate"),
             "column": record.optional_text("column"),
             "expr": record.optional_text("expr"),
             "hop": record.optional_text("hop"),
             "offset": record.optional_text("offset"),
-            "parameters": self._parameters(record),
             "default": self._default(record),
             "description": record.optional_text("description") or "",
             "where": record.where,
         }
         return tuple(
             Feature(
-                name=name.replace("{window}", str(window)) if is_read(name) else name,
+                name=feature_name(name, str(window), one.get("p")) if is_read(name) else name,
                 window=window,
+                parameters=one,
                 **common,
             )
             for window in windows
+            for one in ([{**parameters, "p": p} for p in ps] or [dict(parameters)])
         )
+
+    def _percentiles(self, record: Record) -> list[float]:
+        if "p" in record and "ps" in record:
+            self._reader.faults.add(
+                record.where.at("ps"), "a feature has p and ps", "keep one of them"
+            )
+            return []
+        found = [self._reader.number(node, "ps[]") for node in record.items("ps")]
+        return [p for p in found if p is not None]
 
     def _derived(self, record: Record) -> DerivedFeature:
         return DerivedFeature(
