@@ -17,7 +17,16 @@ from millrace.kernel.arrow import KernelView, arrow_type, join_features
 from millrace.online.view import OnlineView
 from millrace.plan import ViewPlan
 from millrace.resolve import resolve
-from millrace.spec import BatchSource, DerivedFeature, Entity, Feature, FeatureView, Source, Specs
+from millrace.spec import (
+    BatchSource,
+    DerivedFeature,
+    Entity,
+    Feature,
+    FeatureView,
+    Source,
+    Specs,
+    Tumbling,
+)
 from millrace.tiles import TileEvent, build_tile, tile_start_ms
 from millrace.types import DataType
 from tests import reference
@@ -37,8 +46,15 @@ SOURCE = Source(
     event_id="id",
     batch=BatchSource("parquet", "events"),
 )
-WINDOWS = st.sampled_from(["10s", "1m", "lifetime"])
-OFFSETS = st.sampled_from([None, None, "20s"])
+WINDOWS: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
+    [
+        {"window": "10s", "hop": "1s"},
+        {"window": "1m", "hop": "1s", "offset": "20s"},
+        {"window": "lifetime"},
+        {"window": Tumbling("1h", "Europe/London")},
+        {"window": Tumbling("1d", "UTC", previous=1)},
+    ]
+)
 SEEDS = st.integers(0, 2**48)
 HORIZON_MS = 90_000
 
@@ -107,7 +123,7 @@ def views(draw: st.DrawFn) -> ViewPlan:
         features.append(DerivedFeature(f"g{i}", text))
     read = {n for f in features if isinstance(f, DerivedFeature) for n in names_in(f.derive)}
     features += [
-        Feature(name, "last", draw(WINDOWS), column=f"c_{name}", hop="1s", offset=draw(OFFSETS))
+        Feature(name, "last", column=f"c_{name}", **draw(WINDOWS))
         for name in COLUMNS
         if name in read
     ]
