@@ -21,11 +21,15 @@ _ADDING = """
 1. Say it: an `Entry` in `sdk/python/millrace/aggregates/registry.py`, with its parameters and their
    bounds, what it takes and gives, and `finalize`, which makes its value of a state. What it keeps of
    a tile is an algebra of `algebras.py`; if none fits, write one, with the kinds of column it needs in
-   `partials.py`.
+   `partials.py`. What is not a number or a value, a set or counts say, is an `Encoding` (`encodings.py`):
+   bytes that are the same of the same events, whatever their order. The store, the writer and uploads then
+   carry it as any column, and Spark runs its Python itself; Flink has a class of the job's jar for it, which
+   extends `Encoding` there.
 2. Give each engine its form. `python -c "import millrace.compile.spark"` and the like name the
    engine and the partial or aggregate that is missing: `compile/spark.py` and `compile/flink_tiles.py` (by
    partial, or once in `compile/tile_forms.py` where the SQL is the same; a function that Flink's SQL
-   lacks is a class in the job's jar), `kernel/forms.py` (by aggregate), `compile/lineage.py` (the text of a partial). What an engine cannot do goes into its table
+   lacks is a class in the job's jar), `kernel/forms.py` (by aggregate), `compile/lineage.py` (the text of a partial). An `Encoding` needs
+   `compile/flink_tiles.py` and `kernel/forms.py` alone. What an engine cannot do goes into its table
    `UNSUPPORTED` with the reason and the way out, and `millrace validate` says it of each view that would need it.
 3. Say what it means to the oracle, `tests/reference.py`, once and by brute force.
 4. Give authors a builder in `aggregations.py`, add a feature to
@@ -55,7 +59,8 @@ def _page() -> Iterator[str]:
     yield (
         "\nNulls, NaN and the infinities do not count. Bytes are those of a packed tile; a tile also has "
         "a header of 18 bytes, a bit\nfor each column and 8 bytes for its number of events. Features "
-        "that keep the same column of one input share it.\n"
+        "that keep the same column of one input share it. Measured bytes and times are in "
+        "[benchmarks/aggregates](../benchmarks/aggregates/README.md).\n"
     )
     if any(entry.parameters for entry in AGGREGATES.values()):
         yield "\n| parameter of | name | | bounds | default |\n|---|---|---|---|---|\n"
