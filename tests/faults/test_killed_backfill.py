@@ -160,6 +160,3 @@ def test_killed_engine_and_killed_run_leave_whole_days_and_a_rerun_gives_the_sam
     output, _ = orphaned.communicate(timeout=300)
     assert orphaned.returncode == 0, output
     assert content(stack) == clean
-
-    assert start_backfill(stack).wait(timeout=300) == 0
-    assert content(stack) == clean
