@@ -1,7 +1,7 @@
 """What Dagster shows about an asset before it is ever built: text, columns, lineage, owners."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import dagster as dg
 
@@ -181,15 +181,30 @@ def events_schema(source: SourcePlan) -> dg.TableSchema:
     )
 
 
+def served_schema(view: ViewPlan) -> dg.TableSchema:
+    """Return what ``online/<view>`` answers with: the keys that are asked for, and the features."""
+    return _schema(*_keys(view), *_features(view))
+
+
 def features_schema(view: ViewPlan) -> dg.TableSchema:
     """Return the columns of ``features/<view>``."""
     return _schema(
-        *((e.join_key, str(e.type), e.description or f"key of {e.name}") for e in view.entities),
+        *_keys(view),
         ("event_time", "timestamp", "the instant of the values, UTC"),
-        *((f.name, str(f.type), _feature_text(f)) for f in view.outputs),
+        *_features(view),
         ("feature_version", "string", "version of the view's definition"),
         ("event_date", "date", "UTC day of event_time; the partition"),
     )
+
+
+def _keys(view: ViewPlan) -> Iterator[tuple[str, str, str]]:
+    for entity in view.entities:
+        yield entity.join_key, str(entity.type), entity.description or f"key of {entity.name}"
+
+
+def _features(view: ViewPlan) -> Iterator[tuple[str, str, str]]:
+    for feature in view.outputs:
+        yield feature.name, str(feature.type), _feature_text(feature)
 
 
 def _over(feature: Output) -> str:

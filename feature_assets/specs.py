@@ -208,7 +208,7 @@ def _online_spec(
         metadata={
             **_about(view, online_path(view)),
             **links.online_links(addresses, view),
-            "dagster/column_schema": descriptions.features_schema(view),
+            "dagster/column_schema": descriptions.served_schema(view),
         },
         kinds=_kinds(online_path(view), "redis"),
         freshness_policy=timing.online_freshness(view),

@@ -1,7 +1,7 @@
 """The sensor that judges the history of views whenever something was built: the check ``history``.
 
-It reads the partition log alone, and that only if it, the versions of views or the declarations are
-others than at its last look; it starts nothing.
+It reads the partition log alone, and that only if it, the versions of views, the declarations or what
+Dagster was told of builds are others than at its last look; it starts nothing.
 """
 
 import hashlib
@@ -39,6 +39,8 @@ def tick(
 ) -> dg.SensorResult | dg.SkipReason:
     """Judge every view that was ever built, and tell what is not as it was told last.
 
+    Of a view that was materialised since it is told again: Dagster shows no check that is older.
+
     Args:
         plan: the declarations of the code location.
         settings: the lake.
@@ -50,10 +52,12 @@ def tick(
     from resources.view_history import view_histories
 
     known = json.loads(cursor) if cursor else {"looked_at": None, "told": {}}
+    built = _newest_builds(instance, plan)
     looked_at = [
         table_version(settings, partition_log.TABLE),
         table_version(settings, versions.TABLE),
         _digest(sorted(view.fingerprint for view in plan.views.values())),
+        _digest(sorted(built.items())),
     ]
     if looked_at == known["looked_at"]:
         return dg.SkipReason("nothing was built or declared since the last look")
@@ -63,7 +67,7 @@ def tick(
         for view in plan.views.values()
         if found[view.name].state != "unbuilt"
     }
-    told = {name: _digest(found[name].as_json()) for name in keys}
+    told = {name: _digest([found[name].as_json(), built.get(name)]) for name in keys}
     by_runs = _last_told_by_runs(instance, list(keys.values()))
     evaluations = [
         dg.AssetCheckEvaluation(
@@ -78,6 +82,17 @@ def tick(
         cursor=json.dumps({"looked_at": looked_at, "told": told}),
         skip_reason="; ".join(wrong) or f"{len(told)} view(s) stand as declared",
     )
+
+
+def _newest_builds(instance: dg.DagsterInstance, plan: Plan) -> dict[str, int]:
+    """Return the event that is the newest materialisation of the features of each view that has any."""
+    views = {check_key(view).asset_key: name for name, view in plan.views.items()}
+    entries = [record.asset_entry for record in instance.get_asset_records(list(views))]
+    return {
+        views[entry.asset_key]: entry.last_materialization_storage_id
+        for entry in entries
+        if entry.last_materialization_storage_id is not None
+    }
 
 
 def _last_told_by_runs(

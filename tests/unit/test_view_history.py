@@ -233,6 +233,12 @@ def test_the_sensor_tells_each_view_once_and_again_when_something_was_built(
     features(settings, view, *built(2))
     assert tick() == ([], "1 view(s) stand as declared"), "what was told stands"
 
+    spend = dg.AssetKey(["features", "spend"])
+    instance.report_runless_asset_event(dg.AssetMaterialization(spend, partition="2020-01-03"))
+    [again], _ = tick()
+    assert again.description == "2 day(s) stand as declared", "Dagster shows nothing older"
+    assert tick() == ([], "nothing was built or declared since the last look")
+
 
 def test_no_run_of_a_build_judges_histories_and_by_hand_it_can_be(
     settings: Settings,
