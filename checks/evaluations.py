@@ -16,7 +16,9 @@ from checks.evaluation_log import log_evaluations, newest_materializations
 from checks.judgement import JudgedDay, Judgement, findings_text, readers_text
 from millrace.compile.checks import Rule
 from millrace.quality.finding import Finding
+from resources.documentation import page_url
 from resources.partition_keys import closing_key
+from resources.settings import settings_from_env
 
 EXPECTATIONS = "expectations"
 """The check that Great Expectations answers; there is one on every judged table."""
@@ -57,13 +59,19 @@ def check_name(rule: Rule) -> str:
 
 
 def check_specs(
-    key: dg.AssetKey, rules: Sequence[Rule], partitions: dg.TimeWindowPartitionsDefinition
+    key: dg.AssetKey,
+    rules: Sequence[Rule],
+    partitions: dg.TimeWindowPartitionsDefinition,
+    docs: str | None = None,
 ) -> list[dg.AssetCheckSpec]:
-    """Return the checks of one asset, in the order of its rules, the expectations last."""
+    """Return the checks of one asset, in the order of its rules, the expectations last.
+
+    ``docs`` is where runbooks are served that are pages of these docs; None: nowhere.
+    """
     by_name = {name: found for name, found in _by_check(rules) if name != EXPECTATIONS}
     declared = [rule for rule in rules if rule.type == "expectation"]
-    specs = [_spec(key, name, found, partitions) for name, found in by_name.items()]
-    return [*specs, _spec(key, EXPECTATIONS, declared, partitions)]
+    specs = [_spec(key, name, found, partitions, docs) for name, found in by_name.items()]
+    return [*specs, _spec(key, EXPECTATIONS, declared, partitions, docs)]
 
 
 def _by_check(rules: Sequence[Rule]) -> list[tuple[str, list[Rule]]]:
@@ -76,6 +84,7 @@ def _spec(
     name: str,
     rules: Sequence[Rule],
     partitions: dg.TimeWindowPartitionsDefinition,
+    docs: str | None,
 ) -> dg.AssetCheckSpec:
     if name == EXPECTATIONS:
         text = "Great Expectations over the metrics of the day: the generated suite, and what is "
@@ -90,22 +99,29 @@ def _spec(
     metadata: dict[str, Any] = {"rules": len(rules), "blocking_rules": len(blocking)}
     if columns:
         metadata["columns"] = ", ".join(dict.fromkeys(columns))
-    metadata.update(_responsible(rules))
+    metadata.update(_responsible(rules, docs))
     # The partitions are those of the asset: without them the UI shows no status by partition.
     return dg.AssetCheckSpec(
         name, asset=key, description=text, metadata=metadata, partitions_def=partitions
     )
 
 
-def _responsible(rules: Sequence[Rule]) -> dict[str, Any]:
+def _responsible(rules: Sequence[Rule], docs: str | None) -> dict[str, Any]:
     found: dict[str, Any] = {}
     owners = dict.fromkeys(rule.owner for rule in rules if rule.owner)
     runbooks = dict.fromkeys(rule.runbook for rule in rules if rule.runbook)
     if owners:
         found["owner"] = ", ".join(owners)
     if runbooks:
-        found["runbook"] = dg.MetadataValue.md("  \n".join(f"<{book}>" for book in runbooks))
+        found["runbook"] = dg.MetadataValue.md(
+            "  \n".join(_linked(page_url(book, docs)) for book in runbooks)
+        )
     return found
+
+
+def _linked(runbook: str) -> str:
+    # A path in pointed brackets would be no link, and shown with them.
+    return f"<{runbook}>" if "://" in runbook else f"`{runbook}`"
 
 
 def report_judgement(
@@ -226,7 +242,8 @@ def _day_metadata(
     if alarms:
         metadata["readers"] = readers_text(judgement.table, judged)
         metadata["findings"] = _listed(alarms)
-        metadata.update(_responsible([f.rule for f in alarms]))
+        docs = settings_from_env().docs_url
+        metadata.update(_responsible([f.rule for f in alarms], docs))
     if has_picture:
         metadata.update(_pictures(judgement, judged, alarms or findings))
     return metadata

@@ -18,18 +18,20 @@ from feature_assets.table_step import Stage, TableStep
 from millrace.plan import Plan, SourcePlan, ViewPlan
 
 
-def plan_assets(plan: Plan, lake: str) -> list[dg.AssetSpec | dg.AssetsDefinition]:
+def plan_assets(
+    plan: Plan, lake: str, docs: str | None = None
+) -> list[dg.AssetSpec | dg.AssetsDefinition]:
     """Return the assets of every source that a view reads, in declared order."""
     return [
         asset
         for name, source in plan.sources.items()
         if (views := plan.views_of(name))
-        for asset in source_assets(source, views, lake)
+        for asset in source_assets(source, views, lake, docs)
     ]
 
 
 def source_assets(
-    source: SourcePlan, views: Sequence[ViewPlan], lake: str
+    source: SourcePlan, views: Sequence[ViewPlan], lake: str, docs: str | None = None
 ) -> list[dg.AssetSpec | dg.AssetsDefinition]:
     """Return the external files of a source, if it has any, and all that is built of its events.
 
@@ -37,8 +39,9 @@ def source_assets(
         source: the source; at least one view reads it.
         views: the views of this source, in declared order.
         lake: root of the Delta tables, for the assets' metadata.
+        docs: where these docs are served, for the runbooks of checks; None: nowhere.
     """
-    stages = _stages(source, views, source_partitions(views), lake)
+    stages = _stages(source, views, source_partitions(views), lake, docs)
     tables = [_table(source, views, stage, place) for place, stage in enumerate(stages)]
     if source.batch is None:
         return [*tables]
@@ -84,11 +87,12 @@ def _stages(
     views: Sequence[ViewPlan],
     partitions: dg.TimeWindowPartitionsDefinition,
     lake: str,
+    docs: str | None,
 ) -> list[Stage]:
     events = events_spec(source, views, partitions, lake)
-    stages = [Stage(events, source_check_specs(source, views, events.key, partitions))]
+    stages = [Stage(events, source_check_specs(source, views, events.key, partitions, docs))]
     for view in views:
         tiles, features = view_specs(view, partitions, lake)
         stages.append(Stage(tiles, (), view))
-        stages.append(Stage(features, view_check_specs(view, features.key, partitions), view))
+        stages.append(Stage(features, view_check_specs(view, features.key, partitions, docs), view))
     return stages

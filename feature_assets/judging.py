@@ -33,16 +33,20 @@ def source_check_specs(
     views: Sequence[ViewPlan],
     key: dg.AssetKey,
     partitions: dg.TimeWindowPartitionsDefinition,
+    docs: str | None = None,
 ) -> list[dg.AssetCheckSpec]:
     """Return the checks of ``events/<source>``; ``views`` are all that read it."""
-    return check_specs(key, source_rules(source, views), partitions)
+    return check_specs(key, source_rules(source, views), partitions, docs)
 
 
 def view_check_specs(
-    view: ViewPlan, key: dg.AssetKey, partitions: dg.TimeWindowPartitionsDefinition
+    view: ViewPlan,
+    key: dg.AssetKey,
+    partitions: dg.TimeWindowPartitionsDefinition,
+    docs: str | None = None,
 ) -> list[dg.AssetCheckSpec]:
     """Return the checks of ``features/<view>``."""
-    return check_specs(key, check_rules(view), partitions)
+    return check_specs(key, check_rules(view), partitions, docs)
 
 
 @dataclass(frozen=True)

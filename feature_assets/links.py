@@ -5,6 +5,7 @@ again once it has started one of them. None holds a secret: a store's URL, which
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -17,6 +18,7 @@ from millrace.plan import EntityPlan, ViewPlan
 from millrace.spec import Location
 from millrace.types import DataType
 from resources.dagster_api import HISTORY_JOB
+from resources.documentation import page_url
 from resources.endpoints import dagster_url, flink_url, kafka_bootstrap, server_url
 from resources.settings import CHECKOUT, Settings
 
@@ -86,6 +88,20 @@ def about(path: tuple[str, str], where: Location) -> dict[str, Any]:
             code_references=[reference]
         )
     return metadata
+
+
+def with_pages(
+    assets: Iterable[dg.AssetSpec | dg.AssetsDefinition], docs: str | None
+) -> list[dg.AssetSpec | dg.AssetsDefinition]:
+    """Have the pages of assets link to where the docs are served; as they are without."""
+    if docs is None:
+        return [*assets]
+
+    def linked(spec: dg.AssetSpec) -> dg.AssetSpec:
+        page = page_url(str(spec.metadata["docs"]), docs)
+        return spec.merge_attributes(metadata={"docs": dg.MetadataValue.url(page)})
+
+    return [*dg.map_asset_specs(linked, assets)]
 
 
 def topic_links(links: Links, topic: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from jobs.run_kinds import UPKEEP
 from millrace.durations import DAY_MS
 from millrace.errors import EngineUnavailable
 from resources.dagster_api import WILL_RETRY
+from resources.documentation import CHECKOUT_FILES
 from streaming.engines import Engines
 
 if TYPE_CHECKING:
@@ -277,7 +278,8 @@ class Look:
             ),
         )
         book.set_conditions(decision.changed)
-        bases = Bases(config.dagster_url or self._webserver(), config.docs_url)
+        docs = config.docs_url or self.engines.settings.docs_url or CHECKOUT_FILES
+        bases = Bases(config.dagster_url or self._webserver(), docs)
         postings = [
             Posting(message_of(transition, bases), sink)
             for transition in decision.transitions

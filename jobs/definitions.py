@@ -10,7 +10,7 @@ from checks.books import books_checks
 from checks.history import history_checks
 from checks.parity import parity_checks
 from feature_assets.factory import plan_assets
-from feature_assets.links import links_of
+from feature_assets.links import links_of, with_pages
 from feature_assets.offline import OfflineLake
 from feature_assets.specs import live_specs
 from jobs.alerting import alert_sensor, deliver_job
@@ -86,10 +86,13 @@ def build_definitions(
     pruning, uploading = retention_job(settings), upload_job(engines)
     alerts, lineage = deliver_job(engines), lineage_job(settings)
     return dg.Definitions(
-        assets=[
-            *plan_assets(plan, settings.lake),
-            *live_specs(plan, settings.lake, links_of(settings)),
-        ],
+        assets=with_pages(
+            [
+                *plan_assets(plan, settings.lake, settings.docs_url),
+                *live_specs(plan, settings.lake, links_of(settings)),
+            ],
+            settings.docs_url,
+        ),
         asset_checks=[
             *books_checks(plan),
             *history_checks(plan),

@@ -92,6 +92,7 @@ class Settings:
         lineage_namespace: of jobs and logical names in lineage.
         lineage_producer: the URI that its events name as their producer.
         alerts: the alerts' file; None for the checkout's, if it is there.
+        docs_url: where the folder ``docs`` is served, without a slash at its end; None: nowhere.
         postgres: where alerts are kept; None for SQLite under ``home``.
         config: the settings' file; None if there is none.
         profile: the profile of it that was chosen.
@@ -129,6 +130,7 @@ class Settings:
     lineage_namespace: str = "millrace"
     lineage_producer: str = "urn:millrace:platform"
     alerts: Path | None = None
+    docs_url: str | None = None
     postgres: Postgres | None = None
 
     def expand(self, path: str, *, where: str = "", quote: Callable[[str], str] = str) -> str:
@@ -283,6 +285,7 @@ def _settings_of(reading: "Reading", env: Mapping[str, str]) -> Settings:
         lineage_namespace=given.lineage.namespace or Settings.lineage_namespace,
         lineage_producer=given.lineage.producer or Settings.lineage_producer,
         alerts=_path(given.alerts.file),
+        docs_url=given.docs.url.rstrip("/") if given.docs.url else None,
         postgres=_postgres(given.postgres),
     )
 

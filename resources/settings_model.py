@@ -191,6 +191,16 @@ class AlertsTable(_Table):
     )
 
 
+class DocsTable(_Table):
+    """These docs."""
+
+    url: _Uri | None = _setting(
+        "text",
+        "where you serve the folder `docs`: assets, checks and alerts link to its pages there",
+        default="none: assets and checks name the file, alerts link to the checkout's",
+    )
+
+
 class PostgresTable(_Table):
     """A database of your own, shared by several machines; see [operations](operations.md)."""
 
@@ -262,6 +272,7 @@ class Document(BaseSettings):
     lake: LakeTable = LakeTable()
     lineage: LineageTable = LineageTable()
     alerts: AlertsTable = AlertsTable()
+    docs: DocsTable = DocsTable()
     postgres: PostgresTable = PostgresTable()
     schema_registry: SchemaRegistryTable = SchemaRegistryTable()
     server: ServerTable = ServerTable()

@@ -37,14 +37,14 @@ def wait_for(what: str, look: Callable[[], T | None], *, deadline_s: float = DEA
     pytest.fail(f"no {what} within {deadline_s} s")
 
 
-def finished(api: DagsterApi, run: str) -> RunProgress:
+def finished(api: DagsterApi, run: str, *, deadline_s: float = DEADLINE_S) -> RunProgress:
     """Wait for a run's end; return everything it said."""
 
     def ended() -> RunProgress | None:
         progress = api.progress(run)
         return progress if progress.is_finished else None
 
-    return wait_for(f"end of run {run}", ended)
+    return wait_for(f"end of run {run}", ended, deadline_s=deadline_s)
 
 
 @contextmanager

@@ -24,7 +24,6 @@ from resources.settings import CHECKOUT, Settings, setting_place
 
 SETTING = "alerts.file"
 DEFAULT_FILE = CHECKOUT / "dagster_home" / "alerts.yaml"
-DOCS_FILES = (CHECKOUT / "docs").as_uri()
 VERSION = "millrace-alerts/v1"
 
 _FILE = Keys.plain(
@@ -139,7 +138,7 @@ class AlertConfig:
         renotify_ms: an error that stays open is told again after so long.
         heartbeat_ms: how often ``heartbeat_sinks`` get a sign of life; None: never.
         dagster_url: base of links; empty: the stack's own webserver, if it runs.
-        docs_url: where the folder ``docs`` is served, for runbooks; by default the checkout's files.
+        docs_url: where the folder ``docs`` is served, for runbooks; empty: as the settings say.
     """
 
     sinks: Mapping[str, SinkSpec]
@@ -151,7 +150,7 @@ class AlertConfig:
     heartbeat_sinks: tuple[str, ...] = ()
     fold: FoldTimes = FoldTimes()
     dagster_url: str = ""
-    docs_url: str = DOCS_FILES
+    docs_url: str = ""
 
 
 def only_stdout() -> AlertConfig:
@@ -241,7 +240,7 @@ class _Reading:
             heartbeat_sinks=self.names(heartbeat, "sinks") if heartbeat else (),
             fold=self.fold(self.part(record, "fold", _FOLD)),
             dagster_url=(record.optional_text("dagster_url") or "").rstrip("/"),
-            docs_url=(record.optional_text("docs_url") or DOCS_FILES).rstrip("/"),
+            docs_url=(record.optional_text("docs_url") or "").rstrip("/"),
         )
 
     def _read_sinks(self, record: Record) -> None:

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from resources.alerts.conditions import Change, Transition
 from resources.alerts.facts import WHOLE, Severity, Story, Subject
+from resources.documentation import page_url
 
 TITLE_LENGTH = 140
 """Slack's headers take 150 characters, mail and pagers show fewer."""
@@ -17,7 +18,6 @@ _DETAIL_LENGTH = 300
 _DETAILS = 12
 _NAMED = 4
 _MOST_FOLDED = 50
-_DOCS = "docs/"
 _OF_ASSETS = frozenset({"check", "partition", "days", "late"})
 """Kinds that are about an asset, and so link to its page."""
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+@")
@@ -265,15 +265,9 @@ def _links(subject: Subject, story: Story, bases: Bases) -> dict[str, str]:
         elif subject.kind != "check":
             links["partitions"] = f"{page}?view=partitions"
     if story.runbook:
-        links["runbook"] = _runbook_url(story.runbook, bases.docs)
+        links["runbook"] = page_url(story.runbook, bases.docs)
     return links
 
 
 def _quoted(text: str) -> str:
     return quote(text, safe="")
-
-
-def _runbook_url(runbook: str, docs: str) -> str:
-    """Return what one can click: a page of ``docs`` lies where that folder is served."""
-    is_page = runbook.startswith(_DOCS) and docs
-    return f"{docs}/{runbook.removeprefix(_DOCS)}" if is_page else runbook

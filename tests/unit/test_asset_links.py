@@ -69,6 +69,31 @@ def test_every_asset_leads_to_its_declaration_and_a_page_of_the_docs(file: Path)
         assert (CHECKOUT / metadata["docs"]).is_file()
 
 
+def test_docs_that_are_served_somewhere_are_links(file: Path) -> None:
+    env = {"MILLRACE_LAKE": "/lake", "MILLRACE_HOME": str(file.parent)}
+    plain = build_definitions(plan_of([file]), settings_from_env(env), offline=FakeOffline())
+    served = settings_from_env({**env, "MILLRACE_DOCS_URL": "https://docs.example.com/m/"})
+    defs = build_definitions(plan_of([file]), served, offline=FakeOffline())
+    before, nodes = plain.resolve_asset_graph(), defs.resolve_asset_graph()
+    assert nodes.get_all_asset_keys() == before.get_all_asset_keys()
+    for key in nodes.get_all_asset_keys():
+        page = before.get(key).metadata["docs"].removeprefix("docs/")
+        link: Any = nodes.get(key).metadata["docs"]
+        assert link.url == f"https://docs.example.com/m/{page}"
+        assert nodes.get(key).parent_keys == before.get(key).parent_keys
+        assert nodes.get(key).code_version == before.get(key).code_version
+    rows = dg.AssetCheckKey(dg.AssetKey(["features", "rides"]), "rows")
+    books = [str(graph.get_check_spec(rows).metadata["runbook"].value) for graph in (before, nodes)]
+    assert books == ["`docs/runbooks.md#rows`", "<https://docs.example.com/m/runbooks.md#rows>"]
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        done = defs.resolve_job_def("daily_taps").execute_in_process(
+            instance=instance, partition_key="2020-01-02"
+        )
+        built = {event.asset_key for event in done.get_asset_materialization_events()}
+    assert dg.AssetKey(["features", "rides"]) in built
+
+
 def test_a_fault_in_events_concerns_the_owners_of_all_views(file: Path) -> None:
     assert list(live(file, "topic", "taps").owners) == ["team:gates", "rides@example.com"]
     assert list(live(file, "online", "rides").owners) == ["team:gates"]
