@@ -100,11 +100,14 @@ def _withdraw_planned(context: dg.AssetExecutionContext, keys: Sequence[dg.Asset
 def withdraw_planned_partitions(
     context: dg.AssetExecutionContext, key: dg.AssetKey, partitions: Sequence[str]
 ) -> bool:
-    """Take back that this run means to materialise some partitions of an asset.
+    """Take back that this run means to materialise some partitions of an asset, and to check them.
 
     Dagster takes a partition for failed that was planned by a run which failed and did not materialise
-    it. False on a storage that is no SQL database of Dagster's.
+    it, and a check of one for skipped that was planned and not evaluated. False on a storage that is no
+    SQL database of Dagster's.
     """
+    from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+    from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable as Executions
     from dagster._core.storage.event_log.schema import SqlEventLogStorageTable as Events
     from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 
@@ -113,13 +116,22 @@ def withdraw_planned_partitions(
         return False
     planned = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value
     with storage.index_transaction() as connection:
-        for start in range(0, len(partitions), _CHUNK):
+        for some in _chunks(partitions):
             connection.execute(
                 Events.delete()
                 .where(Events.c.run_id == context.run.run_id)
                 .where(Events.c.dagster_event_type == planned)
                 .where(Events.c.asset_key == key.to_string())
-                .where(Events.c.partition.in_(partitions[start : start + _CHUNK]))
+                .where(Events.c.partition.in_(some))
+            )
+            connection.execute(
+                Executions.delete()
+                .where(Executions.c.run_id == context.run.run_id)
+                .where(Executions.c.asset_key == key.to_string())
+                .where(Executions.c.partition.in_(some))
+                .where(
+                    Executions.c.execution_status == AssetCheckExecutionRecordStatus.PLANNED.value
+                )
             )
     return True
 

@@ -333,6 +333,11 @@ def test_a_run_executed_again_from_failure_builds_the_bad_days_alone(
     assert [[day.day for day in call[1]] for call in offline.calls] == [[4, 7]] * 3
     for path in SPEND:
         assert again.days(path) == january(4, 7)
+    # Checks of days that are left are not shown as skipped: they were not even meant.
+    for path in (EVENTS, FEATURES):
+        key = dg.AssetCheckKey(dg.AssetKey(path), "rows")
+        told = instance.event_log_storage.get_asset_check_execution_history(key, limit=100)
+        assert {record.status.value for record in told} == {"SUCCEEDED"}
 
 
 def test_days_that_stand_do_not_fail_with_those_that_fail_again(
