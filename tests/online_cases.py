@@ -146,13 +146,14 @@ def expected_ts(
     asked = reference.Feature("count_rows", **reference_fields(feature.window))
     tail_ms, end_ms = reference.bounds(asked, q_ms)
     inside = [
-        e.event_ms
+        e
         for e in events
         if e.event_ms is not None
         and (tail_ms is None or e.event_ms >= tail_ms)
         and view.start_ms <= e.event_ms < end_ms
     ]
-    return max(inside, default=None)
+    counted = reference.of_session(inside, asked, q_ms)
+    return max((e.event_ms for e in counted if e.event_ms is not None), default=None)
 
 
 def size_of(values: Iterable[object]) -> float:

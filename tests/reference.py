@@ -47,6 +47,7 @@ class Feature:
     default: object = None  # in place of every null
     parameters: tuple[tuple[str, float], ...] = ()
     calendar: tuple[str, str, int] | None = None  # unit, time zone, how many before
+    session_ms: int | None = None  # the gap; ``length_ms`` is then how far back a run is followed
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,20 @@ def bounds(feature: Feature, q_ms: int) -> tuple[int | None, int]:
     end = anchor // hop * hop if feature.offset_ms else q_ms
     start = None if feature.length_ms is None else (anchor - feature.length_ms) // hop * hop
     return start, end
+
+
+def of_session(rows: list[Event], feature: Feature, q_ms: int) -> list[Event]:
+    """Return the newest run of events, whose neighbours lie less than the gap apart; without a gap, all."""
+    if feature.session_ms is None:
+        return rows
+    run: list[Event] = []
+    after_ms = q_ms
+    for event in sorted(rows, key=lambda e: e.event_ms or 0, reverse=True):
+        if after_ms - (event.event_ms or 0) >= feature.session_ms:
+            break
+        run.append(event)
+        after_ms = event.event_ms or 0
+    return run
 
 
 def value(
@@ -171,6 +186,7 @@ def _found(
         and (start_ms is None or start_ms <= e.event_ms)
         and (hindsight or e.ingest_ms < q_ms)
     ]
+    rows = of_session(rows, feature, q_ms)
     name = feature.aggregate.removesuffix("_rows")
     if name == feature.aggregate:
         rows = [e for e in rows if not _is_null(e.value)]

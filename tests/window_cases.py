@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from millrace.aggregates import check_forms
 from millrace.durations import MINUTE_MS
-from millrace.windows import KINDS, Lifetime, Sliding, Tumbling, Window
+from millrace.windows import KINDS, Lifetime, Session, Sliding, Tumbling, Window
 from millrace.zones import LONGEST_MS, calendar_hop_ms
 from tests import reference
 
@@ -18,6 +18,8 @@ def window_of(feature: reference.Feature) -> Window:
     if feature.calendar is not None:
         unit, zone, previous = feature.calendar
         return Tumbling(unit, zone, previous, feature.hop_ms)
+    if feature.session_ms is not None:
+        return Session(feature.session_ms, feature.length_ms or 0, feature.hop_ms)
     if feature.length_ms is None:
         return Lifetime(feature.hop_ms, feature.offset_ms)
     return Sliding(feature.length_ms, feature.hop_ms, feature.offset_ms)
@@ -26,6 +28,7 @@ def window_of(feature: reference.Feature) -> Window:
 _FIELDS: Mapping[type[Window], Callable[[Any], dict[str, Any]]] = {
     Sliding: lambda w: {"length_ms": w.span_ms, "offset_ms": w.offset_ms},
     Lifetime: lambda w: {"length_ms": None, "offset_ms": w.offset_ms},
+    Session: lambda w: {"length_ms": w.max_ms, "session_ms": w.gap_ms},
     Tumbling: lambda w: {"length_ms": None, "calendar": (w.unit, w.timezone, w.previous)},
 }
 check_forms("the oracle", KINDS, _FIELDS)
@@ -86,10 +89,29 @@ def _hopping(step_ms: int) -> st.SearchStrategy[tuple[int, int, int]]:
     ).map(lambda n: (n[0] * step_ms, n[0] * n[1] * step_ms, n[2] * step_ms))
 
 
+def _sessions(stage: Stage) -> st.SearchStrategy[Window]:
+    """Gaps of some steps and a bit, which the hop may not pass; ``max`` of some hops."""
+    return st.tuples(
+        st.sampled_from([1, 1, 2, 5]),
+        st.integers(0, 12),
+        st.sampled_from([0, 1, stage.step_ms // 2]),
+        st.integers(1, 40),
+    ).map(
+        lambda n: Session(
+            (n[0] + n[1]) * stage.step_ms + n[2],
+            (-(-((n[0] + n[1]) * stage.step_ms + n[2]) // (n[0] * stage.step_ms)) + n[3])
+            * n[0]
+            * stage.step_ms,
+            n[0] * stage.step_ms,
+        )
+    )
+
+
 _DRAWN: Mapping[type[Window], Callable[[Stage], st.SearchStrategy[Window]]] = {
     Sliding: lambda s: _hopping(s.step_ms).map(lambda n: Sliding(n[1], n[0], n[2])),
     Lifetime: lambda s: _hopping(s.step_ms).map(lambda n: Lifetime(n[0], n[2])),
     Tumbling: lambda _: st.sampled_from(CALENDAR),
+    Session: _sessions,
 }
 check_forms("the strategies", KINDS, _DRAWN)
 

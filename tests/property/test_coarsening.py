@@ -22,6 +22,7 @@ from tests.property.test_tiles_against_reference import (
     assert_agree,
     feature_of,
     instants,
+    of_window,
     tiles_of,
     view_of,
 )
@@ -69,7 +70,7 @@ def coarse(view: ViewPlan, tiles: dict[int, Tile], coarsening: Coarsening) -> di
 def value_at(feature: FeaturePlan, tiles: dict[int, Tile], q_ms: int) -> object:
     tail, end = feature.window.bounds(q_ms)
     inside = [t for start, t in tiles.items() if start < end and (tail is None or start >= tail)]
-    return merge_tiles(feature, inside, q_ms)
+    return merge_tiles(feature, of_window(feature.window, inside, q_ms), q_ms)
 
 
 @st.composite

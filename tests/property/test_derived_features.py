@@ -23,6 +23,7 @@ from millrace.spec import (
     Entity,
     Feature,
     FeatureView,
+    Session,
     Source,
     Specs,
     Tumbling,
@@ -53,6 +54,7 @@ WINDOWS: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
         {"window": "lifetime"},
         {"window": Tumbling("1h", "Europe/London")},
         {"window": Tumbling("1d", "UTC", previous=1)},
+        {"window": Session("5s", "1m")},
     ]
 )
 SEEDS = st.integers(0, 2**48)

@@ -20,6 +20,7 @@ from millrace.spec import (
     FeatureService,
     FeatureView,
     Schedule,
+    Session,
     Source,
     Specs,
     StreamSource,
@@ -49,6 +50,7 @@ SIMPLE_NAMES = st.from_regex(r"f_[a-z0-9_]{0,8}", fullmatch=True)
 
 WINDOWS_OF: Mapping[type, st.SearchStrategy[WindowSpec]] = {
     str: DURATIONS | st.just("lifetime"),
+    Session: st.builds(Session, TEXTS, TEXTS),
     Tumbling: st.builds(Tumbling, TEXTS, st.none() | TEXTS, st.integers(0, 9)),
 }
 check_forms("the strategies of exports", get_args(WindowSpec), WINDOWS_OF)

@@ -12,12 +12,12 @@ from millrace.spec import Location
 
 __all__ = [
     "Aggregation", "approx_distinct", "avg", "count", "distinct", "first", "first_k", "last", "last_k",
-    "max", "median", "min", "percentile", "stddev", "sum", "time_since_first", "time_since_last", "top_k",
+    "max", "median", "min", "percentile", "session", "stddev", "sum", "time_since_first", "time_since_last", "top_k",
     "tumbling", "variance",
 ]  # fmt: skip
 
 
-WINDOWS = ("tumbling",)
+WINDOWS = ("tumbling", "session")
 """Those of these names that are windows and no aggregates."""
 
 
@@ -46,7 +46,7 @@ class Aggregation:
     def over(
         self, *windows: spec.WindowSpec, hop: str | None = None, offset: str | None = None
     ) -> "Aggregation":
-        """Name the windows: durations, ``lifetime``, or ``tumbling(…)``; one feature for each.
+        """Name the windows: durations, ``lifetime``, ``tumbling(…)`` or ``session(…)``; one feature for each.
 
         ``hop`` and ``offset`` are those of the steps of these names.
         """
@@ -58,8 +58,8 @@ class Aggregation:
     def named(self, name: str) -> "Aggregation":
         """Name the feature; ``{window}`` stands for the window as written.
 
-        Without a name it is ``amount_avg_1d``, or ``count_1h`` for a count of rows. Calendar windows
-        are ``tumbling_1d`` and ``tumbling_1d_previous_1`` in names.
+        Without a name it is ``amount_avg_1d``, or ``count_1h`` for a count of rows. Other windows
+        are ``tumbling_1d``, ``tumbling_1d_previous_1`` and ``session_30m`` in names.
         """
         return replace(self, name=text(name))
 
@@ -140,6 +140,16 @@ def tumbling(unit: str, *, timezone: str | None = None, previous: int = 0) -> sp
     ``.over(tumbling("1d", timezone="Europe/Berlin", previous=1))``.
     """
     return spec.Tumbling(text(unit), optional(timezone), previous, here())
+
+
+@builder
+def session(gap: str, *, max: str) -> spec.Session:
+    """Name a window over the newest run of events in which neighbours lie less than ``gap`` apart.
+
+    It is empty once the newest event lies that far before the query, and holds nothing that lies
+    further before it than ``max``: ``.over(session("30m", max="1d"))``.
+    """
+    return spec.Session(text(gap), text(max), here())
 
 
 def _aggregation(

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from millrace.aggregates.algebras import Algebra, CountingRows, Newest
+from millrace.aggregates.algebras import Algebra, CountingRows, ExtremeTime, Newest
+from millrace.aggregates.partials import FirstTime
 from millrace.plan import Measure, ViewPlan
-from millrace.tiles import TileColumn, tile_columns
+from millrace.tiles import TileColumn, has_sessions, tile_columns
 from millrace.types import INT64
 from millrace.windows import Window
 
@@ -89,6 +90,7 @@ class TileMerger:
         for measure, algebra in (
             (None, CountingRows(INT64)),
             (None, Newest(INT64)),
+            *([(None, ExtremeTime(INT64, FirstTime))] if has_sessions(view) else []),
             *((feature.measure, feature.aggregate.algebra) for feature in view.features),
         ):
             columns = [TileColumn(measure, partial) for partial in algebra.partials]

@@ -23,6 +23,7 @@ from millrace.spec import (
     Feature,
     FeatureService,
     FeatureView,
+    Session,
     Source,
     Specs,
     Tumbling,
@@ -171,12 +172,12 @@ def _feature(feature: Feature | DerivedFeature) -> dict[str, Any]:
     return {**first, **{k: v for k, v in given.items() if k not in first}}
 
 
-def _window(window: Tumbling) -> dict[str, Any]:
+def _window(window: Tumbling | Session) -> dict[str, Any]:
     given = _given(window)
     return {_WINDOW_KEYS.get(name, name): value for name, value in given.items()}
 
 
-_WINDOW_KEYS = {"unit": "tumbling"}
+_WINDOW_KEYS = {"unit": "tumbling", "gap": "session"}
 """Fields of windows that YAML calls otherwise."""
 
 

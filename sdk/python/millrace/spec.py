@@ -174,7 +174,25 @@ class Tumbling:
         return f"tumbling_{self.unit}{before}"
 
 
-WindowSpec = str | Tumbling
+@dataclass(frozen=True)
+class Session:
+    """A window over the newest run of events in which neighbours lie close together.
+
+    Attributes:
+        gap: duration; neighbours, and the newest event and the query, lie less than it apart.
+        max: duration; no event counts that lies further before the query.
+    """
+
+    gap: str
+    max: str
+    where: Location = field(default=NOWHERE, compare=False)
+
+    def __str__(self) -> str:
+        """What stands for it in the names of features: ``session_30m``."""
+        return f"session_{self.gap}"
+
+
+WindowSpec = str | Tumbling | Session
 """A window as it is written: a duration, ``lifetime``, or one of the other kinds."""
 
 

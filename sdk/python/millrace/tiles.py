@@ -10,13 +10,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from millrace.aggregates import PARTIALS, Edge, LastEvent, Partial, Place, Rows
+from millrace.aggregates.partials import FirstTime
 from millrace.plan import FeaturePlan, Measure, ViewPlan
 from millrace.types import INT64, DataType
+from millrace.windows import Session
 
 TILE_START = "tile_start_ms"
 """First millisecond of the tile; with the join keys it is the key of a tile."""
 LAST_EVENT = LastEvent.suffix
 """Event time of the tile's newest event: the ``ts`` of a value and the guard of an upsert."""
+FIRST_EVENT = FirstTime.suffix
+"""Event time of the tile's oldest event, where a view has a session."""
 ROWS = Rows.suffix
 """Number of events in the tile."""
 
@@ -54,6 +58,10 @@ class TileColumn:
         return self.partial.type
 
 
+FIRST = TileColumn(None, FirstTime(INT64))
+"""The column of ``FIRST_EVENT``."""
+
+
 @dataclass(frozen=True)
 class TileEvent:
     """An event as tiles see it: its place and its measures by name."""
@@ -78,6 +86,8 @@ def tile_columns(view: ViewPlan) -> tuple[TileColumn, ...]:
     order, then ``last_event_ms``.
     """
     needed = dict.fromkeys(column for feature in view.features for column in _columns(feature))
+    if has_sessions(view):
+        needed[FIRST] = None
     order = {measure: place for place, measure in enumerate(view.measures)}
     ordered = sorted(
         (column for column in needed if not isinstance(column.partial, Rows)),
@@ -87,6 +97,11 @@ def tile_columns(view: ViewPlan) -> tuple[TileColumn, ...]:
         ),
     )
     return (TileColumn(None, Rows(INT64)), *ordered, TileColumn(None, LastEvent(INT64)))
+
+
+def has_sessions(view: ViewPlan) -> bool:
+    """Tell whether a view's tiles must know their first event, from which sessions are made."""
+    return any(isinstance(feature.window, Session) for feature in view.features)
 
 
 def feature_columns(feature: FeaturePlan) -> tuple[str, ...]:
@@ -101,6 +116,8 @@ def build_tile(view: ViewPlan, events: Iterable[TileEvent]) -> Tile:
         ROWS: len(held),
         LAST_EVENT: max((e.place.event_ms for e in held), default=None),
     }
+    if has_sessions(view):
+        columns[FIRST_EVENT] = min((e.place.event_ms for e in held), default=None)
     for feature in view.features:
         algebra = feature.aggregate.algebra
         state = algebra.init()

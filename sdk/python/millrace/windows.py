@@ -57,6 +57,10 @@ class Window(ABC):
             query_ms: one instant, or an array of many.
         """
 
+    def newest_from_ms(self, query_ms: int) -> int | None:
+        """Return the instant from which on an entity's newest event is in the window; None: any."""
+        return self.bounds(query_ms)[0]
+
     @property
     @abstractmethod
     def length_ms(self) -> int | None:
@@ -74,7 +78,7 @@ class Window(ABC):
 
     @abstractmethod
     def next_change_ms(
-        self, as_of_ms: int, oldest_ms: int | None, next_ms: int | None
+        self, as_of_ms: int, oldest_ms: int | None, next_ms: int | None, newest_ms: int | None
     ) -> int | None:
         """Return when time alone first moves a tile out of the window or into it; None: never.
 
@@ -82,6 +86,7 @@ class Window(ABC):
             as_of_ms: the query from which on it is asked.
             oldest_ms: start of the oldest tile in the window at it; None: there is none.
             next_ms: start of the oldest tile behind its end; None: there is none.
+            newest_ms: the newest event in the window; None: there is none.
         """
 
     @abstractmethod
@@ -146,7 +151,7 @@ class Sliding(Window):
         return self.offset_ms == 0
 
     def next_change_ms(
-        self, as_of_ms: int, oldest_ms: int | None, next_ms: int | None
+        self, as_of_ms: int, oldest_ms: int | None, next_ms: int | None, newest_ms: int | None
     ) -> int | None:
         """Return when its tail passes the oldest tile, or its end the next one."""
         changes = []
@@ -209,7 +214,7 @@ class Lifetime(Window):
         return self.offset_ms == 0
 
     def next_change_ms(
-        self, as_of_ms: int, oldest_ms: int | None, next_ms: int | None
+        self, as_of_ms: int, oldest_ms: int | None, next_ms: int | None, newest_ms: int | None
     ) -> int | None:
         """Return when its end passes the next tile."""
         if self.offset_ms == 0 or next_ms is None:
@@ -297,7 +302,7 @@ class Tumbling(Window):
         return self.previous == 0
 
     def next_change_ms(
-        self, as_of_ms: int, oldest_ms: int | None, next_ms: int | None
+        self, as_of_ms: int, oldest_ms: int | None, next_ms: int | None, newest_ms: int | None
     ) -> int | None:
         """Return when the next unit begins."""
         if oldest_ms is None and (self.previous == 0 or next_ms is None):
@@ -330,7 +335,69 @@ class Tumbling(Window):
         return f"{self.unit} of {self.timezone}{before}"
 
 
-KINDS: tuple[type[Window], ...] = (Sliding, Lifetime, Tumbling)
+@dataclass(frozen=True)
+class Session(Window):
+    """The newest run of events in which neighbours lie close, if it has not ended at the query.
+
+    Attributes:
+        gap_ms: neighbours, and the newest event and the query, lie less than this apart.
+        max_ms: no event counts that lies further before the query.
+        hop_ms: see ``session_hop_ms``.
+    """
+
+    gap_ms: int
+    max_ms: int
+    hop_ms: int
+
+    def bounds(self, query_ms: I) -> "tuple[I | None, I]":
+        """Return between which instants the run lies, wherever it begins."""
+        return (query_ms - self.max_ms) // self.hop_ms * self.hop_ms, query_ms
+
+    def newest_from_ms(self, query_ms: int) -> int:
+        """Return the instant from which on a newest event is in the window."""
+        tail_ms = (query_ms - self.max_ms) // self.hop_ms * self.hop_ms
+        return max(tail_ms, query_ms - self.gap_ms + 1)
+
+    @property
+    def length_ms(self) -> int:
+        """The longest that a run is looked at."""
+        return self.max_ms
+
+    @property
+    def reach_ms(self) -> int:
+        """Its ``max`` and a hop."""
+        return self.max_ms + self.hop_ms
+
+    @property
+    def ends_at_query(self) -> bool:
+        """True: the newest events count."""
+        return True
+
+    def next_change_ms(
+        self, as_of_ms: int, oldest_ms: int | None, next_ms: int | None, newest_ms: int | None
+    ) -> int | None:
+        """Return when the run has ended, or its tail passes the oldest tile."""
+        if oldest_ms is None or newest_ms is None:
+            return None
+        behind_ms = (oldest_ms // self.hop_ms + 1) * self.hop_ms
+        return min(newest_ms + self.gap_ms, behind_ms + self.max_ms)
+
+    def parts(self, starts: "Int64s", from_ms: int) -> "tuple[Int64s, Int64s]":
+        """Return hops from the tail of the first query on: a run may begin at any of them."""
+        return _hops(starts, (from_ms - self.max_ms) // self.hop_ms * self.hop_ms, self.hop_ms)
+
+    def document(self) -> dict[str, Any]:
+        """Return its fields."""
+        given = {"gap_ms": self.gap_ms, "max_ms": self.max_ms, "hop_ms": self.hop_ms}
+        return {"kind": "session", **given}
+
+    @property
+    def words(self) -> str:
+        """``session of 30m within 1d``."""
+        return f"session of {format_duration(self.gap_ms)} within {format_duration(self.max_ms)}"
+
+
+KINDS: tuple[type[Window], ...] = (Sliding, Lifetime, Tumbling, Session)
 """Every kind of window."""
 
 
@@ -349,8 +416,26 @@ def read_window(document: Mapping[str, Any]) -> Window:
     return Sliding(length_ms, hop_ms, offset_ms)
 
 
-_NAMED: Mapping[str, Callable[..., Window]] = {"tumbling": Tumbling}
+_NAMED: Mapping[str, Callable[..., Window]] = {
+    "tumbling": Tumbling,
+    "session": Session,
+}
 """Kinds whose documents name them; those of the others are as they were before there were any."""
+
+
+SESSION_HOPS_MS = (5 * MINUTE_MS, MINUTE_MS, 10 * SECOND_MS, SECOND_MS)
+
+
+def session_hop_ms(gap_ms: int, max_ms: int) -> int | None:
+    """Return the hop of a session: the largest of those there are that is at most the gap and divides ``max``.
+
+    No tile of it can hold the end of one run and the beginning of the next. None: there is none.
+
+    >>> session_hop_ms(1_800_000, 86_400_000), session_hop_ms(45_000, 86_400_000)
+    (300000, 10000)
+    """
+    hops = (hop for hop in SESSION_HOPS_MS if hop <= gap_ms and max_ms % hop == 0)
+    return next(hops, None)
 
 
 def default_hop_ms(length_ms: int | None) -> int:

@@ -1,4 +1,4 @@
-SET 'pipeline.name' = 'window_kinds-66eaa427f1812316'
+SET 'pipeline.name' = 'window_kinds-4e7493a50d30ed7e'
 ;
 SET 'pipeline.max-parallelism' = '128'
 ;
@@ -55,7 +55,7 @@ WITH (
   'topic' = 'card_payments',
   'ordered' = 'true',
   'properties.bootstrap.servers' = 'localhost:9092',
-  'properties.group.id' = 'millrace-window_kinds-66eaa427f1812316',
+  'properties.group.id' = 'millrace-window_kinds-4e7493a50d30ed7e',
   'properties.fetch.max.wait.ms' = '20'
 )
 ;
@@ -63,14 +63,16 @@ CREATE TEMPORARY TABLE `tiles` (
   `customer_id` BIGINT,
   `tile_start_ms` BIGINT,
   `rows` BIGINT,
+  `first_ms` BIGINT,
   `m0_count` BIGINT,
   `m0_sum` DECIMAL(38, 2),
+  `m0_max` DECIMAL(12, 2),
   `last_event_ms` BIGINT,
   PRIMARY KEY (`customer_id`, `tile_start_ms`) NOT ENFORCED
 )
 WITH (
   'connector' = 'upsert-kafka',
-  'topic' = 'millrace.tiles.window_kinds.66eaa427f1812316',
+  'topic' = 'millrace.tiles.window_kinds.4e7493a50d30ed7e',
   'properties.bootstrap.servers' = 'localhost:9092',
   'properties.linger.ms' = '5',
   'properties.batch.size' = '131072',
@@ -133,7 +135,7 @@ WHERE
 CREATE TEMPORARY VIEW `measured` AS
 SELECT
   `customer_id`,
-  `_event_ms` - MOD(`_event_ms`, 900000) AS `tile_start_ms`,
+  `_event_ms` - MOD(`_event_ms`, 300000) AS `tile_start_ms`,
   `_event_ms`,
   `_ingest_ms`,
   `payment_id` AS `_event_id`,
@@ -147,16 +149,20 @@ SELECT
   `customer_id`,
   `tile_start_ms`,
   `rows`,
+  `first_ms`,
   `m0_count`,
   `m0_sum`,
+  `m0_max`,
   `last_event_ms`
 FROM (
-  SELECT /*+ STATE_TTL('measured' = '260105000 ms') */
+  SELECT /*+ STATE_TTL('measured' = '259505000 ms') */
     `customer_id`,
     `tile_start_ms`,
     COUNT(*) AS `rows`,
+    MIN(`_event_ms`) AS `first_ms`,
     COUNT(`m0`) AS `m0_count`,
     SUM(`m0`) AS `m0_sum`,
+    MAX(`m0`) AS `m0_max`,
     MAX(`_event_ms`) AS `last_event_ms`
   FROM `measured`
   GROUP BY

@@ -15,8 +15,10 @@ SELECT
   `customer_id`,
   `tile_start_ms`,
   COUNT(*) AS `rows`,
+  MIN(`_event_ms`) AS `first_ms`,
   COUNT(`m0`) AS `m0_count`,
   CAST(TRY_SUM(`m0`) AS DECIMAL(38, 2)) AS `m0_sum`,
+  MAX(`m0`) AS `m0_max`,
   MAX(`_event_ms`) AS `last_event_ms`,
   DATE_FROM_UNIX_DATE(
     CAST((
@@ -29,7 +31,7 @@ FROM (
     `_event_ms`,
     `_ingest_ms`,
     `payment_id` AS `_event_id`,
-    `_event_ms` - PMOD(`_event_ms`, 900000) AS `tile_start_ms`,
+    `_event_ms` - PMOD(`_event_ms`, 300000) AS `tile_start_ms`,
     `amount` AS `m0`
   FROM `events`
   WHERE

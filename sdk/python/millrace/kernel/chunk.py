@@ -1,17 +1,20 @@
 """One chunk: some keys with all their events and queries, and which events each window holds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from millrace.aggregates import check_forms
 from millrace.kernel import exact
 from millrace.kernel.axis import Axis, Bools, Int64s, Positions, Stamped
 from millrace.kernel.ranges import Ranges
+from millrace.kernel.sessions import session_begin
 from millrace.kernel.visibility import Visibility
 from millrace.types import DataType
-from millrace.windows import Window
+from millrace.windows import KINDS, Lifetime, Session, Sliding, Tumbling, Window
 
 Array = npt.NDArray[np.generic]
 
@@ -163,11 +166,12 @@ def build_chunk(
         tied, groups = _settle_ties(axis.line, order, arrival)
     query_order = _sorted(Axis(queries, keys))
     asked = queries.take(query_order)
+    ordered_events = events.take(order)
     known = None
     if ingest_ms is not None and not hindsight and bool((ingest_ms > events.instants_ms).any()):
-        known = Visibility(events.take(order), ingest_ms[order], asked, keys)
-    found = {w: _window_rows(axis, w, asked, known) for w in windows}
-    instants = events.instants_ms[order]
+        known = Visibility(ordered_events, ingest_ms[order], asked, keys)
+    found = {w: _window_rows(axis, w, ordered_events, asked, known) for w in windows}
+    instants = ordered_events.instants_ms
     return Chunk(order, query_order, tied, groups, instants, asked.instants_ms, found)
 
 
@@ -204,10 +208,49 @@ def _runs(same_as_next: Bools) -> tuple[Positions, Int64s]:
     return tied, np.cumsum(~same_as_previous[tied])
 
 
-def _window_rows(axis: Axis, window: Window, queries: Stamped, known: Visibility | None) -> Ranges:
+def _window_rows(
+    axis: Axis, window: Window, events: Stamped, queries: Stamped, known: Visibility | None
+) -> Ranges:
     start_ms, end_ms = window.bounds(queries.instants_ms)
     begin, end = axis.before(queries.codes, start_ms), axis.before(queries.codes, end_ms)
+    begin = _BEGINS[type(window)](window, events, queries, (begin, end), known)
     if known is None:
         return Ranges(begin, end)
     prefix_end, stragglers = known.split(begin, end)
     return Ranges(begin, prefix_end, stragglers)
+
+
+_Begin = Callable[
+    [Any, Stamped, Stamped, tuple[Positions, Positions], Visibility | None], Positions
+]
+
+
+def _at_bound(
+    window: Window,
+    events: Stamped,
+    queries: Stamped,
+    rows: tuple[Positions, Positions],
+    known: Visibility | None,
+) -> Positions:
+    return rows[0]
+
+
+def _at_run(
+    window: Session,
+    events: Stamped,
+    queries: Stamped,
+    rows: tuple[Positions, Positions],
+    known: Visibility | None,
+) -> Positions:
+    return session_begin(events, window.gap_ms, queries.instants_ms, *rows, known)
+
+
+_BEGINS: Mapping[type[Window], _Begin] = {
+    Sliding: _at_bound,
+    Lifetime: _at_bound,
+    Tumbling: _at_bound,
+    Session: _at_run,
+}
+"""Where the rows of a window begin, given those between its bounds."""
+
+check_forms("the kernel", KINDS, _BEGINS)

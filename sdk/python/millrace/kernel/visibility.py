@@ -94,16 +94,23 @@ class Visibility:
         ingest_ms: when each event arrived.
         queries: in any order.
         keys: number of key codes.
+
+    Attributes:
+        seen_prefix: of each query, the row before which it sees every event of its key.
     """
 
     def __init__(self, events: Stamped, ingest_ms: Int64s, queries: Stamped, keys: int) -> None:
         visible_ms = np.maximum(events.instants_ms, ingest_ms)
         axis = Axis(Stamped(events.codes, visible_ms), keys)
         np.maximum.accumulate(axis.line, out=axis.line)
-        self._seen_prefix = axis.before(queries.codes, queries.instants_ms)
+        self.seen_prefix = axis.before(queries.codes, queries.instants_ms)
         self._visible_ms, self._query_ms = visible_ms, queries.instants_ms
         self._ranks: tuple[Int64s, Int64s] | None = None
         self._known: list[tuple[Positions, Positions, Stragglers | None]] = []
+
+    def sees(self, rows: Positions, queries: Positions) -> Bools:
+        """Tell of pairs of an event and a query whether it had arrived."""
+        return self._visible_ms[rows] < self._query_ms[queries]
 
     def split(self, begin: Positions, end: Positions) -> tuple[Positions, Stragglers | None]:
         """Split windows ``[begin, end)`` into a visible prefix and stragglers.
@@ -111,8 +118,8 @@ class Visibility:
         Returns:
             the end of the prefix of each, and the stragglers of all; None if there are none.
         """
-        prefix_end = np.maximum(np.minimum(self._seen_prefix, end), begin)
-        late_begin = np.maximum(self._seen_prefix, begin)
+        prefix_end = np.maximum(np.minimum(self.seen_prefix, end), begin)
+        late_begin = np.maximum(self.seen_prefix, begin)
         late_end = np.maximum(end, late_begin)
         if np.array_equal(late_begin, late_end):
             return prefix_end, None

@@ -251,6 +251,17 @@ WINDOWS = {
             ),
         },
     ),
+    "session": Keys(
+        "a session",
+        {
+            "session": Key(
+                "The gap: neighbours, and the newest event and the query, lie less than it apart",
+                "duration",
+                is_required=True,
+            ),
+            "max": Key("How far before the query an event may lie", "duration", is_required=True),
+        },
+    ),
 }
 """Windows that are mappings, by the key that tells them apart."""
 FEATURE = Keys(

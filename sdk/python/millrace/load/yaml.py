@@ -30,6 +30,7 @@ from millrace.spec import (
     FeatureView,
     Location,
     Schedule,
+    Session,
     Source,
     Specs,
     StreamSource,
@@ -418,7 +419,14 @@ def _tumbling(record: Record) -> Tumbling:
     )
 
 
-_WINDOWS: Mapping[str, Callable[[Record], WindowSpec]] = {"tumbling": _tumbling}
+def _session(record: Record) -> Session:
+    return Session(record.text("session"), record.text("max"), record.where)
+
+
+_WINDOWS: Mapping[str, Callable[[Record], WindowSpec]] = {
+    "tumbling": _tumbling,
+    "session": _session,
+}
 check_forms("the reader of YAML", keys.WINDOWS, _WINDOWS)
 
 

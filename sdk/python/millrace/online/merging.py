@@ -6,13 +6,21 @@ in the past lies elsewhere and is merged on its own.
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from millrace.aggregates import AGGREGATES, Aggregate, Algebra, State
+from millrace.aggregates import AGGREGATES, Aggregate, Algebra, State, check_forms
 from millrace.types import parse_type
-from millrace.windows import Window, read_window
+from millrace.windows import (
+    KINDS,
+    Lifetime,
+    Session,
+    Sliding,
+    Tumbling,
+    Window,
+    read_window,
+)
 
 Span = tuple[int, int]
 """First tile of a window and the one behind its last, as places in an ordered list of tiles."""
@@ -101,7 +109,13 @@ def _aggregate_of(feature: Mapping[str, Any]) -> Aggregate:
     )
 
 
-def span_of(window: Window, as_of_ms: int, start_ms: int, starts: Sequence[int]) -> Span:
+Edges = Callable[[int], tuple[int, int]]
+"""Gives the oldest and the newest event of a tile by its place."""
+
+
+def span_of(
+    window: Window, as_of_ms: int, start_ms: int, starts: Sequence[int], edges: Edges
+) -> Span:
     """Return which of the tiles, by their ordered starts, a window holds at an instant.
 
     A tile belongs to a window as a whole; its start alone decides, so that a coarse one, merged of
@@ -109,14 +123,45 @@ def span_of(window: Window, as_of_ms: int, start_ms: int, starts: Sequence[int])
     """
     tail_ms, end_ms = window.bounds(as_of_ms)
     first = bisect_left(starts, start_ms if tail_ms is None else max(tail_ms, start_ms))
-    return first, max(first, bisect_left(starts, end_ms))
+    span = first, max(first, bisect_left(starts, end_ms))
+    return _NARROWED[type(window)](window, span, as_of_ms, edges)
 
 
-def next_change_ms(window: Window, span: Span, as_of_ms: int, starts: Sequence[int]) -> int | None:
+def _whole(window: Window, span: Span, as_of_ms: int, edges: Edges) -> Span:
+    return span
+
+
+def _newest_run(window: Session, span: Span, as_of_ms: int, edges: Edges) -> Span:
+    """Return the tiles of the newest run; a tile is shorter than a gap, so none holds two."""
+    (first, end), reached_ms = span, as_of_ms
+    begin = end
+    while begin > first:
+        oldest_ms, newest_ms = edges(begin - 1)
+        if reached_ms - newest_ms >= window.gap_ms:
+            break
+        begin, reached_ms = begin - 1, oldest_ms
+    return begin, end
+
+
+_NARROWED: Mapping[type[Window], Callable[[Any, Span, int, Edges], Span]] = {
+    Sliding: _whole,
+    Lifetime: _whole,
+    Tumbling: _whole,
+    Session: _newest_run,
+}
+"""Which of the tiles between its bounds a window holds."""
+
+check_forms("the merging of tiles", KINDS, _NARROWED)
+
+
+def next_change_ms(
+    window: Window, span: Span, as_of_ms: int, starts: Sequence[int], edges: Edges
+) -> int | None:
     """Return when time alone first moves a tile out of the window or into it; None: never."""
     first, end = span
     return window.next_change_ms(
         as_of_ms,
         starts[first] if first < end else None,
         starts[end] if end < len(starts) else None,
+        edges(end - 1)[1] if first < end else None,
     )

@@ -15,6 +15,7 @@ from millrace.errors import StoreError
 from millrace.online.answers import Answer, Status
 from millrace.online.deriving import Derivation, OnlineDerived, derived_of
 from millrace.online.merging import groups_of, next_change_ms, span_of
+from millrace.tiles import FIRST_EVENT
 from millrace.types import DataType, parse_type
 from millrace.values.plain import from_plain
 from millrace.windows import read_window
@@ -71,6 +72,8 @@ class OnlineView:
         listed = document["features"]
         self._windows = list(dict.fromkeys(read_window(feature["window"]) for feature in listed))
         self._groups = groups_of(listed, self._windows, [slot.name for slot in self.tiles.slots])
+        kept = {slot.name: place for place, slot in enumerate(self.tiles.slots)}
+        self._first_event = kept.get(FIRST_EVENT)
         slots = {slot.name: place for place, slot in enumerate(self.rows.slots)}
         self._merged_at = slots[MERGED_AT]
         self._aggregates = tuple(
@@ -133,10 +136,21 @@ class OnlineView:
         """
         fields = sorted(field for field in tiles if len(field) == TILE_FIELD_BYTES)
         starts = [read_tile_field(field) for field in fields]
-        spans = [span_of(w, as_of_ms, self._start_ms, starts) for w in self._windows]
+        packed: dict[int, Packed] = {}
+
+        def edges(place: int) -> tuple[int, int]:
+            """Return the first and the last event of a tile; without sessions nobody asks for the first."""
+            if place not in packed:
+                packed[place] = self.tiles.decode(tiles[fields[place]])
+            newest_ms: int = packed[place].event_ms or 0
+            first = self._first_event
+            return newest_ms if first is None else packed[place].values[first], newest_ms
+
+        spans = [span_of(w, as_of_ms, self._start_ms, starts, edges) for w in self._windows]
         # The newest is read even if it left every window: it says how old the entity is.
         needed = {len(starts) - 1}.union(*(range(*span) for span in spans)) if starts else set()
-        packed = {place: self.tiles.decode(tiles[fields[place]]) for place in needed}
+        for place in needed - packed.keys():
+            packed[place] = self.tiles.decode(tiles[fields[place]])
 
         values: list[Any] = [None] * len(self.rows.slots)
         held = [packed[place].values if place in packed else () for place in range(len(starts))]
@@ -151,7 +165,7 @@ class OnlineView:
                 values[feature.ts_slot] = packed[end - 1].event_ms
         values[self._merged_at] = as_of_ms
         changes = [
-            next_change_ms(window, span, as_of_ms, starts)
+            next_change_ms(window, span, as_of_ms, starts, edges)
             for window, span in zip(self._windows, spans, strict=True)
         ]
         return Packed(
@@ -211,7 +225,7 @@ class OnlineView:
         )
         return Moment(
             as_of_ms,
-            [window.bounds(as_of_ms)[0] for window in self._windows],
+            [window.newest_from_ms(as_of_ms) for window in self._windows],
             [
                 (place, self._aggregates[place].window, self._aggregates[place].ts_slot)
                 for place in asked

@@ -10,7 +10,15 @@ from millrace.durations import SECOND_MS, format_duration
 from millrace.faults import FaultList, is_read
 from millrace.rules.values import check_zone, duration_ms
 from millrace.spec import Feature
-from millrace.windows import Lifetime, Sliding, Tumbling, Window, default_hop_ms
+from millrace.windows import (
+    Lifetime,
+    Session,
+    Sliding,
+    Tumbling,
+    Window,
+    default_hop_ms,
+    session_hop_ms,
+)
 from millrace.zones import LONGEST_MS, calendar_hop_ms
 
 LIFETIME = "lifetime"
@@ -71,6 +79,29 @@ def _tumbling(feature: Feature, written: spec.Tumbling, faults: FaultList) -> Wi
     return Tumbling(written.unit, zone, int(previous), calendar_hop_ms(zone))
 
 
+def _session(feature: Feature, written: spec.Session, faults: FaultList) -> Window | None:
+    before, where = len(faults), written.where
+    _refuse_steps(feature, "a session", "its tiles are cut by its gap", faults)
+    gap_ms = duration_ms(written.gap, "session", where.at("session"), faults)
+    max_ms = duration_ms(written.max, "max", where.at("max"), faults)
+    if gap_ms is None or max_ms is None:
+        return None
+    hop_ms = session_hop_ms(gap_ms, max_ms)
+    if gap_ms < SECOND_MS:
+        what = f"session: a gap of {written.gap} is shorter than a second"
+        faults.add(where.at("session"), what, "tiles are of a second at least: write 1s or more")
+    elif max_ms < gap_ms:
+        what = f"max {written.max} is shorter than the gap {written.gap}"
+        faults.add(where.at("max"), what, "write how long a session may last: max: 1d")
+    elif hop_ms is None:
+        what = f"max {written.max} is not a whole number of seconds"
+        near = _words(_around(max_ms, SECOND_MS))
+        faults.add(where.at("max"), what, f"the nearest are {near}")
+    if len(faults) > before or hop_ms is None:
+        return None
+    return Session(gap_ms, max_ms, hop_ms)
+
+
 def _refuse_steps(feature: Feature, what: str, instead: str, faults: FaultList) -> None:
     for key, value in (("hop", feature.hop), ("offset", feature.offset)):
         if value is not None:
@@ -79,6 +110,7 @@ def _refuse_steps(feature: Feature, what: str, instead: str, faults: FaultList) 
 
 _RULES: Mapping[type, Callable[[Feature, Any, FaultList], Window | None]] = {
     spec.Tumbling: _tumbling,
+    spec.Session: _session,
 }
 check_forms("the rules", get_args(spec.WindowSpec), {str: None, **_RULES})
 
