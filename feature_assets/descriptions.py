@@ -8,7 +8,8 @@ import dagster as dg
 from feature_assets.keys import events_path
 from millrace.durations import format_duration
 from millrace.plan import DerivedPlan, Output, ServicePlan, SourcePlan, ViewPlan
-from millrace.windows import Sliding, Window
+from millrace.window import Window
+from millrace.windows import Sliding
 
 _EMAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
 _TEAM = re.compile(r"team:[A-Za-z0-9_.-]+")

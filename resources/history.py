@@ -13,7 +13,7 @@ from millrace.calendar import FIRST_NUMBER, LAST_NUMBER, day_number, day_of, nex
 from millrace.durations import DAY_MS
 from millrace.errors import DataError
 from millrace.plan import ViewPlan
-from millrace.windows import Window
+from millrace.window import Window
 from resources.lake import open_table, partition_stats, table_path
 from resources.partition_log import (
     PartitionState,

@@ -23,7 +23,7 @@ from millrace.plan import (
 )
 from millrace.tiles import TileEvent, build_tile, tile_start_ms
 from millrace.types import INT64, STRING, DataType
-from millrace.windows import Window
+from millrace.window import Window
 from tests import reference
 from tests.oracle import bound_to, oracle_feature
 from tests.source_plans import source_plan

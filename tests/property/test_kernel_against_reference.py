@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from millrace.aggregates import AGGREGATES
 from millrace.types import INT64, STRING, parse_type
-from millrace.windows import Lifetime, Sliding, Window
+from millrace.window import Window
+from millrace.windows import Lifetime, Sliding
 from tests import reference, window_cases
 from tests.kernel_cases import EVERY, Query, accepting, default_of, kernel_values
 from tests.oracle import told

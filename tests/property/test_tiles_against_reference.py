@@ -27,7 +27,8 @@ from millrace.tiles import (
     tile_start_ms,
 )
 from millrace.types import FLOAT64, INT32, INT64, STRING, DataType, decimal
-from millrace.windows import Session, Sliding, Window
+from millrace.window import Window
+from millrace.windows import Session, Sliding
 from tests import reference
 from tests.oracle import bound_to, oracle_feature
 from tests.window_cases import STAGE, WINDOWS, Stage

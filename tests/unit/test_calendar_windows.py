@@ -14,7 +14,8 @@ from millrace.load.python import read_python
 from millrace.load.yaml import read_yaml
 from millrace.resolve import resolve
 from millrace.spec import Specs
-from millrace.windows import Tumbling, read_window
+from millrace.tumbling import Tumbling
+from millrace.windows import read_window
 from millrace.zones import BLOCK_MS, LONGEST_MS, calendar_hop_ms
 from tests import calendar_oracle as calendar
 

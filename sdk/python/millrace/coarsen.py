@@ -20,7 +20,7 @@ from millrace.aggregates.partials import FirstTime
 from millrace.plan import Measure, ViewPlan
 from millrace.tiles import TileColumn, has_sessions, tile_columns
 from millrace.types import INT64
-from millrace.windows import Window
+from millrace.window import Window
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -17,7 +17,7 @@ from millrace.errors import DataError, NotDeclared, nearest
 from millrace.expressions import AS_OF, Expression
 from millrace.spec import NOWHERE, Check, Location
 from millrace.types import DataType
-from millrace.windows import Window
+from millrace.window import Window
 
 
 @dataclass(frozen=True)

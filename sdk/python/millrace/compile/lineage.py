@@ -15,7 +15,7 @@ from millrace.durations import format_duration
 from millrace.plan import DerivedPlan, FeaturePlan, Output, SourcePlan, ViewPlan
 from millrace.tiles import TILE_START, TileColumn, feature_columns, tile_columns
 from millrace.types import DATE, INT64, STRING, TIMESTAMP, DataType
-from millrace.windows import Window
+from millrace.window import Window
 
 DOCUMENT = "millrace/lineage/v1"
 

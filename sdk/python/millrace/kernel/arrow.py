@@ -23,7 +23,7 @@ from millrace.kernel.forms import chunk_results, gives_ranks, reads_ranks
 from millrace.kernel.keys import key_codes
 from millrace.kernel.view import KernelFeature, KernelView
 from millrace.values.arrow import arrow_type
-from millrace.windows import Window
+from millrace.window import Window
 
 __all__ = ["KernelFeature", "KernelView", "arrow_type", "join_features"]
 

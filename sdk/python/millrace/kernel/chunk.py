@@ -13,8 +13,10 @@ from millrace.kernel.axis import Axis, Bools, Int64s, Positions, Stamped
 from millrace.kernel.ranges import Ranges
 from millrace.kernel.sessions import session_begin
 from millrace.kernel.visibility import Visibility
+from millrace.tumbling import Tumbling
 from millrace.types import DataType
-from millrace.windows import KINDS, Lifetime, Session, Sliding, Tumbling, Window
+from millrace.window import Window
+from millrace.windows import KINDS, Lifetime, Session, Sliding
 
 Array = npt.NDArray[np.generic]
 

@@ -21,7 +21,7 @@ from millrace.kernel.chunk import Chunk, Measure, Result
 from millrace.kernel.occurrences import Occurrences
 from millrace.kernel.view import KernelFeature
 from millrace.types import DataType
-from millrace.windows import Window
+from millrace.window import Window
 
 Gathered = Sequence[Any]
 """What was gathered of each window, in the order of the windows."""

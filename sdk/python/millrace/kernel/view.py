@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 from millrace.aggregates import Aggregate
 from millrace.plan import DerivedPlan
 from millrace.types import DataType
-from millrace.windows import Window
+from millrace.window import Window
 
 if TYPE_CHECKING:
     from millrace.plan import ViewPlan

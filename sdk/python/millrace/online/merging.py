@@ -11,16 +11,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from millrace.aggregates import AGGREGATES, Aggregate, Algebra, State, check_forms
+from millrace.tumbling import Tumbling
 from millrace.types import parse_type
-from millrace.windows import (
-    KINDS,
-    Lifetime,
-    Session,
-    Sliding,
-    Tumbling,
-    Window,
-    read_window,
-)
+from millrace.window import Window
+from millrace.windows import KINDS, Lifetime, Session, Sliding, read_window
 
 Span = tuple[int, int]
 """First tile of a window and the one behind its last, as places in an ordered list of tiles."""

@@ -10,15 +10,9 @@ from millrace.durations import SECOND_MS, format_duration
 from millrace.faults import FaultList, is_read
 from millrace.rules.values import check_zone, duration_ms
 from millrace.spec import Feature
-from millrace.windows import (
-    Lifetime,
-    Session,
-    Sliding,
-    Tumbling,
-    Window,
-    default_hop_ms,
-    session_hop_ms,
-)
+from millrace.tumbling import Tumbling
+from millrace.window import Window
+from millrace.windows import Lifetime, Session, Sliding, default_hop_ms, session_hop_ms
 from millrace.zones import LONGEST_MS, calendar_hop_ms
 
 LIFETIME = "lifetime"
