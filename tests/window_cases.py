@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from hypothesis import strategies as st
 
 from millrace.aggregates import check_forms
+from millrace.calendar_windows import Tumbling
 from millrace.durations import MINUTE_MS
-from millrace.tumbling import Tumbling
 from millrace.window import Window
 from millrace.windows import KINDS, Lifetime, Session, Sliding
 from millrace.zones import LONGEST_MS, calendar_hop_ms

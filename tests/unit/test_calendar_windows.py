@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from millrace.calendar_windows import Tumbling
 from millrace.errors import SpecError
 from millrace.export import to_python, to_yaml
 from millrace.load.python import read_python
 from millrace.load.yaml import read_yaml
 from millrace.resolve import resolve
 from millrace.spec import Specs
-from millrace.tumbling import Tumbling
 from millrace.windows import read_window
 from millrace.zones import BLOCK_MS, LONGEST_MS, calendar_hop_ms
 from tests import calendar_oracle as calendar

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from millrace.calendar_windows import Tumbling
 from millrace.durations import (
     DAY_MS,
     HOUR_MS,
@@ -11,7 +12,6 @@ from millrace.durations import (
     SECOND_MS,
     format_duration,
 )
-from millrace.tumbling import Tumbling
 from millrace.window import FAR_MS, I, Window, hops
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from millrace.aggregates import check_forms
+from millrace.calendar_windows import Tumbling
 from millrace.kernel import exact
 from millrace.kernel.axis import Axis, Bools, Int64s, Positions, Stamped
 from millrace.kernel.ranges import Ranges
 from millrace.kernel.sessions import session_begin
 from millrace.kernel.visibility import Visibility
-from millrace.tumbling import Tumbling
 from millrace.types import DataType
 from millrace.window import Window
 from millrace.windows import KINDS, Lifetime, Session, Sliding

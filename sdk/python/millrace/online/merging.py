@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from millrace.aggregates import AGGREGATES, Aggregate, Algebra, State, check_forms
-from millrace.tumbling import Tumbling
+from millrace.calendar_windows import Tumbling
 from millrace.types import parse_type
 from millrace.window import Window
 from millrace.windows import KINDS, Lifetime, Session, Sliding, read_window

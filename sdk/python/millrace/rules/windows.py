@@ -6,11 +6,11 @@ from typing import Any, get_args
 
 from millrace import spec
 from millrace.aggregates import check_forms
+from millrace.calendar_windows import Tumbling
 from millrace.durations import SECOND_MS, format_duration
 from millrace.faults import FaultList, is_read
 from millrace.rules.values import check_zone, duration_ms
 from millrace.spec import Feature
-from millrace.tumbling import Tumbling
 from millrace.window import Window
 from millrace.windows import Lifetime, Session, Sliding, default_hop_ms, session_hop_ms
 from millrace.zones import LONGEST_MS, calendar_hop_ms
