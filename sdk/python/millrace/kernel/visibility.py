@@ -11,6 +11,7 @@ O(n log² n) however late events are.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from millrace.kernel.axis import Axis, Bools, Int64s, Positions, Stamped
 
 _VISITS = 1 << 22
+_KEPT_VISITS = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -47,23 +49,40 @@ class Stragglers:
         Yields:
             (queries, positions); the stragglers of one query come together.
         """
+        for part in np.unique(self._parts[self._sizes > 0]):
+            yield self._few if self._is_small else self._visits(part)
+
+    @cached_property
+    def _sizes(self) -> Int64s:
         sizes = np.zeros(self.queries, np.int64)
         for level in self.levels:
             for _, last, query in level.reads:
                 sizes[query] += last + 1
-        part_of = (np.cumsum(sizes) - sizes) // _VISITS
-        for part in np.unique(part_of[sizes > 0]):
-            queries, positions = [], []
-            for level in self.levels:
-                for row, last, query in level.reads:
-                    mine = part_of[query] == part
-                    counts = last[mine] + 1
-                    columns = np.arange(counts.sum()) - np.repeat(
-                        np.cumsum(counts) - counts, counts
-                    )
-                    queries.append(np.repeat(query[mine], counts))
-                    positions.append(level.positions[np.repeat(row[mine], counts), columns])
-            yield np.concatenate(queries), np.concatenate(positions).astype(np.intp)
+        return sizes
+
+    @cached_property
+    def _parts(self) -> Int64s:
+        return (np.cumsum(self._sizes) - self._sizes) // _VISITS
+
+    @cached_property
+    def _is_small(self) -> bool:
+        return int(self._sizes.sum()) <= _KEPT_VISITS
+
+    @cached_property
+    def _few(self) -> tuple[Positions, Positions]:
+        """All visits; kept, for they are asked for again and again."""
+        return self._visits(0)
+
+    def _visits(self, part: int) -> tuple[Positions, Positions]:
+        queries, positions = [], []
+        for level in self.levels:
+            for row, last, query in level.reads:
+                mine = self._parts[query] == part
+                counts = last[mine] + 1
+                columns = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+                queries.append(np.repeat(query[mine], counts))
+                positions.append(level.positions[np.repeat(row[mine], counts), columns])
+        return np.concatenate(queries), np.concatenate(positions).astype(np.intp)
 
     def total(self, column: Int64s) -> Int64s:
         """Add a column up over each query's stragglers."""
