@@ -15,7 +15,8 @@ DESCRIPTION = """Feature values of entities, as of now.
 
 A value is a number, a text, a truth value, or an array of these where a feature is a list. Every
 value carries the event time of the newest event in its window (`ts`), the version of its view
-and a status: `PRESENT`, `NULL_VALUE`, `NOT_FOUND`, `OUTSIDE_MAX_AGE` (older than the view's ttl; the
+and a status: `PRESENT`, `NULL_VALUE`, `OVER_LIMIT` (too many different values to tell the most
+frequent), `NOT_FOUND`, `OUTSIDE_MAX_AGE` (older than the view's ttl; the
 value is still given), `STALE` (the pipeline is behind its promise; the value is still given). Of a key that is none
 of the entity all values are `INVALID_KEY`, and its `error` says why.
 """

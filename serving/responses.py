@@ -153,7 +153,7 @@ def _key_status(answers: list[Answer]) -> KeyStatus:
     statuses = {status for _, _, status in answers}
     if statuses == {"NOT_FOUND"}:
         return "NOT_FOUND"
-    return "PARTIAL" if statuses & {"NOT_FOUND", "NULL_VALUE"} else "OK"
+    return "PARTIAL" if statuses & {"NOT_FOUND", "NULL_VALUE", "OVER_LIMIT"} else "OK"
 
 
 def _plain_number(value: Decimal) -> msgspec.Raw:

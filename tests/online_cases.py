@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from typing import Any
@@ -137,6 +138,22 @@ def expected(feature: FeaturePlan, view: ViewPlan, events: list[reference.Event]
     """The value by the reference."""
     asked = oracle_feature(feature)
     return reference.value(events, asked, "k", q_ms, hindsight=True, start_ms=view.start_ms)
+
+
+def expected_status(
+    feature: FeaturePlan, view: ViewPlan, events: list[reference.Event], q_ms: int
+) -> str:
+    """The status by the reference, of an entity that is known and a value that is not stale."""
+    asked = oracle_feature(feature)
+    if feature.aggregate.entry.is_over is not None:
+        counted = replace(asked, aggregate="distinct", parameters=(("limit", 10**9),), default=None)
+        different = reference.value(
+            events, counted, "k", q_ms, hindsight=True, start_ms=view.start_ms
+        )
+        assert isinstance(different, int)
+        if different > dict(asked.parameters)["limit"]:
+            return "OVER_LIMIT"
+    return "NULL_VALUE" if expected(feature, view, events, q_ms) is None else "PRESENT"
 
 
 def expected_ts(

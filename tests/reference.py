@@ -197,16 +197,25 @@ def _found(
     return _aggregate(name, feature.type, rows, told)
 
 
-_NEVER_NULL: Mapping[str, Callable[[list[Event], str, Mapping[str, float]], object]] = {
+_ALWAYS_ASKED: Mapping[str, Callable[[list[Event], str, Mapping[str, float]], object]] = {
     "count": lambda rows, type_, told: len(rows),
     "distinct": lambda rows, type_, told: min(len({e.value for e in rows}), int(told["limit"])),
+    "top_k": lambda rows, type_, told: _most_frequent(rows, told, int(told["k"])),
+    "mode": lambda rows, type_, told: (_most_frequent(rows, told, 1) or [None])[0],
     "first_k": lambda rows, type_, told: _in_order(rows)[: int(told["k"])],
     "last_k": lambda rows, type_, told: _in_order(rows)[::-1][: int(told["k"])],
     "approx_distinct": lambda rows, type_, told: approx_distinct(
         [value_bytes(e.value, type_) for e in rows], int(told["precision"])
     ),
 }
-"""Aggregates that have a value of no events too."""
+"""Aggregates that are asked of no events too."""
+
+
+def _most_frequent(rows: list[Event], told: Mapping[str, float], k: int) -> list[object] | None:
+    """The most frequent first, of equally frequent ones the smallest; null of too many."""
+    counts = Counter(e.value for e in rows)
+    ranked: list[object] = sorted(counts, key=lambda value: (-counts[value], value))
+    return None if len(counts) > told["limit"] else ranked[:k]
 
 
 def _is_null(x: object) -> bool:
@@ -216,8 +225,8 @@ def _is_null(x: object) -> bool:
 def _aggregate(name: str, type_: str, rows: list[Event], told: Mapping[str, float]) -> object:
     values: list = [e.value for e in rows]  # type: ignore[type-arg]
     n = len(values)
-    if name in _NEVER_NULL:
-        return _NEVER_NULL[name](rows, type_, told)
+    if name in _ALWAYS_ASKED:
+        return _ALWAYS_ASKED[name](rows, type_, told)
     if n == 0:
         return None
     if name in {"min", "max", "first", "last"}:

@@ -118,7 +118,7 @@ def test_coarse_tiles_answer_as_fine_ones(
 @given(
     case=views(),
     stage=STAGE,
-    starts=st.lists(instants(0, 90), min_size=1),
+    starts=st.lists(instants(0, 90), min_size=20),
     first=instants(0, 90),
     later=st.integers(0, 50),
 )

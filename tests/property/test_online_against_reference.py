@@ -20,6 +20,7 @@ from tests.kernel_cases import default_of
 from tests.online_cases import (
     document_of,
     expected,
+    expected_status,
     expected_ts,
     feature_of,
     packed_tiles,
@@ -83,7 +84,7 @@ def check(view: ViewPlan, events: list[reference.Event], answers: list[Answer], 
         value, ts_ms, status = answer
         assert is_close(feature, value, want, scale), (feature, answer, want, q_ms)
         assert ts_ms == expected_ts(feature, view, events, q_ms), (feature, q_ms)
-        assert status == ("NULL_VALUE" if want is None else "PRESENT")
+        assert status == expected_status(feature, view, events, q_ms)
 
 
 def is_close(feature: FeaturePlan, got: object, want: object, scale: float) -> bool:

@@ -39,7 +39,7 @@ def value_of(name: str, type_: DataType | None, values: list[Any]) -> Any:
 
 def test_the_aggregates_are_there_in_the_order_of_messages() -> None:
     names = "count sum avg min max stddev variance first last time_since_first time_since_last"
-    kept = "distinct first_k last_k approx_distinct percentile median"
+    kept = "distinct first_k last_k approx_distinct percentile median top_k mode"
     assert list(AGGREGATES) == [*names.split(), *kept.split()]
 
 
@@ -99,7 +99,14 @@ def test_counts_and_ages_work_without_a_measure() -> None:
 
 def test_a_window_without_events_counts_zero_and_has_no_other_value() -> None:
     empty = {name: value_of(name, INT64, []) for name in AGGREGATES}
-    none = {"count": 0, "distinct": 0, "approx_distinct": 0, "first_k": [], "last_k": []}
+    none = {
+        "count": 0,
+        "distinct": 0,
+        "approx_distinct": 0,
+        "first_k": [],
+        "last_k": [],
+        "top_k": [],
+    }
     assert empty == {**dict.fromkeys(AGGREGATES), **none}
 
 
@@ -239,6 +246,8 @@ def test_tile_columns_are_named_by_what_they_keep() -> None:
         "distinct": ["distinct_3"],
         "first_k": ["first_k_2"],
         "last_k": ["last_k_2"],
+        "top_k": ["value_counts_3"],
+        "mode": ["value_counts_3"],
         "approx_distinct": ["registers_8"],
         "percentile": ["buckets"],
         "median": ["buckets"],

@@ -136,8 +136,8 @@ def test_the_kernel_puts_lists_together_in_the_order_of_the_spine(*, is_null: bo
     found = output.to_arrow()
     found.validate(full=True)
     one = [Decimal(n).scaleb(-2) for n in range(6)]
-    unfilled: Any = None if is_null else []
-    assert found.to_pylist() == [unfilled, [one[3]], [one[4], one[5]], unfilled, [one[1], one[2]]]
+    null: Any = None if is_null else []
+    assert found.to_pylist() == [null, [one[3]], [one[4], one[5]], [], [one[1], one[2]]]
     none = empty_output(list_of(BOOL), 0, is_null=is_null, dictionary=None).to_arrow()
     assert (none.type, len(none)) == (arrow_type(list_of(BOOL)), 0)
 

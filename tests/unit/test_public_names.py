@@ -13,8 +13,8 @@ from millrace import authoring, spec
 PUBLIC = [
     "BatchSource", "Check", "Column", "Entity", "Fault", "FeatureService", "FeatureView",
     "PlatformError", "Schedule", "Source", "SpecError", "StreamSource", "approx_distinct", "avg", "count",
-    "derived", "distinct", "first", "first_k", "last", "last_k", "max", "median", "min", "percentile", "session", "stddev", "sum",
-    "time_since_first", "time_since_last", "top_k", "tumbling",
+    "derived", "distinct", "first", "first_k", "last", "last_k", "max", "median", "min", "mode", "percentile",
+    "session", "stddev", "sum", "time_since_first", "time_since_last", "top_k", "tumbling",
     "variance",
 ]  # fmt: skip
 

@@ -172,7 +172,6 @@ FAULTS = {
     "unknown keyword of an aggregate": ("x = avg('amount', exp='amount')\n", 1, "avg takes no 'exp'", "'expr'"),
     "missing argument": ("e = Entity('a', 'b')\n", 1, "Entity: missing a required argument: 'type'", "write Entity(name"),
     "surplus argument": ("x = count('a', 'b')\n", 1, "count: too many positional arguments", "write count(column"),
-    "import of a later aggregate": ("from millrace import mode\n", 1, "cannot import name 'mode'", "mode is not supported yet: use last"),
     "import of another's word": ("from millrace import mean\n", 1, "cannot import name 'mean'", "did you mean 'avg'?"),
     "expression for a column": ("v = FeatureView('v', entity='customer', source='cards', start='2020-01-01', features=[\n    avg('amount * 2').over('1h').named('n')])\n", 2, "the source has no column 'amount * 2'", "expr='amount * 2'"),
     "columns as a list": ("s = Source('s', columns=['a'], event_time='a')\n", 1, "columns is a list", "a dict of name"),
@@ -191,7 +190,6 @@ FAULTS = {
     "no window": ("v = FeatureView('v', entity='customer', source='cards', start='2020-01-01', features=[\n    avg('amount').named('n')])\n", 2, "feature 'n' has no window", '.over("1h")'),
     "bound to nothing": ("FeatureView('v', entity='customer', source='cards', start='2020-01-01', features=[count().over('1h')])\n", 1, "'v' is constructed here, but bound", "bind it"),
     "number for a duration": ("v = FeatureView('v', entity='customer', source='cards', start='2020-01-01', features=[count().over('1h')], ttl=60)\n", 1, "'60' is not a duration", "90s"),
-    "not yet": ("from millrace import top_k\nv = FeatureView('v', entity='customer', source='cards', start='2020-01-01', features=[\n    top_k('amount', k=3).over('1h')])\n", 3, "'top_k' is not supported yet", "use last"),
 }  # fmt: skip
 
 
@@ -217,18 +215,6 @@ v = FeatureView("v", entity="customer", source="cards", start="2020-01-01",
     assert read(CARDS + more).views[1].features == (
         Feature(f"amount_{name}_1h", name, "1h", column="amount"),
     )
-
-
-@pytest.mark.parametrize("aggregate", ["top_k('x', k=2)"])  # fmt: skip
-def test_aggregates_of_later_versions_can_be_written_and_are_refused(aggregate: str) -> None:
-    name = aggregate.partition("(")[0]
-    text = f"""{CARDS}
-from millrace import {name}
-v = FeatureView("v", entity="customer", source="cards", start="2020-01-01",
-    features={aggregate}.over("1h").named("n"))
-"""
-    whats = [f.what for f in faults_of(text)]
-    assert any(f"the aggregate '{name}' is not supported yet" in what for what in whats)
 
 
 def test_a_null_byte_is_a_fault() -> None:

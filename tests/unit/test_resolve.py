@@ -343,7 +343,6 @@ class TestFeatures:
             ({"column": "is_fraud"}, "sum of a bool has no meaning | expr: CASE WHEN is_fraud THEN 1 ELSE 0 END"),
             ({"column": "ts", "aggregate": "avg"}, "avg of a timestamp has no meaning"),
             ({"aggregate": "media"}, "there is no aggregate 'media'"),
-            ({"aggregate": "mode"}, "'mode' is not supported yet"),
             ({"parameters": {"k": 1}}, "sum takes no k"),
             ({"aggregate": "distinct", "parameters": {"limit": 0}}, "limit is 0, outside 1 to 10000 | limit: where counting stops, 1 to 10000"),
             ({"aggregate": "distinct", "parameters": {"limit": 2.5}}, "limit is 2.5, not a whole number"),

@@ -12,7 +12,8 @@ from millrace.spec import Location
 
 __all__ = [
     "Aggregation", "approx_distinct", "avg", "count", "distinct", "first", "first_k", "last", "last_k",
-    "max", "median", "min", "percentile", "session", "stddev", "sum", "time_since_first", "time_since_last", "top_k",
+    "max", "median", "min", "mode", "percentile", "session", "stddev", "sum", "time_since_first",
+    "time_since_last", "top_k",
     "tumbling", "variance",
 ]  # fmt: skip
 
@@ -274,6 +275,16 @@ def median(column: str | None = None, *, expr: str | None = None) -> Aggregation
 
 
 @builder
-def top_k(column: str | None = None, *, k: int, expr: str | None = None) -> Aggregation:
-    """Take the ``k`` most frequent values; not yet supported."""
-    return _aggregation("top_k", column, expr, k=k)
+def top_k(
+    column: str | None = None, *, k: int, limit: int | None = None, expr: str | None = None
+) -> Aggregation:
+    """List the ``k`` most frequent values, of at most ``limit`` different ones: 1,000 if not said."""
+    return _aggregation("top_k", column, expr, k=k, limit=limit)
+
+
+@builder
+def mode(
+    column: str | None = None, *, limit: int | None = None, expr: str | None = None
+) -> Aggregation:
+    """Take the most frequent value, of at most ``limit`` different ones: 1,000 if not said."""
+    return _aggregation("mode", column, expr, limit=limit)

@@ -30,8 +30,8 @@ _D = TypeVar("_D", bound=Declared)
 PUBLIC_NAMES = (
     "BatchSource", "Check", "Column", "Entity", "FeatureService", "FeatureView", "Schedule", "Source",
     "StreamSource", "approx_distinct", "avg", "count", "derived", "distinct", "first", "first_k", "last",
-    "last_k", "max", "median", "min", "percentile", "session", "stddev", "sum", "time_since_first", "time_since_last", "top_k",
-    "tumbling", "variance",
+    "last_k", "max", "median", "min", "mode", "percentile", "session", "stddev", "sum", "time_since_first",
+    "time_since_last", "top_k", "tumbling", "variance",
 )  # fmt: skip
 """What ``from millrace import …`` gives an author."""
 

@@ -1,4 +1,4 @@
-SET 'pipeline.name' = 'every_aggregate-c64cccdc9b6df96d'
+SET 'pipeline.name' = 'every_aggregate-c8cc0c8e598542b9'
 ;
 SET 'pipeline.max-parallelism' = '128'
 ;
@@ -55,6 +55,12 @@ CREATE TEMPORARY FUNCTION `last_edge` AS
 CREATE TEMPORARY FUNCTION `distinct_values` AS
 'millrace.flink.DistinctValues'
 ;
+CREATE TEMPORARY FUNCTION `value_counts` AS
+'millrace.flink.ValueCounts'
+;
+CREATE TEMPORARY FUNCTION `first_values` AS
+'millrace.flink.FirstValues'
+;
 CREATE TEMPORARY FUNCTION `last_values` AS
 'millrace.flink.LastValues'
 ;
@@ -76,7 +82,7 @@ WITH (
   'topic' = 'payments',
   'ordered' = 'true',
   'properties.bootstrap.servers' = 'localhost:9092',
-  'properties.group.id' = 'millrace-every_aggregate-c64cccdc9b6df96d',
+  'properties.group.id' = 'millrace-every_aggregate-c8cc0c8e598542b9',
   'properties.fetch.max.wait.ms' = '20'
 )
 ;
@@ -90,6 +96,8 @@ CREATE TEMPORARY TABLE `tiles` (
   `m0_last` ROW<`event_ms` BIGINT, `ingest_ms` BIGINT, `event_id` BIGINT, `value` STRING>,
   `m0_first_ms` BIGINT,
   `m0_distinct_2` BYTES,
+  `m0_value_counts_1000` BYTES,
+  `m0_first_k_3` BYTES,
   `m0_last_k_5` BYTES,
   `m0_registers_8` BYTES,
   `m1_count` BIGINT,
@@ -101,6 +109,7 @@ CREATE TEMPORARY TABLE `tiles` (
   `m2_count` BIGINT,
   `m2_sum` DECIMAL(38, 0),
   `m2_min` INT,
+  `m2_value_counts_2` BYTES,
   `m2_buckets` BYTES,
   `m3_count` BIGINT,
   `m3_sum` DOUBLE,
@@ -115,7 +124,7 @@ CREATE TEMPORARY TABLE `tiles` (
 )
 WITH (
   'connector' = 'upsert-kafka',
-  'topic' = 'millrace.tiles.every_aggregate.c64cccdc9b6df96d',
+  'topic' = 'millrace.tiles.every_aggregate.c8cc0c8e598542b9',
   'properties.bootstrap.servers' = 'localhost:9092',
   'properties.linger.ms' = '5',
   'properties.batch.size' = '131072',
@@ -209,6 +218,8 @@ SELECT
   `m0_last`,
   `m0_first_ms`,
   `m0_distinct_2`,
+  `m0_value_counts_1000`,
+  `m0_first_k_3`,
   `m0_last_k_5`,
   `m0_registers_8`,
   `m1_count`,
@@ -220,6 +231,7 @@ SELECT
   `m2_count`,
   `m2_sum`,
   `m2_min`,
+  `m2_value_counts_2`,
   `m2_buckets`,
   `m3_count`,
   CASE WHEN ABS(`m3_sum`) <= CAST(1.7976931348623157E308 AS DOUBLE) THEN `m3_sum` END AS `m3_sum`,
@@ -241,6 +253,8 @@ FROM (
     LAST_EDGE(`_event_ms`, `_ingest_ms`, `_event_id`, `m0`) AS `m0_last`,
     MIN(CASE WHEN NOT `m0` IS NULL THEN `_event_ms` END) AS `m0_first_ms`,
     DISTINCT_VALUES(CAST(`m0` AS STRING), 2) AS `m0_distinct_2`,
+    VALUE_COUNTS(CAST(`m0` AS STRING), 1000) AS `m0_value_counts_1000`,
+    FIRST_VALUES(`_event_ms`, `_ingest_ms`, `_event_id`, CAST(`m0` AS STRING), 3) AS `m0_first_k_3`,
     LAST_VALUES(`_event_ms`, `_ingest_ms`, `_event_id`, CAST(`m0` AS STRING), 5) AS `m0_last_k_5`,
     RANK_REGISTERS(CAST(`m0` AS STRING), 8) AS `m0_registers_8`,
     COUNT(`m1`) AS `m1_count`,
@@ -251,6 +265,7 @@ FROM (
     COUNT(`m2`) AS `m2_count`,
     SUM(CAST(`m2` AS DECIMAL(28, 0))) AS `m2_sum`,
     MIN(`m2`) AS `m2_min`,
+    VALUE_COUNTS(CAST(`m2` AS INT), 2) AS `m2_value_counts_2`,
     BUCKET_COUNTS(CAST(`m2` AS INT)) AS `m2_buckets`,
     COUNT(`m3`) AS `m3_count`,
     SUM(`m3`) AS `m3_sum`,

@@ -1,4 +1,4 @@
-SET 'pipeline.name' = 'typed_values-2a1629233f5b5bdf'
+SET 'pipeline.name' = 'typed_values-e3e20fd0b5484061'
 ;
 SET 'pipeline.max-parallelism' = '128'
 ;
@@ -52,6 +52,12 @@ CREATE TEMPORARY FUNCTION `last_edge` AS
 CREATE TEMPORARY FUNCTION `distinct_values` AS
 'millrace.flink.DistinctValues'
 ;
+CREATE TEMPORARY FUNCTION `value_counts` AS
+'millrace.flink.ValueCounts'
+;
+CREATE TEMPORARY FUNCTION `first_values` AS
+'millrace.flink.FirstValues'
+;
 CREATE TEMPORARY FUNCTION `last_values` AS
 'millrace.flink.LastValues'
 ;
@@ -73,7 +79,7 @@ WITH (
   'topic' = 'readings',
   'ordered' = 'true',
   'properties.bootstrap.servers' = 'localhost:9092',
-  'properties.group.id' = 'millrace-typed_values-2a1629233f5b5bdf',
+  'properties.group.id' = 'millrace-typed_values-e3e20fd0b5484061',
   'properties.fetch.max.wait.ms' = '20'
 )
 ;
@@ -83,24 +89,30 @@ CREATE TEMPORARY TABLE `tiles` (
   `rows` BIGINT,
   `m0_min` DATE,
   `m0_distinct_1000` BYTES,
+  `m0_value_counts_1000` BYTES,
   `m0_last_k_3` BYTES,
   `m0_registers_12` BYTES,
   `m1_max` BIGINT,
   `m1_last` ROW<`event_ms` BIGINT, `ingest_ms` BIGINT, `event_id` INT, `value` BIGINT>,
   `m1_distinct_1000` BYTES,
+  `m1_value_counts_2` BYTES,
   `m1_last_k_3` BYTES,
   `m1_registers_12` BYTES,
   `m2_first` ROW<`event_ms` BIGINT, `ingest_ms` BIGINT, `event_id` INT, `value` BOOLEAN>,
   `m2_distinct_1` BYTES,
+  `m2_value_counts_1000` BYTES,
   `m2_last_k_3` BYTES,
   `m2_registers_14` BYTES,
   `m3_last` ROW<`event_ms` BIGINT, `ingest_ms` BIGINT, `event_id` INT, `value` BYTES>,
   `m3_distinct_3` BYTES,
+  `m3_value_counts_4` BYTES,
+  `m3_first_k_2` BYTES,
   `m3_last_k_3` BYTES,
   `m3_registers_8` BYTES,
   `m4_count` BIGINT,
   `m4_sum` DECIMAL(38, 4),
   `m4_distinct_1000` BYTES,
+  `m4_value_counts_1000` BYTES,
   `m4_last_k_3` BYTES,
   `m4_registers_12` BYTES,
   `m4_buckets` BYTES,
@@ -111,7 +123,7 @@ CREATE TEMPORARY TABLE `tiles` (
 )
 WITH (
   'connector' = 'upsert-kafka',
-  'topic' = 'millrace.tiles.typed_values.2a1629233f5b5bdf',
+  'topic' = 'millrace.tiles.typed_values.e3e20fd0b5484061',
   'properties.bootstrap.servers' = 'localhost:9092',
   'properties.linger.ms' = '5',
   'properties.batch.size' = '131072',
@@ -206,24 +218,30 @@ SELECT
   `rows`,
   `m0_min`,
   `m0_distinct_1000`,
+  `m0_value_counts_1000`,
   `m0_last_k_3`,
   `m0_registers_12`,
   `m1_max`,
   `m1_last`,
   `m1_distinct_1000`,
+  `m1_value_counts_2`,
   `m1_last_k_3`,
   `m1_registers_12`,
   `m2_first`,
   `m2_distinct_1`,
+  `m2_value_counts_1000`,
   `m2_last_k_3`,
   `m2_registers_14`,
   `m3_last`,
   `m3_distinct_3`,
+  `m3_value_counts_4`,
+  `m3_first_k_2`,
   `m3_last_k_3`,
   `m3_registers_8`,
   `m4_count`,
   `m4_sum`,
   `m4_distinct_1000`,
+  `m4_value_counts_1000`,
   `m4_last_k_3`,
   `m4_registers_12`,
   `m4_buckets`,
@@ -237,24 +255,30 @@ FROM (
     COUNT(*) AS `rows`,
     MIN(`m0`) AS `m0_min`,
     DISTINCT_VALUES(CAST(`m0` AS DATE), 1000) AS `m0_distinct_1000`,
+    VALUE_COUNTS(CAST(`m0` AS DATE), 1000) AS `m0_value_counts_1000`,
     LAST_VALUES(`_event_ms`, `_ingest_ms`, `_event_id`, CAST(`m0` AS DATE), 3) AS `m0_last_k_3`,
     RANK_REGISTERS(CAST(`m0` AS DATE), 12) AS `m0_registers_12`,
     MAX(`m1`) AS `m1_max`,
     LAST_EDGE(`_event_ms`, `_ingest_ms`, `_event_id`, `m1`) AS `m1_last`,
     DISTINCT_VALUES(CAST(`m1` AS BIGINT), 1000) AS `m1_distinct_1000`,
+    VALUE_COUNTS(CAST(`m1` AS BIGINT), 2) AS `m1_value_counts_2`,
     LAST_VALUES(`_event_ms`, `_ingest_ms`, `_event_id`, CAST(`m1` AS BIGINT), 3) AS `m1_last_k_3`,
     RANK_REGISTERS(CAST(`m1` AS BIGINT), 12) AS `m1_registers_12`,
     FIRST_EDGE(`_event_ms`, `_ingest_ms`, `_event_id`, `m2`) AS `m2_first`,
     DISTINCT_VALUES(CAST(`m2` AS BOOLEAN), 1) AS `m2_distinct_1`,
+    VALUE_COUNTS(CAST(`m2` AS BOOLEAN), 1000) AS `m2_value_counts_1000`,
     LAST_VALUES(`_event_ms`, `_ingest_ms`, `_event_id`, CAST(`m2` AS BOOLEAN), 3) AS `m2_last_k_3`,
     RANK_REGISTERS(CAST(`m2` AS BOOLEAN), 14) AS `m2_registers_14`,
     LAST_EDGE(`_event_ms`, `_ingest_ms`, `_event_id`, `m3`) AS `m3_last`,
     DISTINCT_VALUES(CAST(`m3` AS BYTES), 3) AS `m3_distinct_3`,
+    VALUE_COUNTS(CAST(`m3` AS BYTES), 4) AS `m3_value_counts_4`,
+    FIRST_VALUES(`_event_ms`, `_ingest_ms`, `_event_id`, CAST(`m3` AS BYTES), 2) AS `m3_first_k_2`,
     LAST_VALUES(`_event_ms`, `_ingest_ms`, `_event_id`, CAST(`m3` AS BYTES), 3) AS `m3_last_k_3`,
     RANK_REGISTERS(CAST(`m3` AS BYTES), 8) AS `m3_registers_8`,
     COUNT(`m4`) AS `m4_count`,
     SUM(`m4`) AS `m4_sum`,
     DISTINCT_VALUES(CAST(`m4` AS DECIMAL(38, 4)), 1000) AS `m4_distinct_1000`,
+    VALUE_COUNTS(CAST(`m4` AS DECIMAL(38, 4)), 1000) AS `m4_value_counts_1000`,
     LAST_VALUES(`_event_ms`, `_ingest_ms`, `_event_id`, CAST(`m4` AS DECIMAL(38, 4)), 3) AS `m4_last_k_3`,
     RANK_REGISTERS(CAST(`m4` AS DECIMAL(38, 4)), 12) AS `m4_registers_12`,
     BUCKET_COUNTS(CAST(`m4` AS DECIMAL(38, 4))) AS `m4_buckets`,

@@ -128,6 +128,13 @@ class DistinctValues(Encoded):
     size = "the different values, at most `limit`"
 
 
+class ValueCounts(Encoded):
+    """How often each of them occurs; nothing more where there are more than a limit."""
+
+    suffix = "value_counts"
+    size = "8 bytes and the value for each different value, at most `limit`"
+
+
 class FirstValues(Encoded):
     """The oldest of them with their places, oldest first."""
 
@@ -177,6 +184,7 @@ PARTIALS: tuple[type[Partial], ...] = (
     FirstTime,
     LastTime,
     DistinctValues,
+    ValueCounts,
     FirstValues,
     LastValues,
     Registers,

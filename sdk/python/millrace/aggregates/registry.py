@@ -33,6 +33,7 @@ from millrace.aggregates.edge_values import Newest, Oldest
 from millrace.aggregates.encodings import Encoding
 from millrace.aggregates.partials import First, FirstTime, Last, LastTime, Max, Min, Partial
 from millrace.aggregates.registers import RankRegisters, estimate
+from millrace.aggregates.value_counts import Frequencies
 from millrace.errors import SpecError, nearest
 from millrace.types import (
     FLOAT64,
@@ -99,6 +100,8 @@ class Entry:
         is_never_negative: no value is below zero, whatever the input.
         is_never_null: it has a value over no events.
         shows_values: its value tells those of events, which a mere count does not.
+        is_over: tells of a state that there is too much in the window to say a value of; None: there
+            never is.
         is_age: what ``finalize`` gives is an instant, and the value the time from it to the query,
             in milliseconds: it grows with time alone.
     """
@@ -116,6 +119,7 @@ class Entry:
     is_never_negative: bool = False
     is_never_null: bool = False
     shows_values: bool = True
+    is_over: Callable[[State], bool] | None = None
     is_age: bool = False
 
     @property
@@ -278,6 +282,20 @@ def _approx_distinct(aggregate: Aggregate, state: State) -> Any:
     return estimate(int(dict(aggregate.parameters)["precision"]), state[0])
 
 
+def _top(aggregate: Aggregate, state: State) -> Any:
+    algebra = aggregate.algebra
+    assert isinstance(algebra, Frequencies)  # noqa: S101 - its entries say so
+    return algebra.most_frequent(state, int(dict(aggregate.parameters).get("k", 1)))
+
+
+def _mode(aggregate: Aggregate, state: State) -> Any:
+    return next(iter(_top(aggregate, state) or ()), None)
+
+
+def _is_over(state: State) -> bool:
+    return state[0] is None
+
+
 def _edge_value(aggregate: Aggregate, state: State) -> Any:
     return None if state[0] is None else state[0].value
 
@@ -312,6 +330,7 @@ def _same(type_: DataType) -> DataType:
     return type_
 
 
+_DIFFERENT = Parameter("limit", "of more different values there is no value", 1, 10_000, 1_000)
 _K = Parameter("k", "how many values", 1, 100)
 
 _ENTRIES = (
@@ -456,6 +475,28 @@ _ENTRIES = (
         _double,
         _percentile,
     ),
+    Entry(
+        "top_k",
+        "the `k` most frequent values, most frequent first, of equally frequent ones the smaller; null of "
+        "more than `limit` different ones",
+        _ANY - {"float64"},
+        lambda type_, k, limit: Frequencies(type_, limit),
+        list_of,
+        _top,
+        parameters=(Parameter("k", "how many values", 1, 20), _DIFFERENT),
+        is_over=_is_over,
+    ),
+    Entry(
+        "mode",
+        "the most frequent value, of equally frequent ones the smallest; null of more than `limit` "
+        "different ones",
+        _ANY - {"float64"},
+        Frequencies,
+        _same,
+        _mode,
+        parameters=(_DIFFERENT,),
+        is_over=_is_over,
+    ),
 )
 
 AGGREGATES: Mapping[str, Entry] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
@@ -474,12 +515,7 @@ ENCODINGS: Mapping[str, type[Encoding]] = MappingProxyType(
 WITHOUT_INPUT = ", ".join(entry.name for entry in _ENTRIES if not entry.needs_input)
 """Names of those that take events as such, for messages."""
 
-NOT_YET: Mapping[str, str] = MappingProxyType(
-    {
-        "mode": "use last, or one sum of CASE WHEN … THEN 1 ELSE 0 END per value",
-        "top_k": "use last, or one sum of CASE WHEN … THEN 1 ELSE 0 END per value",
-    }
-)
+NOT_YET: Mapping[str, str] = MappingProxyType({})
 """Aggregates of the language that this version refuses, with what comes closest."""
 
 

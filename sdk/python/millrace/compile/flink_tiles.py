@@ -196,6 +196,7 @@ FORMS: Mapping[type[Partial], Form] = MappingProxyType(
         partials.First: Form(_edge("first_edge"), type=_edge_type, function="first_edge"),
         partials.Last: Form(_edge("last_edge"), type=_edge_type, function="last_edge"),
         partials.DistinctValues: _encoded("distinct_values"),
+        partials.ValueCounts: _encoded("value_counts"),
         partials.FirstValues: _encoded("first_values"),
         partials.LastValues: _encoded("last_values"),
         partials.Registers: _encoded("rank_registers"),

@@ -8,7 +8,7 @@ from millrace.errors import StoreError
 from millrace.expressions.documents import to_document
 from millrace.plan import DerivedPlan, FeaturePlan, ViewPlan
 from millrace.tiles import LAST_EVENT, feature_columns, tile_columns
-from millrace.types import TIMESTAMP, parse_type
+from millrace.types import BOOL, TIMESTAMP, parse_type
 from millrace.values.plain import to_plain
 
 DOCUMENT = "millrace/serving/v1"
@@ -17,6 +17,9 @@ DOCUMENT = "millrace/serving/v1"
 NEWEST_IN_WINDOW = "@ts"
 """Suffix of the hidden row slot that holds the newest event in a window that ends
 before the query; any other feature's is the row's own newest event, if that lies in its window."""
+
+OVER_LIMIT = "@over"
+"""Suffix of the hidden row slot of a feature that has no value of too much: whether there is."""
 
 MERGED_AT = "@as_of"
 """The hidden last slot of a row: the instant it was merged for. It tells nothing of earlier ones,
@@ -96,7 +99,9 @@ def _tile_slots(view: ViewPlan) -> list[dict[str, Any]]:
 def _row_slots(view: ViewPlan) -> list[dict[str, Any]]:
     moved = [f.name + NEWEST_IN_WINDOW for f in view.features if not f.window.ends_at_query]
     slots = [(f.name, str(f.type)) for f in view.features]
-    slots += [(name, str(TIMESTAMP)) for name in (*moved, MERGED_AT)]
+    slots += [(name, str(TIMESTAMP)) for name in moved]
+    slots += [(f.name + OVER_LIMIT, str(BOOL)) for f in view.features if f.aggregate.entry.is_over]
+    slots.append((MERGED_AT, str(TIMESTAMP)))
     return [
         {"name": name, "type": type_, "is_edge": False, "id_type": None} for name, type_ in slots
     ]

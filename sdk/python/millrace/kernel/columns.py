@@ -91,7 +91,7 @@ def id_ranks(ids: pa.ChunkedArray, rows: Positions) -> Int64s:
 class Output(Protocol):
     """A feature column being filled.
 
-    Rows never filled are null, or 0 or an empty list where an aggregate is never null.
+    Rows never filled are empty lists, or null, or 0 where an aggregate is never null.
     """
 
     def put(self, rows: Positions, result: Result) -> None:
@@ -104,10 +104,17 @@ class Output(Protocol):
 def empty_output(
     data_type: DataType, rows: int, *, is_null: bool, dictionary: pa.Array | None
 ) -> Output:
-    """Return a column of nulls, or of zeros or empty lists; ``dictionary``: what values are ranks in."""
+    """Return a column of nulls, of zeros if none ``is_null``, or of empty lists.
+
+    Args:
+        data_type: of the column.
+        rows: how many.
+        is_null: a row may be null.
+        dictionary: what values are ranks in; None if they are the values.
+    """
     if data_type.item is None:
         return Scalars.empty(data_type, rows, is_null=is_null, dictionary=dictionary)
-    valid = np.zeros(rows, np.bool_) if is_null else None
+    valid = np.ones(rows, np.bool_) if is_null else None
     return Lists(data_type, dictionary, valid, np.zeros(rows, np.int64), [])
 
 

@@ -17,7 +17,8 @@ from millrace.aggregates.registers import RankRegisters
 from millrace.kernel import exact, ranges, registers
 from millrace.kernel.axis import Bools, Int64s, Positions
 from millrace.kernel.buckets import Spread, Spreads
-from millrace.kernel.chunk import Chunk, Measure, Result
+from millrace.kernel.chunk import Array, Chunk, Measure, Result
+from millrace.kernel.frequencies import Frequencies
 from millrace.kernel.occurrences import Occurrences
 from millrace.kernel.view import KernelFeature
 from millrace.types import DataType
@@ -281,6 +282,47 @@ def _newest(held: _Held, aggregate: Aggregate) -> Result:
     return _list(held, held.rows.lasts(held.within, int(dict(aggregate.parameters)["k"])))
 
 
+@dataclass(frozen=True)
+class _Frequent:
+    """What a window holds of a measure, its values told apart; ``different``: how many there are."""
+
+    frequencies: Frequencies
+    within: ranges.Ranges
+    different: Int64s
+    type: DataType
+
+    def most_frequent(self, aggregate: Aggregate) -> tuple[ranges.Listed, Array, Bools]:
+        """Return the rows found, the value of each, and which queries have not too many values."""
+        told = dict(aggregate.parameters)
+        few = self.different <= told["limit"]
+        asked = np.flatnonzero(few & (self.different > 0))
+        found = self.frequencies.most_frequent(self.within, asked, int(told.get("k", 1)))
+        values = self.frequencies.distinct[found.rows]
+        return found, values * 1000 if self.type.kind == "timestamp" else values, few
+
+
+def _frequent(column: _Sorted, windows: Sequence[Window]) -> Gathered:
+    measure = column.column
+    frequencies = Frequencies(measure.codes(), measure.valid)
+    return [
+        _Frequent(frequencies, within, column.occurrences.counts(within), measure.type)
+        for within in column.ranges(windows)
+    ]
+
+
+def _top(frequent: _Frequent, aggregate: Aggregate) -> Result:
+    found, values, few = frequent.most_frequent(aggregate)
+    return Result(values, few, lengths=found.lengths)
+
+
+def _mode(frequent: _Frequent, aggregate: Aggregate) -> Result:
+    found, values, _ = frequent.most_frequent(aggregate)
+    some = found.lengths > 0
+    one = np.zeros(len(some), values.dtype)
+    one[some] = values
+    return Result(one, some)
+
+
 def _ages(find: Find) -> Gather:
     def gather(column: _Sorted, windows: Sequence[Window]) -> Gathered:
         return _ages_of(column.chunk, find, windows, column.column.valid)
@@ -367,6 +409,8 @@ _FORMS: Mapping[str, Form] = {
     "last": Form(_edges(ranges.lasts), _as_gathered, compares=True),
     "time_since_first": Form(_ages(ranges.firsts), _as_gathered),
     "time_since_last": Form(_ages(ranges.lasts), _as_gathered),
+    "top_k": Form(_frequent, _top, compares=True),
+    "mode": Form(_frequent, _mode, compares=True),
     "first_k": Form(_held, _oldest, compares=True),
     "last_k": Form(_held, _newest, compares=True),
     "distinct": Form(_distinct, _limited, identifies=True),

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-Status = Literal["PRESENT", "NULL_VALUE", "NOT_FOUND", "OUTSIDE_MAX_AGE", "STALE"]
+Status = Literal["PRESENT", "NULL_VALUE", "OVER_LIMIT", "NOT_FOUND", "OUTSIDE_MAX_AGE", "STALE"]
 
 Answer = tuple[Any, int | None, Status]
 """What is served of one feature: its value, the event time of the newest event in its window (also

@@ -21,11 +21,23 @@ Span = tuple[int, int]
 
 
 class Member(NamedTuple):
-    """A feature: its place, that of its window, and what makes its value of the merged state."""
+    """A feature: its place, that of its window, and what makes its value of the merged state.
+
+    Attributes:
+        over: place of the slot that says whether there is too much to have a value; None: there
+            never is.
+    """
 
     feature: int
     window: int
     aggregate: Aggregate
+    over: int | None
+
+    def write(self, values: list[Any], state: State) -> None:
+        """Write what a row says of a merged state."""
+        values[self.feature] = self.aggregate.finalize(state)
+        if self.over is not None and self.aggregate.entry.is_over is not None:
+            values[self.over] = self.aggregate.entry.is_over(state)
 
 
 @dataclass(frozen=True)
@@ -54,14 +66,13 @@ class Group:
             tiles: slots of the tiles, oldest first.
         """
         state, done = self.algebra.init(), len(tiles)
-        for feature, window, aggregate in sorted(self.nested, key=lambda m: -spans[m.window][0]):
-            first, end = spans[window]
+        for member in sorted(self.nested, key=lambda m: -spans[m.window][0]):
+            first, end = spans[member.window]
             state = self._grown(state, tiles, first, min(end, done))
             done = min(first, done)
-            values[feature] = aggregate.finalize(state)
-        for feature, window, aggregate in self.moved:
-            state = self._grown(self.algebra.init(), tiles, *spans[window])
-            values[feature] = aggregate.finalize(state)
+            member.write(values, state)
+        for member in self.moved:
+            member.write(values, self._grown(self.algebra.init(), tiles, *spans[member.window]))
 
     def _grown(self, state: State, tiles: Sequence[tuple[Any, ...]], first: int, end: int) -> State:
         merge, unpack = self.algebra.merge, self.algebra.unpack
@@ -76,14 +87,25 @@ class Group:
 
 
 def groups_of(
-    features: Sequence[Mapping[str, Any]], windows: Sequence[Window], tile_slots: Sequence[str]
+    features: Sequence[Mapping[str, Any]],
+    windows: Sequence[Window],
+    tile_slots: Sequence[str],
+    over: Sequence[int | None],
 ) -> tuple[Group, ...]:
-    """Return the groups of a serving plan's features; ``windows`` are the distinct ones."""
+    """Return the groups of a serving plan's features.
+
+    Args:
+        features: as the plan lists them.
+        windows: the distinct ones.
+        tile_slots: names of a tile's slots.
+        over: by feature, see ``Member``.
+    """
     groups: dict[tuple[Algebra, tuple[int, ...]], list[Member]] = {}
     for place, feature in enumerate(features):
         columns = tuple(tile_slots.index(name) for name in feature["merged_from"])
-        aggregate = _aggregate_of(feature)
-        member = Member(place, windows.index(read_window(feature["window"])), aggregate)
+        aggregate = aggregate_of(feature)
+        window = windows.index(read_window(feature["window"]))
+        member = Member(place, window, aggregate, over[place])
         groups.setdefault((aggregate.algebra, columns), []).append(member)
     return tuple(
         Group(
@@ -96,7 +118,8 @@ def groups_of(
     )
 
 
-def _aggregate_of(feature: Mapping[str, Any]) -> Aggregate:
+def aggregate_of(feature: Mapping[str, Any]) -> Aggregate:
+    """Return the aggregate of a serving plan's feature."""
     input_type = feature["input_type"]
     return AGGREGATES[feature["aggregate"]].bind(
         None if input_type is None else parse_type(input_type), feature.get("parameters")

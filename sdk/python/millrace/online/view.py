@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 from millrace.aggregates import AGGREGATES
 from millrace.codec import Packed, read_tile_field, tile_field
-from millrace.compile.serving import MERGED_AT, NEWEST_IN_WINDOW, codec_of
+from millrace.compile.serving import MERGED_AT, NEWEST_IN_WINDOW, OVER_LIMIT, codec_of
 from millrace.durations import DAY_MS
 from millrace.errors import StoreError
 from millrace.online.answers import Answer, Status
 from millrace.online.deriving import Derivation, OnlineDerived, derived_of
-from millrace.online.merging import groups_of, next_change_ms, span_of
+from millrace.online.merging import aggregate_of, groups_of, next_change_ms, span_of
 from millrace.tiles import FIRST_EVENT
 from millrace.types import DataType, parse_type
 from millrace.values.plain import from_plain
@@ -37,6 +37,8 @@ class OnlineFeature(NamedTuple):
         ts_slot: place in the row of its own newest event; None: the row's newest, if in the window.
         empty: the value of a window without events, and where a value is null.
         is_age: the row has an instant, and the value is the time from it to the query.
+        over_slot: place in the row of whether its window holds too much to have a value; None: it
+            always has one.
     """
 
     name: str
@@ -45,6 +47,7 @@ class OnlineFeature(NamedTuple):
     ts_slot: int | None
     empty: Any
     is_age: bool = False
+    over_slot: int | None = None
 
 
 class OnlineView:
@@ -71,10 +74,12 @@ class OnlineView:
         self._start_ms: int = document["start_ms"]
         listed = document["features"]
         self._windows = list(dict.fromkeys(read_window(feature["window"]) for feature in listed))
-        self._groups = groups_of(listed, self._windows, [slot.name for slot in self.tiles.slots])
         kept = {slot.name: place for place, slot in enumerate(self.tiles.slots)}
         self._first_event = kept.get(FIRST_EVENT)
         slots = {slot.name: place for place, slot in enumerate(self.rows.slots)}
+        over = [slots.get(feature["name"] + OVER_LIMIT) for feature in listed]
+        tile_slots = [slot.name for slot in self.tiles.slots]
+        self._groups = groups_of(listed, self._windows, tile_slots, over)
         self._merged_at = slots[MERGED_AT]
         self._aggregates = tuple(
             OnlineFeature(
@@ -84,17 +89,24 @@ class OnlineView:
                 slots.get(feature["name"] + NEWEST_IN_WINDOW),
                 from_plain(feature["empty"], parse_type(feature["type"])),
                 AGGREGATES[feature["aggregate"]].is_age,
+                over_slot,
             )
-            for feature in listed
+            for feature, over_slot in zip(listed, over, strict=True)
         )
+        # A default of its own, that is: what an aggregate says of no events stands there already.
         self._defaults = [
             (place, feature.empty)
-            for place, feature in enumerate(self._aggregates)
-            if feature.empty is not None and not feature.is_age
+            for place, (feature, one) in enumerate(zip(self._aggregates, listed, strict=True))
+            if feature.empty != aggregate_of(one).empty and not feature.is_age
         ]
 
         self._ages = {
             place: feature.empty for place, feature in enumerate(self._aggregates) if feature.is_age
+        }
+        self._over = {
+            place: feature.over_slot
+            for place, feature in enumerate(self._aggregates)
+            if feature.over_slot is not None
         }
         self._derived = derived_of(document)
         self._derivations: dict[tuple[int, ...], Derivation] = {}
@@ -233,6 +245,9 @@ class OnlineView:
             [(i, self._ages[place]) for i, place in enumerate(asked) if place in self._ages]
             if self._ages
             else (),
+            [(i, self._over[place]) for i, place in enumerate(asked) if place in self._over]
+            if self._over
+            else (),
             None if self.ttl_ms is None else as_of_ms - self.ttl_ms,
             "STALE" if is_late else "PRESENT",
             derivation,
@@ -289,6 +304,7 @@ class Moment:
         tails_ms: Sequence[int | None],
         fields: Sequence[tuple[int, int, int | None]],
         ages: Sequence[tuple[int, Any]],
+        over: Sequence[tuple[int, int]],
         oldest_ms: int | None,
         fresh: Status,
         derivation: Derivation | None,
@@ -297,6 +313,7 @@ class Moment:
         self._tails_ms = tails_ms
         self._fields = fields
         self._ages = ages
+        self._over = over
         self._oldest_ms = oldest_ms
         self._fresh = fresh
         self._derivation = derivation
@@ -330,6 +347,9 @@ class Moment:
                 ts_slot, window = self._fields[i][2], self._fields[i][1]
                 aged_ms = aged[window] if ts_slot is None else self._aged(values[ts_slot])
                 answers[i] = (empty, *aged_ms)
+        for i, over_slot in self._over:
+            if values[over_slot]:
+                answers[i] = (*answers[i][:2], "OVER_LIMIT")
         if self._derivation is not None:
             return self._derivation.complete(answers, self._as_of_ms, self._aged)
         return answers
