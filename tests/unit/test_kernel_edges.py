@@ -8,11 +8,12 @@ import pytest
 
 from millrace.errors import DataError
 from millrace.kernel.arrow import join_features
-from millrace.types import INT64, STRING, decimal
+from millrace.types import INT64, STRING, decimal, parse_type
 from tests import reference
 from tests.kernel_cases import (
     EVERY,
     Query,
+    accepting,
     bound,
     events_table,
     feature,
@@ -34,9 +35,11 @@ def test_no_events_give_counts_of_zero_and_nulls() -> None:
     assert kernel_values([], ALL, [Query("a", 5), Query(None, 5)]) == [NOTHING, NOTHING]
 
 
-def test_events_of_which_every_value_is_null_are_as_none() -> None:
-    features = [feature(a, 2000, 1000) for a in EVERY if not a.endswith("_rows")]
-    nothing = [bound(f.aggregate, INT64).empty for f in features]
+@pytest.mark.parametrize("type_", ["int64", "float64", "string", "bytes", "decimal(38,10)", "date"])
+def test_events_of_which_every_value_is_null_are_as_none(type_: str) -> None:
+    taken = [a for a in accepting(EVERY, type_) if not a.endswith("_rows")]
+    features = [feature(a, 2000, 1000, type_=type_) for a in taken]
+    nothing = [bound(a, parse_type(type_)).empty for a in taken]
     events = [reference.Event("a", 1, 1, None), reference.Event("a", 2, 900, None)]
     assert kernel_values(events, features, [Query("a", 5), Query("a", 950)]) == [nothing] * 2
 

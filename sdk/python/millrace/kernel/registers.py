@@ -82,8 +82,11 @@ def _estimates(precision: int, at_least: Sequence[Int64s], queries: int) -> Int6
 def hashes(column: Measure) -> Words:
     """Return ``millrace.aggregates.registers.hash_of`` of each value; anything where not valid."""
     if column.texts is not None:
-        used, place = np.unique(column.values.astype(np.int64), return_inverse=True)
-        found: Words = _text_hashes(column.texts, used)[place]
+        # A column of nulls alone has no texts at all.
+        held = slice(None) if column.valid is None else column.valid
+        used, place = np.unique(column.values[held].astype(np.int64), return_inverse=True)
+        found = np.zeros(len(column.values), np.uint64)
+        found[held] = _text_hashes(column.texts, used)[place]
         return found
     width, words = _words(column)
     found = _mixed(np.full(len(column.values), width, np.uint64))
