@@ -13,7 +13,7 @@ from millrace.errors import SpecError
 from millrace.export import to_python, to_yaml
 from millrace.load.python import read_python
 from millrace.load.yaml import read_yaml
-from millrace.resolve import resolve
+from millrace.resolve import resolve, resolve_as_far_as_read
 from millrace.spec import Specs
 from millrace.windows import read_window
 from millrace.zones import BLOCK_MS, LONGEST_MS, calendar_hop_ms
@@ -193,6 +193,7 @@ def test_each_field_of_the_window_is_part_of_what_a_view_means() -> None:
         ("{tumbling: quarter}", "", "'quarter' is no calendar unit", "write one of 1h, 1d, 1w, 1mo"),
         ("{tumbling: 1d, previous: -1}", "", "previous: -1 is no number of whole units", "write 0 for the one"),
         ("{tumbling: 1d, previous: 1.5}", "", "previous: 1.5 is no number of whole units", "up to 1000"),
+        ("{tumbling: 1d, previous: 12345678}", "", "previous: 12345678 is no number of whole units", "up to 1000"),
         ("{tumbling: 1d, previous: one}", "", "previous is the text 'one'", "plain number"),
         ("{tumbling: 1d, zone: UTC}", "", "a calendar window has no key 'zone'", "timezone"),
         ("{tumbled: 1d}", "", "window is a mapping of no kind of window", "write {tumbling: …}"),
@@ -207,6 +208,17 @@ def test_a_faulty_window_is_reported_with_its_line_and_a_way_out(
     assert fault.startswith("a.yaml:11: ")
     assert what in fault
     assert fix in fault
+
+
+@pytest.mark.parametrize("previous", ["float('nan')", "float('inf')", "'1'", "True", "[1]"])
+def test_what_is_no_number_of_units_is_said_in_python_too(previous: str) -> None:
+    declared_once = to_python(read(f"name: n, aggregate: count, window: {DAY}"))
+    specs, read_faults = read_python(
+        declared_once.replace("previous=1", f"previous={previous}"), "a.py"
+    )
+    assert read_faults == []
+    _, (fault,) = resolve_as_far_as_read(specs)
+    assert "is no number of whole units before" in fault.what
 
 
 def test_faults_of_a_window_are_reported_together() -> None:

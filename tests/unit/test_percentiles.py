@@ -20,7 +20,7 @@ from millrace.kernel.buckets import buckets
 from millrace.kernel.columns import read_measure
 from millrace.load.python import read_python
 from millrace.load.yaml import read_yaml
-from millrace.resolve import resolve
+from millrace.resolve import resolve, resolve_as_far_as_read
 from millrace.types import FLOAT64, DataType, decimal
 from millrace.values.arrow import arrow_type
 
@@ -114,7 +114,8 @@ feature_views:
 
 def _declared(feature: str) -> tuple[Any, list[str]]:
     specs, faults = read_yaml(DECLARED.replace("FEATURE", feature), "x.yaml")
-    return specs, [f"{fault.what} | {fault.fix}" for fault in faults]
+    _, more = resolve_as_far_as_read(specs, is_complete=not faults)
+    return specs, [f"{fault.what} | {fault.fix}" for fault in [*faults, *more]]
 
 
 def test_one_entry_may_ask_for_many_percentiles_over_many_windows() -> None:
@@ -139,10 +140,23 @@ def test_one_entry_may_ask_for_many_percentiles_over_many_windows() -> None:
     [
         ("{name: p, aggregate: percentile, column: amount, ps: [1, 2], window: 1d}", "2 percentiles would all be named 'p' | put the percentile into the name: p_{p}"),
         ("{name: p, aggregate: percentile, column: amount, p: 5, ps: [1], window: 1d}", "a feature has p and ps | keep one of them"),
+        ("{name: 'p_{p}', aggregate: percentile, column: amount, p: 5, ps: [1], window: 1d}", "a feature has p and ps | keep one of them"),
+        ("{name: p, aggregate: percentile, column: amount, ps: [], window: 1d}", "ps is empty | write ps: [50, 95]"),
+        ("{name: 'p_{p}', aggregate: percentile, column: amount, ps: [], window: 1d}", "ps is empty | write ps: [50, 95]"),
+        ("{name: 'p_{p}', aggregate: percentile, column: amount, ps: 50, window: 1d}", "ps is the text '50', not a list | write ps: [ … ]"),
+        ("{name: p, aggregate: percentile, column: amount, p: '5', window: 1d}", "p is the text '5', not a number | write a plain number: 5 or 0.2"),
+        ("{name: p, aggregate: percentile, column: amount, window: 1d}", "p is missing | p: which percentile, 0 to 100"),
     ],
 )  # fmt: skip
-def test_percentiles_that_cannot_be_told_apart_are_a_fault(feature: str, said: str) -> None:
-    assert _declared(feature)[1] == [said]
+def test_each_fault_of_percentiles_is_said_once(feature: str, said: str) -> None:
+    (fault,) = _declared(feature)[1]
+    assert said in fault
+
+
+def test_a_percentile_is_shown_with_all_its_digits() -> None:
+    fine = AGGREGATES["percentile"].bind(FLOAT64, {"p": 99.9999999})
+    assert fine.of("amount") == "percentile(amount, p=99.9999999)"
+    assert AGGREGATES["percentile"].bind(FLOAT64, {"p": 95.0}).of("x") == "percentile(x, p=95)"
 
 
 def test_builders_name_percentiles() -> None:

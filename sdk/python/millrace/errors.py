@@ -207,11 +207,13 @@ def nearest(name: str, choices: Sequence[str], *, limit: int = 3) -> str:
 
     >>> nearest("custmer", ["customer", "terminal"])
     "did you mean 'customer'?"
+    >>> nearest("nn", ["n", "n"])
+    "did you mean 'n'?"
     """
-    close = get_close_matches(name, choices, n=limit, cutoff=0.6)
+    close = get_close_matches(name, dict.fromkeys(choices), n=limit, cutoff=0.6)
     if close:
         return f"did you mean {' or '.join(repr(c) for c in close)}?"
     if not choices:
         return ""
-    known = ", ".join(sorted(choices)[:_MOST_NAMES])
+    known = ", ".join(sorted(set(choices))[:_MOST_NAMES])
     return f"known: {known}" + (", …" if len(choices) > _MOST_NAMES else "")

@@ -170,7 +170,7 @@ class Tumbling:
 
     def __str__(self) -> str:
         """What stands for it in the names of features: ``tumbling_1d``, ``tumbling_1d_previous_1``."""
-        before = "" if self.previous == 0 else f"_previous_{self.previous:g}"
+        before = "" if self.previous == 0 else f"_previous_{str(self.previous).removesuffix('.0')}"
         return f"tumbling_{self.unit}{before}"
 
 

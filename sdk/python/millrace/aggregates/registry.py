@@ -75,7 +75,7 @@ class Parameter:
         """Say what is wrong with a value; None if nothing is."""
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not (is_number and math.isfinite(value)) or (self.is_whole and value != int(value)):
-            return f"{self.name} is {value}, not a {'whole ' if self.is_whole else ''}number"
+            return f"{self.name} is {value!r}, not a {'whole ' if self.is_whole else ''}number"
         if not self.least <= value <= self.most:
             return f"{self.name} is {value}, outside {self.least:g} to {self.most:g}"
         return None
@@ -191,7 +191,7 @@ class Aggregate:
 
     @property
     def _given(self) -> list[str]:
-        return [f"{name}={value:g}" for name, value in self.parameters]
+        return [f"{name}={value}" for name, value in self.parameters]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _bound, (self.name, self.input, self.parameters)

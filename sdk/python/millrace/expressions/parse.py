@@ -108,7 +108,9 @@ def _tree(text: str) -> exp.Expr:
     except (ParseError, TokenError) as error:
         raise _syntax(text, error) from error
     if tree is None:
-        raise ExpressionError("an empty expression", fix="name a column, for example")
+        raise ExpressionError(
+            "an empty expression", fix="write a name alone, or what is calculated of it"
+        )
     return tree
 
 

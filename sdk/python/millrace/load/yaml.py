@@ -294,6 +294,8 @@ class _Declarations:
                 f"put the percentile into the name: {name}_{{p}}",
             )
             name = UNREADABLE
+        if "ps" in record and not ps and "{p}" in name:
+            name = UNREADABLE
         common: dict[str, Any] = {
             "aggregate": record.text("aggregate"),
             "column": record.optional_text("column"),
@@ -321,7 +323,11 @@ class _Declarations:
                 record.where.at("ps"), "a feature has p and ps", "keep one of them"
             )
             return []
-        found = [self._reader.number(node, "ps[]") for node in record.items("ps")]
+        nodes = record.items("ps")
+        listed = record.node("ps")
+        if isinstance(listed, SequenceNode) and not nodes:
+            self._reader.fault(listed, "ps is empty", "write ps: [50, 95]")
+        found = [self._reader.number(node, "ps[]") for node in nodes]
         return [p for p in found if p is not None]
 
     def _derived(self, record: Record) -> DerivedFeature:

@@ -82,7 +82,9 @@ def feature_plan(
         _check_input(feature, entry, expression, faults)
     has_input = feature.column is not None or feature.expr is not None
     is_unknown = has_input and expression is None
-    if window is None or entry is None or is_unknown or len(faults) > before:
+    if window is None or entry is None or parameters is None or is_unknown:
+        return None
+    if len(faults) > before:
         return None
     aggregate = entry.bind(None if expression is None else expression.type, parameters)
     default = _default(feature, aggregate, faults)
@@ -157,10 +159,12 @@ def _entry(feature: Feature, faults: FaultList) -> Entry | None:
         return None
 
 
-def _parameters(feature: Feature, entry: Entry | None, faults: FaultList) -> Mapping[str, float]:
-    """Return what the aggregate is told; every fault of it is reported."""
+def _parameters(
+    feature: Feature, entry: Entry | None, faults: FaultList
+) -> Mapping[str, float] | None:
+    """Return what the aggregate is told; every fault of it is reported. None: it is not known."""
     if entry is None:
-        return {}
+        return None
     takes = {parameter.name: parameter for parameter in entry.parameters}
     for name in feature.parameters:
         if name not in takes:
@@ -169,7 +173,11 @@ def _parameters(feature: Feature, entry: Entry | None, faults: FaultList) -> Map
                 f"feature {feature.name!r}: {feature.aggregate} takes no {name}",
                 f"remove {name}",
             )
+    written = dict(feature.where.lines)
     for name, parameter in takes.items():
+        if name not in feature.parameters and (name in written or f"{name}s" in written):
+            # Its reader has told that it could not be read.
+            return None
         value = feature.parameters.get(name, parameter.default)
         fault = f"{name} is missing" if value is None else parameter.fault(value)
         if fault is not None:

@@ -61,16 +61,22 @@ def _tumbling(feature: Feature, written: spec.Tumbling, faults: FaultList) -> Wi
     if is_read(zone):
         check_zone(zone, where.at("timezone"), faults)
     previous = written.previous
-    if previous != int(previous) or not 0 <= previous <= MOST_PREVIOUS:
+    if not _is_whole(previous) or not 0 <= previous <= MOST_PREVIOUS:
         faults.add(
             where.at("previous"),
-            f"previous: {previous:g} is no number of whole units before",
+            f"previous: {previous!r} is no number of whole units before",
             f"write 0 for the one that the query lies in, 1 for the one before it, up to "
             f"{MOST_PREVIOUS}",
         )
     if len(faults) > before or not (is_read(zone) and is_read(written.unit)):
         return None
     return Tumbling(written.unit, zone, int(previous), calendar_hop_ms(zone))
+
+
+def _is_whole(number: object) -> bool:
+    if isinstance(number, bool) or not isinstance(number, (int, float)):
+        return False
+    return float(number).is_integer()
 
 
 def _session(feature: Feature, written: spec.Session, faults: FaultList) -> Window | None:
