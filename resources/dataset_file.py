@@ -211,7 +211,7 @@ def _write_csv(table: "pa.Table", path: Path) -> None:
     from pyarrow import csv
 
     for place, column in enumerate(table.columns):
-        if pa.types.is_list(column.type):
+        if _is_list(column.type):
             table = table.set_column(place, table.column_names[place], _json_arrays(column))
     texts = [c for c in table.columns if pa.types.is_string(c.type)]
     options = csv.WriteOptions(
@@ -220,6 +220,13 @@ def _write_csv(table: "pa.Table", path: Path) -> None:
         quoting_header=_quoting([pa.chunked_array([table.column_names], pa.string())]),
     )
     csv.write_csv(table, path, options)
+
+
+def _is_list(type_: "pa.DataType") -> bool:
+    from pyarrow import types
+
+    kinds = (types.is_list, types.is_large_list, types.is_fixed_size_list)
+    return any(is_kind(type_) for is_kind in kinds)
 
 
 def _json_arrays(column: "pa.ChunkedArray") -> "pa.Array":

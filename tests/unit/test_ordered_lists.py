@@ -124,6 +124,7 @@ def test_how_many_is_part_of_the_meaning() -> None:
         ("k: 3", "k: .nan", "k is the text '.nan', not a number"),
         ("k: 3", "k: 3, default: x", "a last_k is never null, and has no default | remove default: a last_k of nothing is []"),
         (f"{RECENT}\n", f"{RECENT}\n    checks:\n      - {{type: range, feature: recent, min: 0}}\n", "the check 'range' cannot judge 'recent', a list<string> | it judges decimal"),
+        (f"{RECENT}\n", f"{RECENT}\n    checks:\n      - {{type: unseen, feature: recent, values: [a, b]}}\n", "the check 'unseen' cannot judge 'recent', a list<string> | it judges bool"),
         (f"{RECENT}\n", f"{RECENT}\n    checks:\n      - {{type: frozen, feature: recent, max: 0.5}}\n", "the check 'frozen' cannot judge 'recent', a list<string>"),
         (f"{RECENT}\n", f"{RECENT}\n    checks:\n      - {{type: drift, feature: recent, max: 0.5}}\n", "the check 'drift' cannot judge 'recent', a list<string>"),
     ],

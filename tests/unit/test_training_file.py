@@ -56,6 +56,15 @@ def test_a_csv_is_quoted_only_where_its_text_needs_it(tmp_path: Path) -> None:
     assert pc.read_csv(path, parse_options=pc.ParseOptions(newlines_in_values=True)).equals(quoted)
 
 
+@pytest.mark.parametrize(
+    "type_", [pa.list_(pa.int64()), pa.large_list(pa.int64()), pa.list_(pa.int64(), 2)]
+)
+def test_lists_of_any_layout_are_json_in_a_csv(type_: pa.DataType, tmp_path: Path) -> None:
+    path = tmp_path / "out.csv"
+    write_table_file(pa.table({"k": pa.array([[1, 2], None], type_), "n": [1, 2]}), path)
+    assert path.read_text() == 'k,n\n"[1, 2]",1\n,2\n'
+
+
 def test_a_failure_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
     path = tmp_path / "out.csv"
     write_table_file(TABLE, path)

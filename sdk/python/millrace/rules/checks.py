@@ -69,7 +69,9 @@ def check_checks(judged: Judged, faults: FaultList) -> None:
         _check_column(check, known, judged, faults)
         for name, value in check.arguments.items():
             _check_argument(check, known, name, value, faults)
-        _check_values(check, judged.type_of(check), faults)
+        judged_type = judged.type_of(check)
+        if judged_type is not None and judged_type.kind in known.kinds:
+            _check_values(check, judged_type, faults)
         check_expectation(check, judged.type_of(check), faults)
         if len(faults) == before:
             _check_together(check, known, faults)
@@ -174,10 +176,10 @@ def _check_argument(
         faults.add(where, f"{name} of the check {check.type!r} {what}", fix)
 
 
-def _check_values(check: Check, type_: DataType | None, faults: FaultList) -> None:
+def _check_values(check: Check, type_: DataType, faults: FaultList) -> None:
     """The values of an ``unseen`` are of the type of the column that they are looked for in."""
     values = check.arguments.get("values")
-    if type_ is None or not isinstance(values, (list, tuple)):
+    if not isinstance(values, (list, tuple)):
         return
     for value in values:
         try:
