@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import millrace
-from millrace.aggregates import AGGREGATES, NOT_YET, Edge, Place, aggregate_named
+from millrace.aggregates import AGGREGATES, Edge, Place, aggregate_named
 from millrace.aggregates.page import page
 from millrace.errors import SpecError
 from millrace.types import (
@@ -41,14 +41,6 @@ def test_the_aggregates_are_there_in_the_order_of_messages() -> None:
     names = "count sum avg min max stddev variance first last time_since_first time_since_last"
     kept = "distinct first_k last_k approx_distinct percentile median top_k mode"
     assert list(AGGREGATES) == [*names.split(), *kept.split()]
-
-
-@pytest.mark.parametrize("name", sorted(NOT_YET))
-def test_an_aggregate_that_is_not_there_yet_says_so_and_what_comes_closest(name: str) -> None:
-    with pytest.raises(SpecError) as caught:
-        aggregate_named(name)
-    assert f"{name!r} is not supported yet" in caught.value.what
-    assert caught.value.fix == NOT_YET[name]
 
 
 def test_an_unknown_aggregate_names_the_nearest() -> None:

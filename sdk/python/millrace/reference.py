@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from millrace import aggregations, authoring, derivations
-from millrace.aggregates import NOT_YET
 from millrace.check_types import CHECK_TYPES, COMMON
 from millrace.load.keys import (
     BATCH,
@@ -138,7 +137,7 @@ def _python() -> Iterator[str]:
         "gives a feature for each\nwindow.\n\n| aggregate | |\n|---|---|\n"
     )
     for name in aggregations.__all__:
-        if name not in {"Aggregation", *NOT_YET, *aggregations.WINDOWS}:
+        if name not in {"Aggregation", *aggregations.WINDOWS}:
             function = getattr(aggregations, name)
             yield f"| `{name}{_signature(function)}` | {_cell(_summary(function))} |\n"
     yield "\n"

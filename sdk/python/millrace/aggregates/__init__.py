@@ -4,6 +4,7 @@ To add one, see ``docs/aggregates.md``.
 """
 
 from millrace.aggregates.algebras import Algebra, State
+from millrace.aggregates.elsewhere import nearest_aggregate
 from millrace.aggregates.encodings import Encoding
 from millrace.aggregates.forms import Unsupported, check_forms
 from millrace.aggregates.partials import PARTIALS, Encoded, LastEvent, Partial, Rows
@@ -11,19 +12,16 @@ from millrace.aggregates.places import Edge, Place
 from millrace.aggregates.registry import (
     AGGREGATES,
     ENCODINGS,
-    NOT_YET,
     WITHOUT_INPUT,
     Aggregate,
     Entry,
     Parameter,
     aggregate_named,
-    nearest_aggregate,
 )
 
 __all__ = [
     "AGGREGATES",
     "ENCODINGS",
-    "NOT_YET",
     "PARTIALS",
     "WITHOUT_INPUT",
     "Aggregate",

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from struct import calcsize
 
 from millrace.aggregates.partials import Encoded
-from millrace.aggregates.registry import AGGREGATES, NOT_YET, Aggregate, Entry
+from millrace.aggregates.registry import AGGREGATES, Aggregate, Entry
 from millrace.types import DATE, FLOAT64, INT32, INT64, STRING, TIMESTAMP, DataType, decimal
 
 _EXAMPLES = (INT64, INT32, decimal(12, 2), FLOAT64, STRING, TIMESTAMP, DATE)
@@ -69,9 +69,6 @@ def _page() -> Iterator[str]:
                 default = "must be given" if one.default is None else f"{one.default:g}"
                 bounds = f"{one.least:g} to {one.most:g}"
                 yield f"| `{entry.name}` | `{one.name}` | {one.description} | {bounds} | {default} |\n"
-    yield "\nNot there yet, with what comes closest:\n\n"
-    for name, closest in NOT_YET.items():
-        yield f"- `{name}`: {closest}\n"
     yield _ADDING
 
 

@@ -8,12 +8,11 @@ engine reads.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
-from fractions import Fraction
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Literal
 
+from millrace.aggregates import finalizing
 from millrace.aggregates.algebras import (
     Algebra,
     AtEdge,
@@ -24,15 +23,14 @@ from millrace.aggregates.algebras import (
     Moments,
     State,
     Totals,
-    finite,
-    within,
 )
-from millrace.aggregates.buckets import MEDIAN_P, Buckets, percentile_of
+from millrace.aggregates.buckets import Buckets
 from millrace.aggregates.distinct import Values
 from millrace.aggregates.edge_values import Newest, Oldest
+from millrace.aggregates.elsewhere import nearest_aggregate
 from millrace.aggregates.encodings import Encoding
 from millrace.aggregates.partials import First, FirstTime, Last, LastTime, Max, Min, Partial
-from millrace.aggregates.registers import RankRegisters, estimate
+from millrace.aggregates.registers import RankRegisters
 from millrace.aggregates.value_counts import Frequencies
 from millrace.errors import SpecError, nearest
 from millrace.types import (
@@ -49,7 +47,6 @@ from millrace.types import (
 Agreement = Literal["exact", "rounded"]
 """How far engines agree on values: to the bit, or where doubles are added to a relative 1e-9."""
 
-_INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 _NUMERIC = frozenset({"int32", "int64", "float64", "decimal"})
 _ANY = frozenset(KINDS)
 
@@ -242,76 +239,6 @@ def _bound(name: str, input_type: DataType | None, parameters: Any) -> Aggregate
     return Aggregate(AGGREGATES[name], input_type, parameters)
 
 
-def _sum(aggregate: Aggregate, state: State) -> Any:
-    count, total, error = state
-    if count == 0 or total is None:
-        return None
-    if isinstance(total, float):
-        return finite(total + error)
-    if isinstance(total, Decimal):
-        return within(total, aggregate.type)
-    return total if _INT64_MIN <= total <= _INT64_MAX else None
-
-
-def _avg(aggregate: Aggregate, state: State) -> Any:
-    count, total, error = state
-    if count == 0 or total is None:
-        return None
-    if isinstance(total, float):
-        return finite((total + error) / count)
-    return float(Fraction(total) / count)
-
-
-def _kept(aggregate: Aggregate, state: State) -> Any:
-    return state[0]
-
-
-def _distinct(aggregate: Aggregate, state: State) -> Any:
-    return len(state[0])
-
-
-def _listed(aggregate: Aggregate, state: State) -> Any:
-    return [edge.value for edge in state[0]]
-
-
-def _percentile(aggregate: Aggregate, state: State) -> Any:
-    return percentile_of(state[0], dict(aggregate.parameters).get("p", MEDIAN_P))
-
-
-def _approx_distinct(aggregate: Aggregate, state: State) -> Any:
-    return estimate(int(dict(aggregate.parameters)["precision"]), state[0])
-
-
-def _top(aggregate: Aggregate, state: State) -> Any:
-    algebra = aggregate.algebra
-    assert isinstance(algebra, Frequencies)  # noqa: S101 - its entries say so
-    return algebra.most_frequent(state, int(dict(aggregate.parameters).get("k", 1)))
-
-
-def _mode(aggregate: Aggregate, state: State) -> Any:
-    return next(iter(_top(aggregate, state) or ()), None)
-
-
-def _is_over(state: State) -> bool:
-    return state[0] is None
-
-
-def _edge_value(aggregate: Aggregate, state: State) -> Any:
-    return None if state[0] is None else state[0].value
-
-
-def _variance(aggregate: Aggregate, state: State) -> Any:
-    count, _, m2 = state
-    if count < 2 or m2 is None:  # noqa: PLR2004 - the sample variance needs two values
-        return None
-    return m2 / (count - 1)
-
-
-def _stddev(aggregate: Aggregate, state: State) -> Any:
-    variance = _variance(aggregate, state)
-    return None if variance is None else math.sqrt(variance)
-
-
 def _sum_type(type_: DataType) -> DataType:
     if type_.kind == "decimal":
         return decimal(min(MAX_DECIMAL_PRECISION, type_.precision + 10), type_.scale)
@@ -340,23 +267,29 @@ _ENTRIES = (
         _ANY,
         Counting,
         _int64,
-        _kept,
+        finalizing.kept,
         of_rows=lambda: CountingRows(INT64),
         is_never_negative=True,
         is_never_null=True,
         shows_values=False,
     ),
-    Entry("sum", "the values added up", _NUMERIC, Totals, _sum_type, _sum, is_added=True),
-    Entry("avg", "their mean", _NUMERIC, Totals, _double, _avg, is_added=True),
-    Entry("min", "the smallest value", _ANY, lambda type_: Extreme(type_, Min), _same, _kept),
-    Entry("max", "the largest value", _ANY, lambda type_: Extreme(type_, Max), _same, _kept),
+    Entry(
+        "sum", "the values added up", _NUMERIC, Totals, _sum_type, finalizing.total, is_added=True
+    ),
+    Entry("avg", "their mean", _NUMERIC, Totals, _double, finalizing.mean, is_added=True),
+    Entry(
+        "min", "the smallest value", _ANY, lambda type_: Extreme(type_, Min), _same, finalizing.kept
+    ),
+    Entry(
+        "max", "the largest value", _ANY, lambda type_: Extreme(type_, Max), _same, finalizing.kept
+    ),
     Entry(
         "stddev",
         "the sample standard deviation; null below two values",
         _NUMERIC,
         Moments,
         _double,
-        _stddev,
+        finalizing.deviation,
         is_added=True,
         is_never_negative=True,
     ),
@@ -366,7 +299,7 @@ _ENTRIES = (
         _NUMERIC,
         Moments,
         _double,
-        _variance,
+        finalizing.variance,
         is_added=True,
         is_never_negative=True,
     ),
@@ -376,7 +309,7 @@ _ENTRIES = (
         _ANY,
         lambda type_: AtEdge(type_, First),
         _same,
-        _edge_value,
+        finalizing.value_of_edge,
         is_ordered=True,
     ),
     Entry(
@@ -385,7 +318,7 @@ _ENTRIES = (
         _ANY,
         lambda type_: AtEdge(type_, Last),
         _same,
-        _edge_value,
+        finalizing.value_of_edge,
         is_ordered=True,
     ),
     Entry(
@@ -394,7 +327,7 @@ _ENTRIES = (
         _ANY,
         lambda type_: ExtremeTime(INT64, FirstTime),
         _int64,
-        _kept,
+        finalizing.kept,
         of_rows=lambda: ExtremeTime(INT64, FirstTime),
         is_never_negative=True,
         shows_values=False,
@@ -406,7 +339,7 @@ _ENTRIES = (
         _ANY,
         lambda type_: ExtremeTime(INT64, LastTime),
         _int64,
-        _kept,
+        finalizing.kept,
         of_rows=lambda: ExtremeTime(INT64, LastTime),
         is_never_negative=True,
         shows_values=False,
@@ -418,7 +351,7 @@ _ENTRIES = (
         _ANY - {"float64"},
         Values,
         _int64,
-        _distinct,
+        finalizing.number_of_values,
         parameters=(Parameter("limit", "where counting stops", 1, 10_000, 1_000),),
         is_never_negative=True,
         is_never_null=True,
@@ -430,7 +363,7 @@ _ENTRIES = (
         _ANY,
         Oldest,
         list_of,
-        _listed,
+        finalizing.values_of_edges,
         parameters=(_K,),
         is_ordered=True,
         is_never_null=True,
@@ -441,7 +374,7 @@ _ENTRIES = (
         _ANY,
         Newest,
         list_of,
-        _listed,
+        finalizing.values_of_edges,
         parameters=(_K,),
         is_ordered=True,
         is_never_null=True,
@@ -452,7 +385,7 @@ _ENTRIES = (
         _ANY,
         RankRegisters,
         _int64,
-        _approx_distinct,
+        finalizing.estimated_number,
         parameters=(Parameter("precision", "how many registers, as a power of two", 8, 14, 12),),
         is_never_negative=True,
         is_never_null=True,
@@ -464,7 +397,7 @@ _ENTRIES = (
         _NUMERIC,
         lambda type_, p: Buckets(type_),
         _double,
-        _percentile,
+        finalizing.percentile,
         parameters=(Parameter("p", "which percentile", 0, 100, is_whole=False),),
     ),
     Entry(
@@ -473,7 +406,7 @@ _ENTRIES = (
         _NUMERIC,
         Buckets,
         _double,
-        _percentile,
+        finalizing.percentile,
     ),
     Entry(
         "top_k",
@@ -482,9 +415,9 @@ _ENTRIES = (
         _ANY - {"float64"},
         lambda type_, k, limit: Frequencies(type_, limit),
         list_of,
-        _top,
+        finalizing.most_frequent,
         parameters=(Parameter("k", "how many values", 1, 20), _DIFFERENT),
-        is_over=_is_over,
+        is_over=finalizing.is_over_limit,
     ),
     Entry(
         "mode",
@@ -493,9 +426,9 @@ _ENTRIES = (
         _ANY - {"float64"},
         Frequencies,
         _same,
-        _mode,
+        finalizing.most_frequent_one,
         parameters=(_DIFFERENT,),
-        is_over=_is_over,
+        is_over=finalizing.is_over_limit,
     ),
 )
 
@@ -515,52 +448,15 @@ ENCODINGS: Mapping[str, type[Encoding]] = MappingProxyType(
 WITHOUT_INPUT = ", ".join(entry.name for entry in _ENTRIES if not entry.needs_input)
 """Names of those that take events as such, for messages."""
 
-NOT_YET: Mapping[str, str] = MappingProxyType({})
-"""Aggregates of the language that this version refuses, with what comes closest."""
-
-
-_ELSEWHERE: Mapping[str, str] = MappingProxyType(
-    {
-        "average": "avg", "mean": "avg", "total": "sum", "minimum": "min", "maximum": "max",
-        "std": "stddev", "stdev": "stddev", "stddev_samp": "stddev", "var": "variance",
-        "var_samp": "variance", "size": "count", "n": "count", "earliest": "first", "oldest": "first",
-        "latest": "last", "newest": "last", "most_recent": "last", "nunique": "distinct",
-        "count_distinct": "distinct", "unique_count": "distinct", "hll": "approx_distinct",
-        "approx_count_distinct": "approx_distinct", "quantile": "percentile", "last_n": "last_k",
-        "first_n": "first_k", "last_distinct_n": "last_k", "recency": "time_since_last",
-        "age": "time_since_first", "seconds_since_last": "time_since_last",
-    }
-)  # fmt: skip
-"""Names of aggregates elsewhere."""
-
 
 def aggregate_named(name: str) -> Entry:
     """Return an aggregate by name.
 
     Raises:
-        SpecError: there is none of that name, or not yet; the fix names what comes closest.
+        SpecError: there is none of that name; the fix names what comes closest.
     """
     found = AGGREGATES.get(name)
     if found is not None:
         return found
-    if name in NOT_YET:
-        raise SpecError(f"the aggregate {name!r} is not supported yet", fix=NOT_YET[name])
     fix = nearest_aggregate(name) or nearest(name, list(AGGREGATES))
     raise SpecError(f"there is no aggregate {name!r}", fix=fix)
-
-
-def nearest_aggregate(name: str) -> str:
-    """Say what comes closest in meaning to an aggregate of another name, for the ``fix`` of an error.
-
-    Returns:
-        empty where the name is nobody's word for an aggregate.
-
-    >>> nearest_aggregate("mean"), nearest_aggregate("p95")
-    ("did you mean 'avg'?", '')
-    """
-    if name in NOT_YET:
-        return f"{name} is not supported yet: {NOT_YET[name]}"
-    meant = _ELSEWHERE.get(name.lower())
-    if meant is not None and meant in NOT_YET:
-        return f"that would be {meant}, which is not supported yet: {NOT_YET[meant]}"
-    return "" if meant is None else f"did you mean {meant!r}?"
