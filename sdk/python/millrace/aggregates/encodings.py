@@ -9,7 +9,6 @@ import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from decimal import Context, Inexact, InvalidOperation
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -17,11 +16,8 @@ from millrace import packed_values
 from millrace.aggregates.algebras import Algebra, State
 from millrace.aggregates.partials import Encoded, Partial
 from millrace.aggregates.places import Edge, Place
-from millrace.calendar import day_number
 from millrace.types import BYTES, INT64, STRING, DataType
 
-_EXACT = Context(prec=100, traps=[Inexact, InvalidOperation])
-_DECIMAL_BYTES = 16
 _U32 = struct.Struct(">I")
 _PLACE = struct.Struct(">qq")
 _READ_NUMBER, _WRITE_NUMBER = packed_values.value_reader(INT64), packed_values.value_writer(INT64)
@@ -122,14 +118,10 @@ def value_writer(type_: DataType) -> Callable[[Any], bytes]:
         return str.encode
     if type_.kind == "bytes":
         return bytes
-    if type_.kind == "decimal":
-        return lambda value: int(value.scaleb(type_.scale, context=_EXACT)).to_bytes(
-            _DECIMAL_BYTES, "big", signed=True
-        )
-    pack = struct.Struct(f">{type_.record.packed}").pack
-    if type_.kind == "date":
-        return lambda value: pack(day_number(value))
-    return (lambda value: pack(value + 0.0)) if type_.kind == "float64" else pack
+    if type_.kind == "float64":
+        pack = struct.Struct(f">{type_.record.packed}").pack
+        return lambda value: pack(value + 0.0)
+    return packed_values.value_writer(type_)
 
 
 def join_values(type_: DataType, values: Sequence[bytes]) -> bytes:
