@@ -5,18 +5,18 @@ by ``millrace.resolve``, for YAML and Python alike; where a value could not be r
 ``UNREADABLE`` in its place, so that it is reported once.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from millrace.aggregates import check_forms
 from millrace.check_types import ArgumentKind
 from millrace.errors import Fault
 from millrace.faults import UNREADABLE, FaultList, is_read
 from millrace.load import keys
+from millrace.load.features import UNREADABLE_FEATURE, FeatureReader
 from millrace.load.keys import Keys
 from millrace.load.nodes import NodeReader, Record
 from millrace.spec import (
@@ -30,16 +30,10 @@ from millrace.spec import (
     FeatureView,
     Location,
     Schedule,
-    Session,
     Source,
     Specs,
     StreamSource,
-    Tumbling,
-    WindowSpec,
-    feature_name,
 )
-
-_UNREADABLE_FEATURE = Feature(UNREADABLE, UNREADABLE, UNREADABLE)
 
 
 def read_yaml(text: str, file: str) -> tuple[Specs, list[Fault]]:
@@ -86,6 +80,7 @@ class _Declarations:
 
     def __init__(self, reader: NodeReader) -> None:
         self._reader = reader
+        self._features = FeatureReader(reader)
 
     def file(self, root: Node) -> Specs:
         record = self._reader.record(root, keys.FILE)
@@ -186,7 +181,7 @@ class _Declarations:
 
     def _view(self, record: Record) -> FeatureView:
         features = tuple(
-            feature for node in record.items("features") for feature in self._features(node)
+            feature for node in record.items("features") for feature in self._features.read(node)
         )
         checks = tuple(c for node in record.items("checks") if (c := self._check(node)) is not None)
         return FeatureView(
@@ -209,7 +204,7 @@ class _Declarations:
     def _no_features(self, record: Record) -> tuple[Feature | DerivedFeature, ...]:
         node = record.node("features")
         is_empty_list = isinstance(node, SequenceNode) and not node.value
-        return () if is_empty_list else (_UNREADABLE_FEATURE,)
+        return () if is_empty_list else (UNREADABLE_FEATURE,)
 
     def _entities(self, record: Record) -> tuple[str, ...]:
         if "entity" in record and "entities" in record:
@@ -268,127 +263,6 @@ class _Declarations:
         # The column that a list of values belongs to says of which type they are.
         return self._reader.plain(node, name, is_typed=kind != "mapping")
 
-    def _features(self, node: Node) -> tuple[Feature | DerivedFeature, ...]:
-        of = self._reader.kind(node, keys.FEATURE)
-        record = self._reader.record(node, of)
-        if record is None:
-            return (_UNREADABLE_FEATURE,)
-        if of is keys.DERIVED:
-            return (self._derived(record),)
-        windows = self._windows(record)
-        name = record.text("name")
-        if len(windows) > 1 and is_read(name) and "{window}" not in name:
-            self._reader.faults.add(
-                record.where.at("name"),
-                f"{len(windows)} windows would all be named {name!r}",
-                f"put the window into the name: {name}_{{window}}",
-            )
-            name = UNREADABLE
-        if not all(map(_is_known, windows)) and "{window}" in name:
-            name = UNREADABLE
-        parameters, ps = self._parameters(record), self._percentiles(record)
-        if len(ps) > 1 and is_read(name) and "{p}" not in name:
-            self._reader.faults.add(
-                record.where.at("name"),
-                f"{len(ps)} percentiles would all be named {name!r}",
-                f"put the percentile into the name: {name}_{{p}}",
-            )
-            name = UNREADABLE
-        if "ps" in record and not ps and "{p}" in name:
-            name = UNREADABLE
-        common: dict[str, Any] = {
-            "aggregate": record.text("aggregate"),
-            "column": record.optional_text("column"),
-            "expr": record.optional_text("expr"),
-            "hop": record.optional_text("hop"),
-            "offset": record.optional_text("offset"),
-            "default": self._default(record),
-            "description": record.optional_text("description") or "",
-            "where": record.where,
-        }
-        return tuple(
-            Feature(
-                name=feature_name(name, str(window), one.get("p")) if is_read(name) else name,
-                window=window,
-                parameters=one,
-                **common,
-            )
-            for window in windows
-            for one in ([{**parameters, "p": p} for p in ps] or [dict(parameters)])
-        )
-
-    def _percentiles(self, record: Record) -> list[float]:
-        if "p" in record and "ps" in record:
-            self._reader.faults.add(
-                record.where.at("ps"), "a feature has p and ps", "keep one of them"
-            )
-            return []
-        nodes = record.items("ps")
-        listed = record.node("ps")
-        if isinstance(listed, SequenceNode) and not nodes:
-            self._reader.fault(listed, "ps is empty", "write ps: [50, 95]")
-        found = [self._reader.number(node, "ps[]") for node in nodes]
-        return [p for p in found if p is not None]
-
-    def _derived(self, record: Record) -> DerivedFeature:
-        return DerivedFeature(
-            name=record.text("name"),
-            derive=record.text("derive"),
-            default=self._default(record),
-            description=record.optional_text("description") or "",
-            where=record.where,
-        )
-
-    def _default(self, record: Record) -> Any:
-        node = record.node("default")
-        value = None if node is None else self._reader.plain(node, "default")
-        if node is not None and value is None:
-            self._reader.fault(node, "default has no value", "write one, or remove it")
-        return value
-
-    def _window(self, node: Node) -> WindowSpec:
-        if not isinstance(node, MappingNode):
-            return self._reader.text(node, "window")
-        written = [key for key, *_ in self._reader.pairs(node, "window")]
-        kind = next((kind for kind in keys.WINDOWS if kind in written), None)
-        if kind is None:
-            kinds = " or ".join(f"{{{one}: …}}" for one in keys.WINDOWS)
-            self._reader.fault(node, "window is a mapping of no kind of window", f"write {kinds}")
-            return UNREADABLE
-        record = self._reader.record(node, keys.WINDOWS[kind])
-        return UNREADABLE if record is None else _WINDOWS[kind](record)
-
-    def _windows(self, record: Record) -> tuple[WindowSpec, ...]:
-        has_one, has_many = "window" in record, "windows" in record
-        if has_one and has_many:
-            self._reader.faults.add(
-                record.where.at("windows"), "a feature has window and windows", "keep one of them"
-            )
-        elif has_one:
-            node = record.node("window")
-            return (UNREADABLE if node is None else self._window(node),)
-        elif has_many:
-            windows = tuple(self._window(node) for node in record.items("windows"))
-            if not windows and isinstance(record.node("windows"), SequenceNode):
-                self._reader.faults.add(
-                    record.where.at("windows"), "windows is empty", "write windows: [1h, 1d]"
-                )
-            return windows or (UNREADABLE,)
-        else:
-            self._reader.faults.add(
-                record.where,
-                "a feature has no window",
-                "add window: 1h, windows: [1h, 1d] or window: lifetime",
-            )
-        return (UNREADABLE,)
-
-    def _parameters(self, record: Record) -> Mapping[str, float]:
-        parameters: dict[str, float] = {}
-        for name in keys.PARAMETERS:
-            if (value := record.optional_number(name)) is not None:
-                parameters[name] = value
-        return parameters
-
 
 def _is_cut_decimal(columns: Mapping[str, str | Column]) -> bool:
     last = next(reversed(list(columns.values())), None)
@@ -413,31 +287,6 @@ def _schedule(record: Record) -> Schedule:
         record.optional_text("timezone"),
         record.where,
     )
-
-
-def _tumbling(record: Record) -> Tumbling:
-    previous = record.optional_number("previous")
-    return Tumbling(
-        record.text("tumbling"),
-        record.optional_text("timezone"),
-        0 if previous is None else previous,
-        record.where,
-    )
-
-
-def _session(record: Record) -> Session:
-    return Session(record.text("session"), record.text("max"), record.where)
-
-
-_WINDOWS: Mapping[str, Callable[[Record], WindowSpec]] = {
-    "tumbling": _tumbling,
-    "session": _session,
-}
-check_forms("the reader of YAML", keys.WINDOWS, _WINDOWS)
-
-
-def _is_known(window: WindowSpec) -> bool:
-    return not isinstance(window, str) or is_read(window)
 
 
 def _entity(record: Record) -> Entity:
