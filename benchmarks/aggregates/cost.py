@@ -11,7 +11,7 @@ from statistics import median
 import numpy as np
 import pyarrow as pa
 
-from millrace.aggregates import AGGREGATES, Aggregate, Place
+from millrace.aggregates import AGGREGATES, Aggregate, Encoding, Place
 from millrace.codec import Codec, Packed, Slot
 from millrace.durations import DAY_MS
 from millrace.kernel.arrow import KernelFeature, KernelView, join_features
@@ -76,6 +76,9 @@ def tile_costs(aggregate: Aggregate) -> tuple[float, float, float]:
     packed = build()
 
     def look_up() -> object:
+        if isinstance(algebra, Encoding):
+            held = map(algebra.unpack, packed)
+            return aggregate.finalize(algebra.merge_all([algebra.init(), *held]))
         state = algebra.init()
         for kept in packed:
             state = algebra.merge(state, algebra.unpack(kept))

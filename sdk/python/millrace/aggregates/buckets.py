@@ -88,9 +88,13 @@ class Buckets(Encoding):
 
     def merge(self, left: State, right: State) -> State:
         larger, smaller = (left, right) if len(left[0]) >= len(right[0]) else (right, left)
-        counts = dict(larger[0])
-        for bucket, count in smaller[0].items():
-            counts[bucket] = counts.get(bucket, 0) + count
+        return self.merge_all((larger, smaller))
+
+    def merge_all(self, states: Sequence[State]) -> State:
+        counts = dict(states[0][0])
+        for (more,) in states[1:]:
+            for bucket, count in more.items():
+                counts[bucket] = counts.get(bucket, 0) + count
         return (counts,)
 
     def encode(self, state: State) -> bytes | None:

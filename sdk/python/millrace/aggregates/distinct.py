@@ -33,7 +33,10 @@ class Values(Encoding):
         )
 
     def merge(self, left: State, right: State) -> State:
-        values = left[0] | right[0]
+        return self.merge_all((left, right))
+
+    def merge_all(self, states: Sequence[State]) -> State:
+        values = frozenset[bytes]().union(*[values for (values,) in states])
         return (values,) if len(values) <= self.limit else (self._smallest(values),)
 
     def encode(self, state: State) -> bytes | None:

@@ -9,7 +9,7 @@ import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any, ClassVar
 
 from millrace import packed_values
@@ -37,6 +37,13 @@ class Encoding(Algebra, ABC):
     def partials(self) -> tuple[Partial, ...]:
         shaping = tuple((f.name, getattr(self, f.name)) for f in fields(self) if f.name != "type")
         return (self.keeps(BYTES, shaping),)
+
+    def merge_all(self, states: Sequence[State]) -> State:
+        """Return the state of at least one set of events, none of which share any.
+
+        What is large is copied once, and not for each of them.
+        """
+        return reduce(self.merge, states)
 
     @abstractmethod
     def encode(self, state: State) -> bytes | None:

@@ -75,10 +75,14 @@ class RankRegisters(Encoding):
 
     def merge(self, left: State, right: State) -> State:
         larger, smaller = (left, right) if len(left[0]) >= len(right[0]) else (right, left)
-        ranks = dict(larger[0])
-        for register, rank in smaller[0].items():
-            if rank > ranks.get(register, 0):
-                ranks[register] = rank
+        return self.merge_all((larger, smaller))
+
+    def merge_all(self, states: Sequence[State]) -> State:
+        ranks = dict(states[0][0])
+        for (more,) in states[1:]:
+            for register, rank in more.items():
+                if rank > ranks.get(register, 0):
+                    ranks[register] = rank
         return (ranks,)
 
     def encode(self, state: State) -> bytes | None:

@@ -38,15 +38,17 @@ class Frequencies(Encoding):
         return state if is_null(value) else self.merge(state, ({self._write(value): 1},))
 
     def merge(self, left: State, right: State) -> State:
-        one, other = left[0], right[0]
-        if one is None or other is None:
+        if left[0] is not None and right[0] is not None and len(left[0]) < len(right[0]):
+            left, right = right, left
+        return self.merge_all((left, right))
+
+    def merge_all(self, states: Sequence[State]) -> State:
+        if any(counts is None for (counts,) in states):
             return (None,)
-        if not one or not other:
-            return left if one else right
-        larger, smaller = (one, other) if len(one) >= len(other) else (other, one)
-        counts = dict(larger)
-        for value, count in smaller.items():
-            counts[value] = counts.get(value, 0) + count
+        counts = dict(states[0][0])
+        for (more,) in states[1:]:
+            for value, count in more.items():
+                counts[value] = counts.get(value, 0) + count
         return self._limited(counts)
 
     def encode(self, state: State) -> bytes | None:

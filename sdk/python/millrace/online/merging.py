@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from millrace.aggregates import AGGREGATES, Aggregate, Algebra, State, check_forms
+from millrace.aggregates import AGGREGATES, Aggregate, Algebra, Encoding, State, check_forms
 from millrace.calendar_windows import Tumbling
 from millrace.types import parse_type
 from millrace.window import Window
@@ -76,6 +76,10 @@ class Group:
 
     def _grown(self, state: State, tiles: Sequence[tuple[Any, ...]], first: int, end: int) -> State:
         merge, unpack = self.algebra.merge, self.algebra.unpack
+        if isinstance(self.algebra, Encoding):
+            (column,) = self.columns
+            held = [unpack((tile[column],)) for tile in tiles[first:end]]
+            return self.algebra.merge_all([state, *held])
         if len(self.columns) == 1:
             (column,) = self.columns
             for tile in tiles[first:end]:
