@@ -193,7 +193,7 @@ def test_an_expression_pickles() -> None:
         ("EXTRACT(hour, t)", "EXTRACT is written EXTRACT(part FROM x)", ""),
         ("EXTRACT(quarter FROM t)", "no part QUARTER", ""),
         ("'unclosed", "not SQL", ""),
-        ("", "an empty expression", "name a column"),
+        ("", "an empty expression", "write a name alone"),
         ("n = NULL", "NULL has no type here", "IS NULL"),
         ("CASE WHEN flag THEN NULL END", "always null", "CAST(NULL AS type)"),
         ("CASE WHEN n THEN 1 END", "CASE WHEN takes conditions, and n is int64", "n <> 0"),
