@@ -17,8 +17,7 @@ from millrace.aggregates.buckets import (
 from millrace.kernel.axis import Bools, Int64s
 from millrace.kernel.chunk import Measure, Result
 from millrace.kernel.exact import Doubles
-from millrace.kernel.occurrences import SomeRows
-from millrace.kernel.ranges import Ranges
+from millrace.kernel.ranges import Ranges, SomeRows
 from millrace.kernel.wavelet import Beside, WaveletMatrix
 
 _EXACT_BITS = 53

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from millrace.kernel.axis import Bools, Int64s, Positions
-from millrace.kernel.ranges import Listed, Ranges
+from millrace.kernel.ranges import Listed, Ranges, SomeRows
 
 _CELLS = 1 << 20
 _SHARED = 8  # the ends of a block's ranges lie within a range's length by this
@@ -29,11 +29,8 @@ class Frequencies:
     """
 
     def __init__(self, codes: Int64s, valid: Bools | None) -> None:
-        there = np.ones(len(codes), np.bool_) if valid is None else valid
-        self._there = there
-        self._before = np.zeros(len(codes) + 1, np.int64)
-        np.cumsum(there, out=self._before[1:])
-        self.distinct, self._ranks = np.unique(codes[there], return_inverse=True)
+        self._rows = SomeRows(valid, len(codes))
+        self.distinct, self._ranks = np.unique(self._rows.take(codes), return_inverse=True)
 
     def most_frequent(self, ranges: Ranges, asked: Positions, most: int) -> Listed:
         """List the most frequent values of some ranges, of equally frequent ones the smallest.
@@ -56,8 +53,8 @@ class Frequencies:
 
     def _parts(self, ranges: Ranges, asked: Positions) -> Iterator["_Counts"]:
         late_queries, late_rows = self._late(ranges, asked)
-        begin = self._before[ranges.begin[asked]]
-        end = self._before[ranges.end[asked]]
+        begin = self._rows.places(ranges.begin[asked])
+        end = self._rows.places(ranges.end[asked])
         block = _blocks(begin, end)
         sizes = _at_most(begin, end, block, np.bincount(late_queries, minlength=len(asked)))
         part_of = np.cumsum(sizes) // _CELLS
@@ -82,8 +79,8 @@ class Frequencies:
             place = np.full(len(ranges.begin), -1, np.int64)
             place[asked] = np.arange(len(asked))
             for queries, rows in ranges.stragglers.visits():
-                some = self._there[rows] & (place[queries] >= 0)
-                found.append((place[queries[some]], self._before[rows[some]]))
+                askers, places = self._rows.among(place[queries], rows)
+                found.append((askers[askers >= 0], places[askers >= 0]))
         queries, rows = (np.concatenate(parts) for parts in zip(*found, strict=True))
         order = np.argsort(queries, kind="stable")
         return queries[order], rows[order]

@@ -10,7 +10,7 @@ Source: Muthukrishnan, "Efficient algorithms for document retrieval problems" (2
 import numpy as np
 
 from millrace.kernel.axis import Bools, Int64s, Positions
-from millrace.kernel.ranges import Ranges
+from millrace.kernel.ranges import Ranges, SomeRows
 from millrace.kernel.wavelet import WaveletMatrix
 
 
@@ -62,34 +62,3 @@ class Occurrences:
         is_there = (before > 0) & (last >= ranks * stride + begin[queries])
         new = np.unique(queries[~is_there] * stride + ranks[~is_there]) // stride
         counts += np.bincount(new, minlength=len(counts))
-
-
-class SomeRows:
-    """Rows that count, numbered without the others.
-
-    Args:
-        valid: which do; None: all.
-        rows: how many there are.
-    """
-
-    def __init__(self, valid: Bools | None, rows: int) -> None:
-        self._valid = valid
-        self._before: Int64s | None = None
-        if valid is not None:
-            self._before = np.zeros(rows + 1, np.int64)
-            np.cumsum(valid, out=self._before[1:])
-
-    def take(self, column: Int64s) -> Int64s:
-        """Return the column of those that count."""
-        return column if self._valid is None else column[self._valid]
-
-    def places(self, rows: Positions) -> Positions:
-        """Return how many that count lie before each row."""
-        return rows if self._before is None else self._before[rows]
-
-    def among(self, queries: Positions, rows: Positions) -> tuple[Positions, Positions]:
-        """Return the places of those rows that count, with their queries."""
-        if self._valid is None:
-            return queries, rows
-        some = self._valid[rows]
-        return queries[some], self.places(rows[some])

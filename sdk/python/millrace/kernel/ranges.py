@@ -143,6 +143,37 @@ class Listed:
     lengths: Int64s
 
 
+class SomeRows:
+    """Rows that count, numbered without the others.
+
+    Args:
+        valid: which do; None: all.
+        rows: how many there are.
+    """
+
+    def __init__(self, valid: Bools | None, rows: int) -> None:
+        self._valid = valid
+        self._before: Int64s | None = None
+        if valid is not None:
+            self._before = np.zeros(rows + 1, np.int64)
+            np.cumsum(valid, out=self._before[1:])
+
+    def take(self, column: Int64s) -> Int64s:
+        """Return the column of those that count."""
+        return column if self._valid is None else column[self._valid]
+
+    def places(self, rows: Positions) -> Positions:
+        """Return how many that count lie before each row."""
+        return rows if self._before is None else self._before[rows]
+
+    def among(self, queries: Positions, rows: Positions) -> tuple[Positions, Positions]:
+        """Return the places of those rows that count, with their queries."""
+        if self._valid is None:
+            return queries, rows
+        some = self._valid[rows]
+        return queries[some], self.places(rows[some])
+
+
 class ValidRows:
     """The rows that count, listed by range.
 
@@ -151,10 +182,8 @@ class ValidRows:
     """
 
     def __init__(self, valid: Bools) -> None:
-        self._valid = valid
+        self._some = SomeRows(valid, len(valid))
         self._rows = np.flatnonzero(valid)
-        self._before = np.zeros(len(valid) + 1, np.int64)
-        np.cumsum(valid, out=self._before[1:])
 
     def firsts(self, ranges: Ranges, most: int) -> Listed:
         """Return the first rows of each range, ascending."""
@@ -173,8 +202,8 @@ class ValidRows:
         return self._joined(early + after, (begin + held - 1, -1, early, after), late, 0 * after)
 
     def _held(self, ranges: Ranges) -> tuple[Int64s, Int64s]:
-        begin = self._before[ranges.begin]
-        return begin, self._before[ranges.end] - begin
+        begin = self._some.places(ranges.begin)
+        return begin, self._some.places(ranges.end) - begin
 
     def _late(
         self, ranges: Ranges, room: Int64s, *, is_last: bool
@@ -183,8 +212,8 @@ class ValidRows:
         none = np.empty(0, np.intp)
         found = [(none, none, none)]
         for visitors, visited in () if ranges.stragglers is None else ranges.stragglers.visits():
-            some = self._valid[visited]
-            queries, rows = visitors[some], visited[some]
+            queries, places = self._some.among(visitors, visited)
+            rows = self._rows[places]
             order = np.lexsort((-rows if is_last else rows, queries))
             queries, rows = queries[order], rows[order]
             rank = np.arange(len(queries))
