@@ -164,6 +164,20 @@ def newest(
     return row
 
 
+def over_limit(
+    over: Iterable[str], values: Mapping[str, object], derived: Mapping[str, Derived], q_ms: int
+) -> set[str]:
+    """Return which features are over a limit, given which aggregates are.
+
+    A derived one is if, but for its default, it is null and one of its inputs is.
+    """
+    row, found = {**values, "AS_OF()": q_ms}, set(over)
+    of_null = {name: d for name, d in derived.items() if d.of(row) is None}
+    for _ in of_null:
+        found |= {name for name, d in of_null.items() if found & set(d.inputs)}
+    return found
+
+
 def _found(
     events: Iterable[Event],
     feature: Feature,

@@ -102,6 +102,40 @@ def test_what_reads_no_feature_has_no_ts() -> None:
     assert answered(deriving(one="1"), [5], late_ms=60_001) == [(1, None, "STALE")]
 
 
+def test_what_is_null_for_an_input_over_its_limit_says_so() -> None:
+    view = view_of(
+        [
+            feature_of("often", "mode", EVER, INT64),  # of at most 3 different values
+            feature_of("given", "mode", EVER, INT64, default=-1),
+            feature_of("n", "count", EVER),
+        ]
+    )
+    types = dict.fromkeys(("often", "given", "n", "twice"), INT64)
+    texts = {"twice": "often * 2", "deep": "twice + n", "known": "COALESCE(often, 7)",
+             "zero": "n / 0", "of_default": "given * 2"}  # fmt: skip
+    derived = [DerivedPlan(name, parse_expression(text, types)) for name, text in texts.items()]
+    derived.append(DerivedPlan("told", parse_expression("twice * 1", types), default=9))
+    named = replace(
+        view,
+        derived=tuple(derived),
+        order=(*(f.name for f in derived), *(f.name for f in view.features)),
+    )
+    online = OnlineView.from_plan(document_of(named))
+
+    def statuses(values: list[int]) -> list[tuple[Any, str]]:
+        events = [reference.Event("k", NOON_MS, NOON_MS, v, i) for i, v in enumerate(values)]
+        row = online.merge(packed_tiles(named, events), NOON_MS + 1)
+        return [(v, s) for v, _, s in online.answer(row, NOON_MS + 1, NOON_MS + 1, range(6))]
+
+    over, null, fine = "OVER_LIMIT", "NULL_VALUE", "PRESENT"
+    assert statuses([1, 2, 3, 4]) == [
+        (None, over), (None, over), (7, fine), (None, null), (-2, fine), (9, over),
+    ]  # fmt: skip
+    assert statuses([5]) == [
+        (10, fine), (11, fine), (5, fine), (None, null), (10, fine), (10, fine),
+    ]  # fmt: skip
+
+
 def test_dagster_is_told_of_a_derived_feature_and_of_the_columns_behind_it() -> None:
     text = descriptions.features_text(VIEW)
     assert "| `peak` | `amount_max_1d / amount_avg_7d` | derived | float64 |" in text

@@ -84,13 +84,14 @@ class Derivation:
         """Return what is answered, given the answers of the aggregates.
 
         The ``ts`` of a derived value is the newest of its inputs, and its status what a value of
-        that age has.
+        that age has; it is over its limit if it is null and one of its inputs is over its own.
         """
         row: dict[str, Any] = {AS_OF: as_of_ms}
         for name, answer in zip(self.names, answers, strict=True):
             row[name] = answer[0]
         for feature, inputs in self.steps:
             value = feature.value(row)
+            is_over = value is None and any(answers[i][2] == "OVER_LIMIT" for i in inputs)
             if value is None:
                 value = feature.default
             row[feature.name] = value
@@ -98,7 +99,11 @@ class Derivation:
                 (ts_ms for i in inputs if (ts_ms := answers[i][1]) is not None), default=None
             )
             ts_ms, status = aged(newest_ms)
-            answers.append((value, ts_ms, "NULL_VALUE" if value is None else status))
+            if is_over:
+                status = "OVER_LIMIT"
+            elif value is None:
+                status = "NULL_VALUE"
+            answers.append((value, ts_ms, status))
         return [answers[i] for i in self.shown]
 
 
