@@ -15,6 +15,7 @@ from millrace.spec import (
     Source,
     Specs,
     StreamSource,
+    Tumbling,
 )
 
 SPECS = Specs(
@@ -153,6 +154,24 @@ def test_numbers_without_a_literal_are_spelt_out() -> None:
     text = to_python(Specs(views=(view,)))
     assert '"max": float("inf")' in text
     assert read_python(text, "export.py") == (Specs(views=(view,)), [])
+
+
+def test_whole_numbers_are_written_as_such() -> None:
+    told = {"k": 3.0, "limit": 1000.0}
+    before = Tumbling("1d", "Europe/London", 1.0)
+    features = (
+        Feature("a", "top_k", before, column="k", parameters=told, default=1.0),
+        Feature("b", "percentile", "1h", column="k", parameters={"p": 99.9}),
+    )
+    specs = Specs(views=(FeatureView("v", ("e",), "s", "2020-01-01", features),))
+    yaml, python = to_yaml(specs), to_python(specs)
+    assert "k: 3, limit: 1000" in yaml
+    assert "previous: 1}" in yaml
+    assert 'top_k("k", k=3, limit=1000).over(tumbling("1d", timezone="Europe/London", previous=1))' in python  # fmt: skip
+    for text in (yaml, python):
+        assert "99.9" in text
+        assert "1.0" in text  # a default is a value of the feature's type, and stays as it is
+    assert read_python(python, "export.py") == (specs, [])
 
 
 def test_a_view_is_exported_with_what_it_names_and_nothing_else() -> None:

@@ -190,6 +190,15 @@ FAULTS = {
     "no window": ("v = FeatureView('v', entity='customer', source='cards', start='2020-01-01', features=[\n    avg('amount').named('n')])\n", 2, "feature 'n' has no window", '.over("1h")'),
     "bound to nothing": ("FeatureView('v', entity='customer', source='cards', start='2020-01-01', features=[count().over('1h')])\n", 1, "'v' is constructed here, but bound", "bind it"),
     "number for a duration": ("v = FeatureView('v', entity='customer', source='cards', start='2020-01-01', features=[count().over('1h')], ttl=60)\n", 1, "'60' is not a duration", "90s"),
+    "units that lie ahead": ("from millrace import tumbling\nv = FeatureView('v', entity='customer', source='cards', start='2020-01-01', features=[\n    count().over(tumbling('1d', previous=-1))])\n", 3, "previous: -1 is no number of whole units", "write 0"),
+    "rank below all": ("from millrace import percentile\nv = FeatureView('v', entity='customer', source='cards', start='2020-01-01', features=[\n    percentile('amount', p=-1).over('1h')])\n", 3, "p is -1, outside 0 to 100", "0 to 100"),
+    "window in words": ("v = FeatureView('v', entity='customer', source='cards', start='2020-01-01', features=[\n    count().over('7 days')])\n", 2, "'7 days' is not a duration", "7d"),
+    "two zones, one name": ("from millrace import tumbling\nv = FeatureView('v', entity='customer', source='cards', start='2020-01-01', features=[\n    count().over(tumbling('1d', timezone='Asia/Tokyo'), tumbling('1d'))])\n", 3, "a feature 'count_tumbling_1d' already, at", "no time zone and no max"),
+    "two ends, one name": ("from millrace import session\nv = FeatureView('v', entity='customer', source='cards', start='2020-01-01', features=[\n    count().over(session('5m', max='1h'), session('5m', max='1d'))])\n", 3, "a feature 'count_session_5m' already, at", "no time zone and no max"),
+    "window of a derived feature": ("from millrace import derived\nd = derived('n + 1').over('1h')\n", 2, "a derived feature has no step 'over'", "windows are those of the features"),
+    "hop of a derived feature": ("from millrace import derived\nd = derived('n + 1').hop('1h')\n", 2, "a derived feature has no step 'hop'", "windows are those of the features"),
+    "unknown step of a derived feature": ("from millrace import derived\nd = derived('n + 1').nmed('n')\n", 2, "a derived feature has no step 'nmed'", "did you mean 'named'?"),
+    "unknown step": ("x = count().ovr('1h')\n", 1, "an aggregate has no step 'ovr'", "did you mean 'over'?"),
 }  # fmt: skip
 
 
@@ -246,6 +255,16 @@ def test_over_takes_the_hop_and_the_offset_too() -> None:
     (in_steps,) = avg("amount").over("7d").hop("1d").offset("7d")
     assert at_once == in_steps
     assert (at_once.hop, at_once.offset) == ("1d", "7d")
+
+
+def test_who_only_looks_for_a_step_finds_none() -> None:
+    from copy import copy
+
+    from millrace import count, derived
+
+    for one in (count().over("1h"), derived("n + 1")):
+        assert not hasattr(one, "dtype")
+        assert copy(one) == one
 
 
 def test_a_wrong_call_outside_of_a_file_names_the_line_too() -> None:

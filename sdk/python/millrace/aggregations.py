@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 from millrace import spec
-from millrace.calls import builder, here, literal_text, optional, text
+from millrace.calls import Steps, builder, here, literal_text, optional, text
 from millrace.errors import SpecError
 from millrace.spec import Location
 
@@ -23,12 +23,14 @@ WINDOWS = ("tumbling", "session")
 
 
 @dataclass(frozen=True)
-class Aggregation:
+class Aggregation(Steps):
     """An aggregate on its way to be features; each step returns a new one.
 
     Iterating yields one ``millrace.spec.Feature`` per window, so it can stand in a list of
     features as it is or unpacked by ``*``.
     """
+
+    built: ClassVar[str] = "an aggregate"
 
     aggregate: str
     column: str | None = None

@@ -3,10 +3,10 @@
 import functools
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date
 from decimal import Decimal
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ClassVar, NoReturn, ParamSpec, TypeVar
 
 from millrace.errors import SpecError, nearest
 from millrace.spec import Location
@@ -60,6 +60,32 @@ def _fault(
         return SpecError(what, where=where, fix=nearest(unknown[0], known))
     shown = str(signature).replace("(self, ", "(").replace("(self)", "()").partition(" ->")[0]
     return SpecError(f"{name}: {reason}", where=where, fix=f"write {name}{shown}"[:300])
+
+
+class _NoStep(SpecError, AttributeError):
+    """A step that there is not; also what tells ``hasattr`` so."""
+
+
+class Steps:
+    """What is built by steps: one that there is not is a fault at the author's line.
+
+    Attributes:
+        built: what it is, for people.
+        elsewhere: steps that it has not, and why; the fix.
+    """
+
+    built: ClassVar[str]
+    elsewhere: ClassVar[Mapping[str, str]] = {}
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        steps = [step for step, one in vars(type(self)).items() if hasattr(one, "__wrapped__")]
+        raise _NoStep(
+            f"{self.built} has no step {name!r}",
+            where=str(here()),
+            fix=self.elsewhere.get(name) or nearest(name, steps),
+        )
 
 
 def text(value: object) -> str:

@@ -1,11 +1,11 @@
 """Features derived of others: ``derived("fraud_sum_7d / NULLIF(tx_count_7d, 0)").named("fraud_rate")``."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from millrace import spec
-from millrace.calls import builder, here, literal_text, text
+from millrace.calls import Steps, builder, here, literal_text, text
 from millrace.errors import SpecError
 from millrace.spec import Location
 
@@ -13,12 +13,17 @@ __all__ = ["Derivation", "derived"]
 
 
 @dataclass(frozen=True)
-class Derivation:
+class Derivation(Steps):
     """An expression on its way to be a feature; each step returns a new one.
 
     Iterating yields the ``millrace.spec.DerivedFeature``, so it can stand in a list of features as
     it is or unpacked by ``*``.
     """
+
+    built: ClassVar[str] = "a derived feature"
+    elsewhere: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("over", "hop", "offset"), "its windows are those of the features that it is derived of"
+    )
 
     derive: str
     name: str | None = None

@@ -165,7 +165,7 @@ def _only(given: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
 
 def _feature(feature: Feature | DerivedFeature) -> dict[str, Any]:
     given = _given(feature)
-    given.update(given.pop("parameters", {}))
+    given.update(_numbers(given.pop("parameters", {})))
     if isinstance(feature, Feature) and not isinstance(feature.window, str):
         given["window"] = _Line(_window(feature.window))
     first = _only(given, ("name", "aggregate", "column", "expr", "derive"))
@@ -173,8 +173,16 @@ def _feature(feature: Feature | DerivedFeature) -> dict[str, Any]:
 
 
 def _window(window: Tumbling | Session) -> dict[str, Any]:
-    given = _given(window)
+    given = _numbers(_given(window))
     return {_WINDOW_KEYS.get(name, name): value for name, value in given.items()}
+
+
+def _numbers(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is told of aggregates and windows with whole numbers as such: 3, not 3.0."""
+    return {
+        name: int(value) if isinstance(value, float) and value.is_integer() else value
+        for name, value in given.items()
+    }
 
 
 _WINDOW_KEYS = {"unit": "tumbling", "gap": "session"}
@@ -331,7 +339,7 @@ def _check(check: Check) -> str:
 def _window_call(window: WindowSpec) -> str:
     if isinstance(window, str):
         return _literal(window)
-    first, *others = _given(window).items()
+    first, *others = _numbers(_given(window)).items()
     return f"{type(window).__name__.lower()}({', '.join([_literal(first[1]), *_keywords(dict(others))])})"
 
 
@@ -342,7 +350,7 @@ def _builder(feature: Feature | DerivedFeature) -> str:
     inputs = [] if feature.column is None else [_literal(feature.column)]
     if feature.expr is not None:
         inputs.append(f"expr={_literal(feature.expr)}")
-    inputs += _keywords(feature.parameters)
+    inputs += _keywords(_numbers(feature.parameters))
     text = f"{feature.aggregate}({', '.join(inputs)}).over({_window_call(feature.window)})"
     text += f".named({_literal(feature.name)})"
     return text + _steps(feature, ("hop", "offset", "default"))

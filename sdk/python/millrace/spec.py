@@ -4,6 +4,7 @@ YAML and Python declarations both become these. They are checked together by
 ``millrace.resolve.resolve``, never here, so that every fault can be reported at once.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -146,11 +147,17 @@ class Entity:
 def feature_name(template: str, window: str, p: float | None = None) -> str:
     """Return a feature's name: ``{window}`` and ``{p}`` are filled in.
 
-    >>> feature_name("amount_p{p}_{window}", "1d", 99.9)
-    'amount_p99_9_1d'
+    What cannot stand in a name is ``_``, so that of a faulty window or rank the name is not one too.
+
+    >>> feature_name("amount_p{p}_{window}", "1d", 99.9), feature_name("n_{window}", "7 Days")
+    ('amount_p99_9_1d', 'n_7_days')
     """
-    name = template.replace("{window}", window)
-    return name if p is None else name.replace("{p}", str(p).removesuffix(".0").replace(".", "_"))
+    name = template.replace("{window}", _in_name(window))
+    return name if p is None else name.replace("{p}", _in_name(str(p).removesuffix(".0")))
+
+
+def _in_name(written: str) -> str:
+    return re.sub(r"[^a-z0-9_]", "_", written.lower())
 
 
 @dataclass(frozen=True)

@@ -203,6 +203,19 @@ def _filter(view: FeatureView, columns: Columns | None, faults: FaultList) -> Ex
     return found
 
 
+_RENAME = "rename one of the two, or remove it"
+_WINDOWS_ALIKE = (
+    "a window has no time zone and no max in names: write each of the two as a feature, and name it"
+)
+
+
+def _are_windows_alike(one: Feature | DerivedFeature, other: Feature | DerivedFeature) -> bool:
+    """Tell whether two windows differ, but not in names."""
+    if isinstance(one, DerivedFeature) or isinstance(other, DerivedFeature):
+        return False
+    return one.window != other.window and str(one.window) == str(other.window)
+
+
 def _features(
     view: FeatureView,
     scope: Scope,
@@ -223,11 +236,11 @@ def _features(
     plans = []
     for feature in view.features:
         if is_read(feature.name) and feature.name in first:
+            other = first[feature.name]
             faults.add(
                 feature.where.at("name"),
-                f"view {view.name!r} has a feature {feature.name!r} already, at "
-                f"{first[feature.name].where}",
-                "rename one of the two, or remove it",
+                f"view {view.name!r} has a feature {feature.name!r} already, at {other.where}",
+                _WINDOWS_ALIKE if _are_windows_alike(feature, other) else _RENAME,
             )
         first.setdefault(feature.name, feature)
         if isinstance(feature, DerivedFeature):
