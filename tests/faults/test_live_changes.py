@@ -31,6 +31,7 @@ NEW = OracleView(
         **{n: f for n, f in views.PULSE.features.items() if n != "p_count_12s"},
         "p_count_15s": views.CHANGED_PULSE_15S,
     },
+    derived=views.PULSE.derived,
 )
 
 
@@ -203,7 +204,7 @@ def served_count(stack: RunningStack) -> int:
 
 def is_new_right(stack: RunningStack, oracle: TopicOracle) -> bool:
     keys = oracle.keys(NEW)
-    answer = stack.lookup("live_heart", keys, list(NEW.features), version="v2")
+    answer = stack.lookup("live_heart", keys, NEW.names, version="v2")
     return not compared(oracle, NEW, keys, answer).wrong
 
 

@@ -240,7 +240,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--partitions", type=int, default=4)
-    parser.add_argument("--lateness-ms", type=int, default=600_000)
+    parser.add_argument("--lateness-ms", type=int, default=4_200_000)
     parser.add_argument("--skew-ms", type=int, default=5_000)
     return parser.parse_args()
 

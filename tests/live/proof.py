@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from deltalake import DeltaTable
@@ -10,9 +9,8 @@ from deltalake import DeltaTable
 from tests.live.oracle import OracleView, SourceRules, TopicOracle
 from tests.live.running_stack import RunningStack, until
 from tests.live.topic_records import read_records
-from tests.live.views import VIEWS, is_right
+from tests.live.views import VIEWS, instant_ms, is_right
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 UNKNOWN: dict[str, list[Any]] = {
     "live_spend": [777_777_777, -777],
     "live_till": ["nobody", "shop-99999"],
@@ -30,17 +28,11 @@ class Proof:
     as_of_ms: int
 
 
-def instant_ms(text: str) -> int:
-    """Return the API's instants as epoch milliseconds."""
-    at = datetime.fromisoformat(text) - EPOCH
-    return at.days * 86_400_000 + at.seconds * 1000 + at.microseconds // 1000
-
-
 def compare(stack: RunningStack, oracle: TopicOracle, name: str, **named: str) -> Proof | None:
     """Look up every entity of a view and compare all of the answer; None if nobody answered."""
     entity, view = VIEWS[name]
     keys = [*oracle.keys(view), *UNKNOWN[name]]
-    answer = stack.try_lookup(entity, keys, list(view.features), **named)
+    answer = stack.try_lookup(entity, keys, view.names, **named)
     return None if answer is None else compared(oracle, view, keys, answer)
 
 
@@ -55,18 +47,16 @@ def compared(oracle: TopicOracle, view: OracleView, keys: Sequence[Any], answer:
         for feature_name, one in expected.items():
             served = result["features"][feature_name]
             ts_ms = None if served["ts"] is None else instant_ms(served["ts"])
-            status = "NOT_FOUND" if not is_known else "PRESENT"
-            if is_known and one.value is None:
-                status = "NULL_VALUE"
+            status = one.status if is_known else "NOT_FOUND"
             found = (ts_ms, served["status"])
-            is_same = is_right(view.features[feature_name], served["value"], one.value)
+            is_same = is_right(view.features.get(feature_name), served["value"], one.value)
             if not is_same or found != (one.newest_ms, status):
                 wrong.append(
                     f"{feature_name} of {key!r} at {as_of_ms}: served {served['value']!r} "
                     f"ts {ts_ms} {served['status']}, should be {one.value!r} "
                     f"ts {one.newest_ms} {status}"
                 )
-    return Proof(len(keys) * len(view.features), tuple(wrong), as_of_ms)
+    return Proof(len(keys) * len(view.names), tuple(wrong), as_of_ms)
 
 
 def prove_values(

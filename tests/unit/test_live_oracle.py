@@ -4,15 +4,20 @@ import json
 from collections import Counter
 from dataclasses import replace
 from decimal import Decimal
+from functools import cache
+from itertools import product
 from pathlib import Path
 
 import pytest
 
+from millrace.aggregates import AGGREGATES
+from millrace.plan import Plan
+from millrace.windows import KINDS
 from resources.declarations import plan_of
 from tests import reference
 from tests.live import views
 from tests.live.foreign_producer import BROKEN, Message, Mixture
-from tests.live.oracle import TopicOracle
+from tests.live.oracle import OracleView, TopicOracle
 from tests.live.strict_rows import NotAnEvent, read_row
 from tests.live.topic_records import Record
 from tests.window_cases import window_of
@@ -22,9 +27,10 @@ TYPES = views.PAYMENT_RULES.types
 
 
 def mixture() -> Mixture:
-    return Mixture(7, partitions=4, lateness_ms=600_000, skew_ms=5_000)
+    return Mixture(7, partitions=4, lateness_ms=views.LATENESS_MS, skew_ms=5_000)
 
 
+@cache
 def topic(count: int) -> tuple[list[Message], list[Record]]:
     mixed, offsets = mixture(), Counter[int]()
     messages, records = [], []
@@ -79,39 +85,74 @@ def test_oracle_equals_the_reference_without_its_index() -> None:
             continue
         events.append(reference.Event(None, row["at"], record.timestamp_ms, row, row["id"]))
     counted = reference.accepted(
-        reference.judge(events, allowed_lateness_ms=600_000, clock_skew_ms=5_000)
+        reference.judge(events, allowed_lateness_ms=views.LATENESS_MS, clock_skew_ms=5_000)
     )
+    q_ms = NOW_MS + 2_000
     for view in (views.SPEND, views.TILL):
-        keys = oracle.keys(view)[:5]
+        keys = oracle.keys(view)[:4]
+        mine = [e for e in counted if view.where(e.value) is True and entity(view, e) in keys]  # type: ignore[arg-type]
+        found = {key: oracle.expected(view, key, q_ms) for key in keys}
         for name, feature in view.features.items():
-            mine = [
-                replace(
-                    e,
-                    key=e.value[view.keys[0]],  # type: ignore[index]
-                    value=feature.input(e.value) if feature.input else None,  # type: ignore[arg-type]
-                )
-                for e in counted
-                if view.where(e.value) is True  # type: ignore[arg-type]
-            ]
+            read = feature.input or (lambda _: None)
+            events = [replace(e, key=entity(view, e), value=read(e.value)) for e in mine]  # type: ignore[arg-type]
             for key in keys:
-                q_ms = NOW_MS + 2_000
-                found = oracle.expected(view, key, q_ms)[name].value
-                whole = reference.value(mine, feature.reference, key, q_ms, start_ms=view.start_ms)
-                assert found == whole, (name, key)
+                whole = reference.value(
+                    events, feature.reference, key, q_ms, start_ms=view.start_ms
+                )
+                assert found[key][name].value == whole, (name, key)
+
+
+def entity(view: OracleView, event: reference.Event) -> object:
+    return event.value[view.keys[0]]  # type: ignore[index]
+
+
+def test_oracle_tells_what_is_null_and_what_is_over_its_limit() -> None:
+    _, records = topic(3_000)
+    oracle = TopicOracle(views.PAYMENT_RULES, records)
+    told = oracle.expected(views.SPEND, oracle.keys(views.SPEND)[0], NOW_MS + 2_000)
+    assert (told["c_mode_sliding"].value, told["c_mode_sliding"].status) == (None, "OVER_LIMIT")
+    assert (told["c_is_usual"].value, told["c_is_usual"].status) == (True, "OVER_LIMIT")
+    assert told["c_count_2m"].status == told["c_burst"].status == "PRESENT"
+    # Asked again, of the same events the same; later, of fewer.
+    assert oracle.expected(views.SPEND, oracle.keys(views.SPEND)[0], NOW_MS + 2_000) == told
+    later = oracle.expected(views.SPEND, oracle.keys(views.SPEND)[0], NOW_MS + 200_000)
+    assert (later["c_avg_sliding"].value, later["c_avg_sliding"].status) == (None, "NULL_VALUE")
+    assert (later["c_share_2m"].value, later["c_share_2m"].status) == (0, "PRESENT")
+
+
+def planned(folder: Path) -> Plan:
+    for name, text in (("payments", views.PAYMENTS), ("pulses", views.PULSES)):
+        (folder / f"{name}.yaml").write_text(text)
+    return plan_of([folder])
 
 
 def test_declarations_and_oracle_name_the_same_features_and_windows(tmp_path: Path) -> None:
-    for name, text in (("payments", views.PAYMENTS), ("pulses", views.PULSES)):
-        (tmp_path / f"{name}.yaml").write_text(text)
-    plan = plan_of([tmp_path])
-    for name, (entity, oracle) in views.VIEWS.items():
+    plan = planned(tmp_path)
+    for name, (entity_name, oracle) in views.VIEWS.items():
         view = plan.view(name)
-        assert [e.name for e in view.entities] == [entity]
+        assert [e.name for e in view.entities] == [entity_name]
         assert view.start_ms == oracle.start_ms
         assert [f.name for f in view.features] == list(oracle.features)
+        assert {f.name for f in view.derived} == set(oracle.derived)
         for feature in view.features:
             said = oracle.features[feature.name].reference
             assert window_of(said) == feature.window, feature.name
+            assert said.default == feature.default, feature.name
+            assert dict(said.parameters) == dict(feature.aggregate.parameters), feature.name
+        for derived in view.derived:
+            told = oracle.derived[derived.name]
+            assert set(told.inputs) == set(derived.inputs), derived.name
+            assert told.default == derived.default, derived.name
+
+
+def test_every_aggregate_streams_in_every_kind_of_window_in_both_views(tmp_path: Path) -> None:
+    plan = planned(tmp_path)
+    for name in ("live_spend", "live_till"):
+        view = plan.view(name)
+        tried = {(f.aggregate.name, type(f.window)) for f in view.features}
+        assert tried == set(product(AGGREGATES, KINDS))
+    defaults = [f for v in plan.views.values() for f in v.outputs if f.default is not None]
+    assert len(defaults) > 10
 
 
 @pytest.mark.parametrize(
