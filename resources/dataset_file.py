@@ -230,8 +230,16 @@ def _is_list(type_: "pa.DataType") -> bool:
 
 
 def _json_arrays(column: "pa.ChunkedArray") -> "pa.Array":
-    """Return lists as JSON texts: instants ISO-8601, decimals and days as their text, bytes base64."""
+    """Return lists as JSON texts: instants ISO-8601, decimals and days as their text, bytes base64.
+
+    Floats of 32 bits have as few digits as tell them apart.
+    """
     import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if column.type.value_type == pa.float32():
+        texts = pc.binary_join(column.cast(pa.list_(pa.string())), ", ").combine_chunks()
+        return pc.binary_join_element_wise("[", texts, "]", "")
 
     def plain(value: object) -> str:
         if isinstance(value, bytes):

@@ -10,6 +10,7 @@ it is read, and what is broken there fails the run.
 
 import lzma
 import os
+import re
 import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -310,6 +311,7 @@ def _plain(name: str) -> str:
 
 _RESEMBLES = 0.85
 
+_LIST = re.compile(r"(?:large_|fixed_size_)?list<\w+: (\w+)")
 _NUMBERS = ("int", "uint", "float", "double", "halffloat", "decimal")
 _ACCEPTED: Mapping[str, tuple[str, ...]] = {
     "int32": _NUMBERS,
@@ -321,6 +323,8 @@ _ACCEPTED: Mapping[str, tuple[str, ...]] = {
     "timestamp": ("timestamp", "date", "int64"),
     "date": ("date", "timestamp"),
     "bytes": ("binary", "large_binary", "fixed_size_binary"),
+    # Of the values of a list; Arrow makes of decimals doubles that are not the nearest.
+    "vector": tuple(kind for kind in _NUMBERS if kind != "decimal"),
 }
 
 
@@ -330,7 +334,12 @@ def can_convert(found: str, declared_kind: str) -> bool:
     A column of text is never read as a number or an instant where the format has types of its
     own: that is a wrong declaration, not dirty data. A column that is wholly null converts.
     """
-    return found == "null" or found.startswith(_ACCEPTED[declared_kind])
+    if found == "null":
+        return True
+    if declared_kind == "vector":
+        of_list = _LIST.match(found)
+        return of_list is not None and of_list[1].startswith(_ACCEPTED[declared_kind])
+    return found.startswith(_ACCEPTED[declared_kind])
 
 
 def diagnose(files: Sequence[RawFile], source: SourcePlan) -> tuple[RawFile, ...]:

@@ -73,7 +73,7 @@ def read_footer(path: str, event_time: str) -> Footer:
         known = _by_name(leaves)
         flat = Counter(file.schema_arrow.names)
         return Footer(
-            # A column that is no leaf, a list, has a type all the same.
+            # A column that is no leaf, a list of structs, has a type all the same.
             columns={field.name: _physical(field.type) for field in file.schema_arrow}
             | {name: _physical(leaf.type) for name, leaf in known.items()},
             twice=frozenset(name for name, count in flat.items() if count > 1),
@@ -106,7 +106,10 @@ def _stored(found: "pa.DataType") -> "pa.DataType":
 
 
 def _leaves(file: "pq.ParquetFile") -> list[_Leaf]:
-    """Return the columns that are no part of a list, numbered as in the file: depth first."""
+    """Return the columns that are no part of a list, numbered as in the file: depth first.
+
+    A list of what is nothing nested is one.
+    """
     import pyarrow as pa
 
     numbers = count()
@@ -116,6 +119,9 @@ def _leaves(file: "pq.ParquetFile") -> list[_Leaf]:
         kind = _stored(kind)
         if pa.types.is_nested(kind):
             is_struct = pa.types.is_struct(kind)
+            if is_single and _is_flat_list(kind):
+                found.append(_Leaf(next(numbers), steps, kind))
+                return
             for i in range(kind.num_fields):
                 field = kind.field(i)
                 walk(field.type, (*steps, field.name), is_single=is_single and is_struct)
@@ -127,6 +133,13 @@ def _leaves(file: "pq.ParquetFile") -> list[_Leaf]:
     for field in file.schema_arrow:
         walk(field.type, (field.name,), is_single=True)
     return found
+
+
+def _is_flat_list(kind: "pa.DataType") -> bool:
+    from pyarrow import types
+
+    kinds = (types.is_list, types.is_large_list, types.is_fixed_size_list)
+    return any(is_kind(kind) for is_kind in kinds) and not types.is_nested(_stored(kind.value_type))
 
 
 def _by_name(leaves: Iterable[_Leaf]) -> dict[str, _Leaf]:
@@ -184,7 +197,7 @@ def portable_types(source: SourcePlan, columns: Columns) -> "Wanted":
 
     Integers of 64 bits (unsigned ones as decimal), doubles, instants in UTC and floored to
     microseconds, days, or instants where one is declared; texts, bytes, bools and decimals as they
-    are. Instants beyond 64 bits of microseconds become the furthest that fit.
+    are; lists as lists of doubles. Instants beyond 64 bits of microseconds become the furthest that fit.
 
     Args:
         source: whose files they are.
@@ -269,6 +282,8 @@ def _portable_type(found: str, kind: str) -> "pa.DataType":
     import pyarrow as pa
 
     instant, day = pa.timestamp("us", "UTC"), pa.date32()
+    if kind == "vector":
+        return pa.list_(pa.float64())
     by_beginning = {
         "uint64": pa.decimal128(20, 0),
         "int": pa.int64(),
@@ -309,7 +324,8 @@ def _portable(cells: "pa.Array", wanted: "pa.DataType") -> "pa.Array":
         return _from_integers(cells, _MICROSECONDS[_unit(found)], wanted)
     if pa.types.is_date(wanted) and not pa.types.is_date32(found):
         return _from_integers(cells, _DAYS[_unit(found)], wanted)
-    return cells.cast(wanted)
+    # Lists of integers become lists of the nearest doubles.
+    return cells.cast(wanted, safe=not pa.types.is_list(wanted))
 
 
 _MICROSECONDS = {

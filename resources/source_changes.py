@@ -7,10 +7,11 @@ logs; no event is.
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from millrace.errors import PlanError
@@ -104,13 +105,15 @@ def find_change(settings: Settings, source: SourcePlan) -> SourceChange:
     opened = open_table(settings, events_table(source.name))
     if opened is None:
         return SourceChange(None)
-    stored = stored_types(opened)
-    stands = _definition(settings, source.name) or Definition(
+    history = _definitions(settings, source.name)
+    stored = stored_types(opened, _vectors(source.columns, *(d.columns for d in history)))
+    undefined = Definition(
         fingerprint="",
         columns=tuple(Column(name, type_) for name, type_ in stored.items()),
         event_time=source.event_time,
         event_id=source.event_id,
     )
+    stands = history[-1] if history else undefined
     formers = _formers(source, stands, stored)
     pairs = [
         (Column(formers[c.name], stored[formers[c.name]]), c)
@@ -156,25 +159,38 @@ def _formers(
     return {**found, **{name: name for name in own if name not in taken}}
 
 
-def stored_types(table: "DeltaTable") -> dict[str, DataType]:
-    """Return the columns of a table that are not the platform's, with their types."""
-    types = {}
+def stored_types(
+    table: "DeltaTable", vectors: Mapping[str, DataType] = MappingProxyType({})
+) -> dict[str, DataType]:
+    """Return the columns of a table that are not the platform's, with their types.
+
+    A table does not tell how long its vectors are: those that are not among ``vectors`` are left out.
+    """
+    types: dict[str, DataType] = {}
     for field in table.schema().fields:
-        if field.name not in PLATFORM_COLUMNS:
-            name = str(getattr(field.type, "type", field.type))
+        name = str(getattr(field.type, "type", field.type))
+        if name == "array":
+            types |= {field.name: vectors[field.name]} if field.name in vectors else {}
+        elif field.name not in PLATFORM_COLUMNS:
             types[field.name] = parse_type(_DELTA_TYPES.get(name, name))
     return types
 
 
-def _definition(settings: Settings, source: str) -> Definition | None:
-    """Return the newest definition that was recorded of a source."""
+def _vectors(*declarations: Iterable[Column]) -> dict[str, DataType]:
+    """Return the types of the vectors among declared columns; the last to declare one decides."""
+    return {c.name: c.type for columns in declarations for c in columns if c.type.kind == "vector"}
+
+
+def _definitions(settings: Settings, source: str) -> list[Definition]:
+    """Return the definitions that were recorded of a source, the newest last."""
     table = open_table(settings, TABLE)
     if table is None:
-        return None
+        return []
     rows = read_rows(table, {"source": [source]}).to_pylist()
-    if not rows:
-        return None
-    row = max(rows, key=lambda row: row["recorded_us"])
+    return [_read_definition(row) for row in sorted(rows, key=lambda row: row["recorded_us"])]
+
+
+def _read_definition(row: Mapping[str, Any]) -> Definition:
     document = json.loads(row["definition"])
     return Definition(
         fingerprint=row["fingerprint"],
@@ -196,8 +212,8 @@ def record_definition(settings: Settings, source: SourcePlan) -> None:
     import pyarrow as pa
     from deltalake import write_deltalake
 
-    stands = _definition(settings, source.name)
-    if stands is not None and _means_the_same(stands, source):
+    history = _definitions(settings, source.name)
+    if history and _means_the_same(history[-1], source):
         return
     definition = {
         "columns": [[c.name, str(c.type), c.origin] for c in source.columns],
@@ -321,6 +337,8 @@ def _files(settings: Settings, source: SourcePlan) -> Iterator[_File]:
 
 def goes_over_exactly(was: DataType, now: DataType) -> bool:
     """Whether values of one type may go over to another, as far as each comes back the same."""
+    if was.kind == "vector":
+        return was == now
     return was.kind == now.kind or now.kind in _EXACT_CASTS.get(was.kind, ())
 
 

@@ -8,6 +8,7 @@ of ours; types are the language's names (``int64``, ``decimal(12,2)``).
 import base64
 import json
 import re
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -140,6 +141,17 @@ def _date(rng: Random) -> tuple[str, object]:
     return f'"{value.isoformat()}"', value
 
 
+def _vector(rng: Random) -> tuple[str, object]:
+    """Three numbers, and the nearest floats of 32 bits; beyond these is 3.4028235677973366e38."""
+    texts = [
+        rng.choice(["3.4028235e38", "1e-45", "1e-50", "16777217", "-0", _double(rng)[0]])
+        for _ in range(3)
+    ]
+    texts = [text if abs(float(text)) < 3.4028235677973366e38 else "2.5" for text in texts]
+    value = [struct.unpack("f", struct.pack("f", float(text)))[0] for text in texts]
+    return f"[{rng.choice([',', ', ', ' ,']).join(texts)}]", value
+
+
 def _bytes(rng: Random) -> tuple[str, object]:
     value = rng.choice([b"", b"a", b"ab", b"abc", bytes(range(256)), rng.randbytes(5)])
     return json.dumps(base64.b64encode(value).decode()), value
@@ -154,6 +166,7 @@ _FITTING: Mapping[str, Callable[[Random], tuple[str, object]]] = {
     "timestamp": _timestamp,
     "date": _date,
     "bytes": _bytes,
+    "vector(3)": _vector,
 }
 _NOT_NUMBERS = ['"1"', "true", "[]", "{}", '""', '"x"', "[1]"]
 _MISFITS: Mapping[str, Sequence[str]] = {
@@ -177,6 +190,10 @@ _MISFITS: Mapping[str, Sequence[str]] = {
         '"x"', '""', "0", "true", '"2023-02-29"', '"2024-13-01"', '"20240101"', "[]",
         '"2024-01-01T00:00:00Z"', '"0000-01-01"', '"2024-1-1"', '" 2024-01-01"', '"2024-W01-1"',
         '"10000-01-01"', '"\\u0662024-01-01"',
+    ],
+    "vector(3)": [
+        *_NOT_NUMBERS, "[1,2]", "[1,2,3,4]", "[1,null,3]", '[1,"2",3]', "[1,true,3]", "[[1,2,3]]", "[1,2,[3]]",
+        "[1,2,{}]", '"[1,2,3]"', "[1,2,3.4028236e38]", "[1e39,2,3]", "[1,-1e400,3]", "[null,null,null]",
     ],
     "bytes": ["0", "true", "[]", "{}", '"a"', '"QQ"', '"QQ="', '"_-=="', '"Q Q="', '"QQ==="', '"YWJj="'],
 }  # fmt: skip

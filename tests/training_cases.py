@@ -35,7 +35,8 @@ version: millrace/v1
 sources:
   - name: orders
     columns: {id: int64, at: timestamp, shop: string, who: int64, cents: int64,
-              price: 'decimal(12,2)', weight: float64, paid: bool, due: date}
+              price: 'decimal(12,2)', weight: float64, paid: bool, due: date,
+              taste: vector(2)}
     event_time: at
     event_id: id
     allowed_lateness: 2h
@@ -62,6 +63,9 @@ feature_views:
       - {name: weight_sd_2d, aggregate: stddev, column: weight, window: 2d, offset: 1d, hop: 1d}
       - {name: dear_2d, aggregate: sum, expr: "CASE WHEN price > 50 THEN 1 ELSE 0 END", window: 2d, default: 0}
       - {name: last_buyer, aggregate: last, column: who, window: lifetime}
+      - {name: last_taste, aggregate: last, column: taste, window: lifetime}
+      - {name: first_taste_2h, aggregate: first, column: taste, window: 2h}
+      - {name: tastes_1d, aggregate: count, column: taste, window: 1d}
       - {name: dear_share, derive: "dear_2d / NULLIF(busy, 0)", default: -1}
       - {name: busy, derive: "n_1h * 2 + HOUR(AS_OF())"}
   - name: buyer_orders
@@ -151,6 +155,7 @@ def _cells(draw: random.Random, number: int, event_ms: int, source: SourcePlan) 
         "weight": draw.choice([None, float("nan"), 0.1, 2.5, draw.random()]),
         "paid": draw.choice([True, True, False, None]),
         "due": draw.choice([None, FIRST + timedelta(days=draw.randrange(30))]),
+        "taste": draw.choice([None, [0.5, -1.5], [0.25, 2.0**-140]]),
         "page": draw.choice(["home", "cart", "söld out", None]),
         "seconds": draw.choice([None, 0, draw.randrange(600)]),
     }

@@ -18,6 +18,7 @@ COLUMNS: Mapping[str, str] = {
     "other": "timestamp",
     "day": "date",
     "raw": "bytes",
+    "taste": "vector(3)",
 }
 """Column to type."""
 
@@ -34,7 +35,7 @@ _WORDS = (
     "-62135596800000", "-62135596800001", "2024-03-01", "2024-02-30", "0000-01-01", "0001-01-01",
     "9999-12-31", "10000-01-01", "2024-03-01T10:00", "2024-03-01 10:00:00.1234567", "2024-03-01T10:00Z",
     "2024-03-01T10:00+0530", "2024-03-01T24:00", "0001-01-01T00:00+01:00", "2024-03-01t10:00z", "QQ==", "QQ",
-    "_-==", "[]", "{}", 'say "x"', "c:\\", "\U0001f600", "\ufffd",
+    "_-==", "[]", "{}", "[1,2,3]", " [ 1 , 2.5,\t-0 ] ", "[1,2]", "[1,2,3,]", "[1,2,NaN]", "[1,2,1e39]", "[1,2,+3]", "[0.1,1e-50,16777217]", "[1;2;3]", "1,2,3", 'say "x"', "c:\\", "\U0001f600", "\ufffd",
 )  # fmt: skip
 
 
@@ -103,4 +104,4 @@ def _is_literal(text: str, *, may_be_bool: bool) -> bool:
         return False
     if isinstance(value, bool):
         return may_be_bool
-    return isinstance(value, int | float)
+    return isinstance(value, int | float | list)

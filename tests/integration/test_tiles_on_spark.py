@@ -38,6 +38,7 @@ VALUES: Mapping[str, Callable[[random.Random], Any]] = {
     "timestamp": lambda r: r.randint(-(10**11), 10**12),
     "date": lambda r: date(1969, 12, 1) + timedelta(days=r.randint(0, 60)),
     "bytes": lambda r: r.choice([b"", b"\x7f", b"\x80", b"a"]),
+    "vector": lambda r: [r.choice([0.0, -0.0, 0.25, 1e5 * 2**-20]) for _ in range(3)],
 }
 
 

@@ -6,7 +6,9 @@ is not known beforehand: the two must only agree.
 
 import base64
 import json
+import struct
 import time
+from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -45,10 +47,25 @@ COLUMNS = {
     "day": "date",
     "raw": "bytes",
     "other": "timestamp",
+    "taste": "vector(3)",
 }
-RENAMED = {"deep": "a.b", "deeper": "a.c.d", "outer": "a", "other_name": "Other Name's"}
+RENAMED = {
+    "deep": "a.b",
+    "deeper": "a.c.d",
+    "outer": "a",
+    "other_name": "Other Name's",
+    "inner": "v.w",
+    "again": "v.w",
+}
 """Columns that records call otherwise, beside those above."""
-RENAMED_TYPES = {"deep": "int64", "deeper": "string", "outer": "string", "other_name": "bool"}
+RENAMED_TYPES = {
+    "deep": "int64",
+    "deeper": "string",
+    "outer": "string",
+    "other_name": "bool",
+    "inner": "vector(2)",
+    "again": "vector(2)",
+}
 REACHED = [
     b'"a":{"b":7}',
     b'"a":{"b":"x"}',
@@ -61,6 +78,11 @@ REACHED = [
     b'"a.b":null,"a":{"b":8}',
     b'"a.b":"x"',
     b'"a":[{"b":1}]',
+    b'"v":{"w":[1,2]}',
+    b'"v":{"w":[1,[2],{"b":3}]}',
+    b'"v":{"w":[1,2]},"v":{"u":1}',
+    b'"v.w":[1.5,2],"v":{"w":[3]}',
+    b'"v":[1,2]',
     b'"a":{"c":5,"c.d":"y"}',
     b'"Other Name\'s":true',
     b'"Other Name\'s":"true"',
@@ -159,11 +181,19 @@ def plain(value: Any, type_: str) -> Any:
         return Decimal(value)
     if type_ == "float64":
         return float(value)
-    if type_ == "date":
-        return date.fromisoformat(value)
-    if type_ == "bytes":
-        return base64.b64decode(value)
-    return value
+    readers: dict[str, Callable[[Any], Any]] = {
+        "date": date.fromisoformat,
+        "bytes": base64.b64decode,
+        "vector": lambda floats: [_as_float(one) for one in floats],
+    }
+    read = readers.get(type_.split("(", maxsplit=1)[0])
+    return value if read is None else read(value)
+
+
+def _as_float(number: Any) -> float:
+    """Return the float of 32 bits that its shortest text means."""
+    found: float = struct.unpack("f", struct.pack("f", float(number)))[0]
+    return found
 
 
 @pytest.mark.parametrize(("seed", "event_time"), [(1, "timestamp"), (2, "int64")])

@@ -21,6 +21,7 @@ from millrace.types import (
     DataType,
     decimal,
     list_of,
+    vector,
 )
 
 PRINT = "00ff10ef01fe80aa"
@@ -41,7 +42,9 @@ VALUES: dict[DataType, st.SearchStrategy[Any]] = {
 }
 TYPES = st.sampled_from(list(VALUES))
 LISTS = {list_of(type_): st.lists(values, max_size=4) for type_, values in VALUES.items()}
-SLOT_VALUES = {**VALUES, **LISTS}
+FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
+VECTORS = {vector(n): st.lists(FLOATS, min_size=n, max_size=n) for n in (1, 3)}
+SLOT_VALUES = {**VALUES, **VECTORS, **LISTS}
 SLOT_TYPES = st.sampled_from(list(SLOT_VALUES))
 
 
@@ -50,7 +53,7 @@ def slots_and_values(draw: st.DrawFn) -> tuple[list[Slot], tuple[Any, ...]]:
     slots, values = [], []
     for i in range(draw(st.integers(0, 20))):
         type_ = draw(SLOT_TYPES)
-        is_edge = type_ in VALUES and draw(st.booleans())
+        is_edge = type_ not in LISTS and draw(st.booleans())
         id_type = draw(st.one_of(st.none(), TYPES)) if is_edge else None
         value = draw(st.one_of(st.none(), SLOT_VALUES[type_]))
         if is_edge and value is not None:

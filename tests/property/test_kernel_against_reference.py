@@ -85,6 +85,13 @@ OTHERS: dict[str, st.SearchStrategy[object]] = {
         lambda ms: datetime.fromtimestamp(ms / 1000, tz=UTC)
     ),
     "date": st.dates(date(1960, 1, 1), date(2100, 1, 1)),
+    # Few different ones, so that ties are settled by a later element; and any.
+    "vector(3)": st.one_of(
+        st.lists(st.sampled_from([0.0, -0.0, 1.5]), min_size=3, max_size=3),
+        st.lists(
+            st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=3, max_size=3
+        ),
+    ),
 }
 ADDED = tuple(entry.name for entry in AGGREGATES.values() if entry.is_added)
 COMPARED = tuple(name for name in EVERY if name not in ADDED)

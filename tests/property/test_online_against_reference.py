@@ -13,7 +13,7 @@ from millrace.durations import DAY_MS, SECOND_MS
 from millrace.online.answers import Answer
 from millrace.online.view import CLOCK_MARGIN_MS, OnlineView
 from millrace.plan import FeaturePlan, ViewPlan
-from millrace.types import FLOAT64, INT64, STRING, DataType, decimal
+from millrace.types import FLOAT64, INT64, STRING, DataType, decimal, vector
 from millrace.windows import Lifetime, Sliding
 from tests import reference
 from tests.kernel_cases import default_of
@@ -35,6 +35,7 @@ VALUES: dict[DataType, st.SearchStrategy[Any]] = {
     FLOAT64: st.floats(0, 1e6, allow_subnormal=False),
     MONEY: st.decimals(-(10**6), 10**6, places=2, allow_nan=False),
     STRING: st.text(st.characters(exclude_categories=["Cs"]), max_size=3),
+    vector(2): st.lists(st.floats(0, 1e6, width=32), min_size=2, max_size=2),
 }
 START = date(1970, 1, 1)
 

@@ -26,7 +26,7 @@ from millrace.tiles import (
     tile_columns,
     tile_start_ms,
 )
-from millrace.types import FLOAT64, INT32, INT64, STRING, DataType, decimal
+from millrace.types import FLOAT64, INT32, INT64, STRING, DataType, decimal, vector
 from millrace.window import Window
 from millrace.windows import Session, Sliding
 from tests import reference
@@ -48,6 +48,7 @@ VALUES: dict[DataType, st.SearchStrategy[Any]] = {
     MONEY: st.decimals(-(10**10) + 1, 10**10 - 1, places=2, allow_nan=False),
     WIDEST: st.integers(-(10**38) + 1, 10**38 - 1).map(lambda n: Decimal(n).scaleb(-4)),
     STRING: st.text(max_size=3),
+    vector(2): st.lists(st.floats(0, 1e6, width=32), min_size=2, max_size=2),
 }
 
 

@@ -70,7 +70,7 @@ def test_only_lists_of_scalars_are_types(text: str) -> None:
         parse_type(text)
 
 
-def test_columns_are_scalars() -> None:
+def test_columns_are_no_lists() -> None:
     file = """\
 sources:
   - name: orders
@@ -83,7 +83,7 @@ sources:
     with pytest.raises(SpecError) as refused:
         resolve(specs)
     (fault,) = refused.value.faults
-    assert fault.what == "column 'tags' is a list<string>, and columns are scalars"
+    assert fault.what == "column 'tags' is a list<string>, and columns are scalars or vectors"
     assert fault.fix == "write type: string; lists are what aggregates give"
 
 

@@ -50,11 +50,13 @@ def view_of(columns: Mapping[str, str], **changes: Any) -> ViewPlan:
 def lay_out(settings: Settings, view: ViewPlan, *, offset: int | None = None) -> None:
     """Leave a lake as builds of two days do: an event a day, a version, the log."""
     instants = [1_709_251_200_000 + 1, 1_709_337_600_000 + 1]
+    has_vectors = any(c.type.kind == "vector" for c in view.source.columns)
     table = {
         "at": pa.array([ms * 1000 for ms in instants], pa.timestamp("us", tz="UTC")),
         "who": pa.array([5, 3_000_000_000], pa.int64()),
         "amount": pa.array([Decimal("1.25"), Decimal("99999.50")], pa.decimal128(12, 2)),
         "note": pa.array(["a", None]),
+        **({"taste": pa.array([[1, 2], None], pa.list_(pa.float32()))} if has_vectors else {}),
         "_event_ms": pa.array(instants, pa.int64()),
         "_ingest_ms": pa.array(instants, pa.int64()),
         "_partition": pa.array([None, None if offset is None else 0], pa.int32()),
@@ -76,6 +78,22 @@ def test_a_lake_that_is_as_declared_has_nothing_to_say(settings: Settings) -> No
     assert planned_change(settings, view_of(COLUMNS)).lines() == []
     lay_out(settings, view_of(COLUMNS))
     assert planned_change(settings, view_of(COLUMNS)).lines() == []
+
+
+def test_a_vector_of_another_length_is_another_type_though_tables_do_not_tell(
+    settings: Settings,
+) -> None:
+    short, longer = {**COLUMNS, "taste": "vector(2)"}, {**COLUMNS, "taste": "vector(3)"}
+    lay_out(settings, view_of(short))
+    assert planned_change(settings, view_of(short)).lines() == []
+    (moved,) = find_change(settings, view_of(longer).source).moved
+    assert [str(column.type) for column in moved] == ["vector(2)", "vector(3)"]
+    with pytest.raises(PlanError, match="cannot become"):
+        refuse_backfill(settings, view_of(longer).source, Days(DAYS[1], date(2024, 3, 3)))
+    # Nor where it was declared no more meanwhile.
+    record_definition(settings, view_of(COLUMNS).source)
+    (moved,) = find_change(settings, view_of(longer).source).moved
+    assert str(moved[0].type) == "vector(2)"
 
 
 def test_what_is_rebuilt_is_told_with_the_reason_and_the_command(settings: Settings) -> None:

@@ -27,6 +27,7 @@ EXAMPLES: dict[str, tuple[Any, Any]] = {
     "timestamp": (1_709_251_200_123, 1_709_251_200_123),
     "date": ("2024-02-29", date(2024, 2, 29)),
     "bytes": ("AP8Q", b"\x00\xff\x10"),
+    "vector(3)": ([0.5, -2.0, 1.0], [0.5, -2.0, 1.0]),
 }
 """By kind: as it stands in the JSON, and the value it means."""
 
@@ -119,6 +120,8 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "key out of range": lambda r: r.update(sensor=2**70),
     "no newest event": lambda r: r.update(last_event_ms=None),
     "a value of another type": lambda r: r.update(m4_count="many"),
+    "a vector of another length": lambda r: r["m6_last"].update(value=[1.0, 2.0]),
+    "a hole in a vector": lambda r: r["m6_last"].update(value=[1.0, None, 2.0]),
     "too many digits": lambda r: r.update(m4_sum=Decimal(10**38)),
 }
 

@@ -27,7 +27,7 @@ from millrace.aggregates import Edge, check_forms
 from millrace.errors import DataError, StoreError
 from millrace.layouts import Layout
 from millrace.packed_values import READERS, WRITERS, Cut, Writer, value_writer
-from millrace.types import INT64, KIND_RECORDS, DataType
+from millrace.types import FLOAT64, INT64, KIND_RECORDS, DataType
 
 FORMAT = 1
 """The layout that this module writes; the first byte of every packed value."""
@@ -317,6 +317,13 @@ def _is_a(*classes: type) -> Callable[[DataType], Check]:
     return lambda _: lambda value: isinstance(value, classes) and not isinstance(value, bool)
 
 
+def _vector_check(type_: DataType) -> Check:
+    fits = _CHECKS["float64"](FLOAT64)
+    return lambda value: (
+        isinstance(value, (list, tuple)) and len(value) == type_.length and all(map(fits, value))
+    )
+
+
 def _list_check(type_: DataType) -> Check:
     fits = _CHECKS[type_.values.kind](type_.values)
     return lambda value: isinstance(value, (list, tuple)) and all(map(fits, value))
@@ -337,6 +344,7 @@ _CHECKS: Mapping[str, Callable[[DataType], Check]] = {
     "timestamp": _is_a(int),
     "date": _is_a(date),
     "bytes": _is_a(bytes),
+    "vector": _vector_check,
     "list": _list_check,
 }
 for _what, _table in (("checks", _CHECKS), ("readers", READERS), ("writers", WRITERS)):

@@ -102,6 +102,15 @@ def _read_string(data: bytes, at: int) -> tuple[str, int]:
     return value.decode(), end
 
 
+def _vector_reader(type_: DataType) -> Reader:
+    form = struct.Struct(f">{type_.length}f")
+
+    def read(data: bytes, at: int) -> tuple[list[float], int]:
+        return list(form.unpack_from(data, at)), at + form.size
+
+    return read
+
+
 def _list_reader(type_: DataType) -> Reader:
     read_value = value_reader(type_.values)
 
@@ -134,6 +143,11 @@ def _write_string(value: str) -> bytes:
     return _write_bytes(value.encode())
 
 
+def _vector_writer(type_: DataType) -> Writer:
+    form = struct.Struct(f">{type_.length}f")
+    return lambda values: form.pack(*values)
+
+
 def _list_writer(type_: DataType) -> Writer:
     write = value_writer(type_.values)
     return lambda values: _U32.pack(len(values)) + b"".join(map(write, values))
@@ -150,6 +164,7 @@ READERS: Mapping[str, Callable[[DataType], Reader]] = MappingProxyType(
         "timestamp": _fixed_reader,
         "date": _fixed_reader,
         "bytes": lambda _: _read_bytes,
+        "vector": _vector_reader,
         "list": _list_reader,
     }
 )
@@ -166,6 +181,7 @@ WRITERS: Mapping[str, Callable[[DataType], Writer]] = MappingProxyType(
         "timestamp": _fixed_writer,
         "date": _fixed_writer,
         "bytes": lambda _: _write_bytes,
+        "vector": _vector_writer,
         "list": _list_writer,
     }
 )

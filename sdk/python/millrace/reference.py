@@ -79,7 +79,7 @@ def _yaml() -> Iterator[str]:
     yield (
         "A name is small letters, digits and `_`, a letter first, at most 63. A duration is a whole "
         "number and a unit: `500ms`,\n`10s`, `5m`, `1h`, `7d`. A day is `YYYY-MM-DD`, UTC. Types are "
-        f"{types} and `decimal(p,s)`.\n\n"
+        f"{types}, `decimal(p,s)` and `vector(n)`.\n\n"
     )
     for title, keys in _RECORDS:
         heading = title if " " in title else f"`{title}`"

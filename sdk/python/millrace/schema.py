@@ -32,6 +32,7 @@ _FORMS: Mapping[Form, dict[str, Any]] = {
         "anyOf": [
             {"enum": [kind for kind in KINDS if kind != "decimal"]},
             {"type": "string", "pattern": r"^decimal\(\s*\d+\s*,\s*\d+\s*\)$"},
+            {"type": "string", "pattern": r"^vector\(\s*\d+\s*\)$"},
         ]
     },
     "duration": {"type": "string", "pattern": _DURATION},

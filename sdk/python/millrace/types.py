@@ -9,15 +9,20 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 Kind = Literal[
-    "int32", "int64", "float64", "decimal", "bool", "string", "timestamp", "date", "bytes", "list"
-]
+    "int32", "int64", "float64", "decimal", "bool", "string", "timestamp", "date", "bytes",
+    "vector", "list",
+]  # fmt: skip
 
-KINDS: tuple[str, ...] = tuple(kind for kind in get_args(Kind) if kind != "list")
-"""Kinds of scalars: those that columns have. A list is what aggregates give."""
+COLUMN_KINDS: tuple[str, ...] = tuple(kind for kind in get_args(Kind) if kind != "list")
+"""Kinds that columns have. A list is what aggregates give."""
+KINDS: tuple[str, ...] = tuple(kind for kind in COLUMN_KINDS if kind != "vector")
+"""Kinds of scalars."""
 MAX_DECIMAL_PRECISION = 38
+MAX_VECTOR_LENGTH = 4_096
 
 _DECIMAL = re.compile(r"decimal\(\s*(\d+)\s*,\s*(\d+)\s*\)")
 _LIST = re.compile(r"list<\s*(.+?)\s*>")
+_VECTOR = re.compile(r"vector\(\s*(\d+)\s*\)")
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,15 @@ KIND_RECORDS: Mapping[str, KindRecord] = MappingProxyType(
         ),
         "date": KindRecord("DATE", "DATE", lambda pa, _: pa.date32(), date, b"y", "i", "int32"),
         "bytes": KindRecord("BINARY", "BYTES", lambda pa, _: pa.binary(), bytes, b"x", None, None),
+        "vector": KindRecord(
+            "ARRAY<FLOAT>",
+            "ARRAY<FLOAT>",
+            lambda pa, _: pa.list_(pa.float32()),
+            list,
+            b"v",
+            None,
+            None,
+        ),
         "list": KindRecord(
             "ARRAY<{values}>",
             "ARRAY<{values}>",
@@ -87,24 +101,30 @@ KIND_RECORDS: Mapping[str, KindRecord] = MappingProxyType(
         ),
     }
 )
-"""Every kind, in the order of ``KINDS``, and lists."""
+"""Every kind, in the order of ``COLUMN_KINDS``, and lists."""
 
 
 @dataclass(frozen=True)
 class DataType:
-    """A type; ``precision`` and ``scale`` are 0 except for decimals, ``item`` None except for lists.
+    """A type.
+
+    ``precision`` and ``scale`` are 0 except for decimals, ``item`` None except for lists, ``length``
+    0 except for vectors.
 
     Timestamps are instants with millisecond meaning (finer digits are floored), dates are UTC
     days, decimals are exact with at most 38 digits. The values of a list are scalars of one type,
-    none of them null.
+    none of them null; those of a vector are ``length`` finite floats of 32 bits.
     """
 
     kind: Kind
     precision: int = 0
     scale: int = 0
     item: "DataType | None" = None
+    length: int = 0
 
     def __str__(self) -> str:
+        if self.kind == "vector":
+            return f"vector({self.length})"
         if self.kind == "decimal":
             return f"decimal({self.precision},{self.scale})"
         return self.kind if self.item is None else f"list<{self.item}>"
@@ -167,13 +187,24 @@ def decimal(precision: int, scale: int) -> DataType:
     return DataType("decimal", precision, scale)
 
 
+def vector(length: int) -> DataType:
+    """Return the type of vectors of so many floats.
+
+    Raises:
+        ValueError: a length outside 1 to 4096.
+    """
+    if not 1 <= length <= MAX_VECTOR_LENGTH:
+        raise ValueError(f"vector({length}): a length goes from 1 to {MAX_VECTOR_LENGTH}")
+    return DataType("vector", length=length)
+
+
 def list_of(values: DataType) -> DataType:
     """Return the type of lists of scalars of one type.
 
     Raises:
-        ValueError: of lists there are no lists.
+        ValueError: of lists and vectors there are no lists.
     """
-    if values.kind == "list":
+    if values.kind not in KINDS:
         raise ValueError(f"list<{values}>: the values of a list are scalars")
     return DataType("list", item=values)
 
@@ -185,8 +216,11 @@ def parse_type(text: str) -> DataType:
         ValueError: the text names no type.
     """
     for kind in get_args(Kind):
-        if text == kind and kind not in {"decimal", "list"}:
+        if text == kind and kind not in {"decimal", "vector", "list"}:
             return DataType(kind)
+    of_length = _VECTOR.fullmatch(text)
+    if of_length is not None:
+        return vector(int(of_length[1]))
     of_list = _LIST.fullmatch(text)
     if of_list is not None:
         return list_of(parse_type(of_list[1]))
@@ -194,6 +228,6 @@ def parse_type(text: str) -> DataType:
     if match is None:
         raise ValueError(
             f"{text!r} is not a type; types are {', '.join(KINDS[:3])}, "
-            f"decimal(p,s), {', '.join(KINDS[4:])}"
+            f"decimal(p,s), {', '.join(KINDS[4:])}, vector(n)"
         )
     return decimal(int(match[1]), int(match[2]))

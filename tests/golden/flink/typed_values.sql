@@ -1,4 +1,4 @@
-SET 'pipeline.name' = 'typed_values-e3e20fd0b5484061'
+SET 'pipeline.name' = 'typed_values-dc01f50e3455ee12'
 ;
 SET 'pipeline.max-parallelism' = '128'
 ;
@@ -79,7 +79,7 @@ WITH (
   'topic' = 'readings',
   'ordered' = 'true',
   'properties.bootstrap.servers' = 'localhost:9092',
-  'properties.group.id' = 'millrace-typed_values-e3e20fd0b5484061',
+  'properties.group.id' = 'millrace-typed_values-dc01f50e3455ee12',
   'properties.fetch.max.wait.ms' = '20'
 )
 ;
@@ -118,12 +118,15 @@ CREATE TEMPORARY TABLE `tiles` (
   `m4_buckets` BYTES,
   `m5_distinct_1000` BYTES,
   `m5_buckets` BYTES,
+  `m6_count` BIGINT,
+  `m6_first` ROW<`event_ms` BIGINT, `ingest_ms` BIGINT, `event_id` INT, `value` ARRAY<FLOAT>>,
+  `m6_last` ROW<`event_ms` BIGINT, `ingest_ms` BIGINT, `event_id` INT, `value` ARRAY<FLOAT>>,
   `last_event_ms` BIGINT,
   PRIMARY KEY (`sensor`, `tile_start_ms`) NOT ENFORCED
 )
 WITH (
   'connector' = 'upsert-kafka',
-  'topic' = 'millrace.tiles.typed_values.e3e20fd0b5484061',
+  'topic' = 'millrace.tiles.typed_values.dc01f50e3455ee12',
   'properties.bootstrap.servers' = 'localhost:9092',
   'properties.linger.ms' = '5',
   'properties.batch.size' = '131072',
@@ -144,6 +147,7 @@ SELECT
   `is_open`,
   `payload`,
   `total`,
+  `taste`,
   LEAST(`read_at`, `_ingest_ms`) AS `_event_ms`,
   `_ingest_ms`,
   `_partition`,
@@ -153,9 +157,9 @@ FROM `source`
 CROSS JOIN LATERAL TABLE(
   PARSE_JSON_ROW(
     `_value`,
-    '`reading_id` INT, `read_at` TIMESTAMP_LTZ(3) NOT NULL, `sensor` INT, `due` DATE, `serviced_at` TIMESTAMP_LTZ(3), `is_open` BOOLEAN, `payload` BYTES, `total` DECIMAL(38, 4)'
+    '`reading_id` INT, `read_at` TIMESTAMP_LTZ(3) NOT NULL, `sensor` INT, `due` DATE, `serviced_at` TIMESTAMP_LTZ(3), `is_open` BOOLEAN, `payload` BYTES, `total` DECIMAL(38, 4), `taste` BINARY(12)'
   )
-) AS `parsed`(`reading_id`, `read_at`, `sensor`, `due`, `serviced_at`, `is_open`, `payload`, `total`, `_reason`)
+) AS `parsed`(`reading_id`, `read_at`, `sensor`, `due`, `serviced_at`, `is_open`, `payload`, `total`, `taste`, `_reason`)
 WHERE
   `_reason` IS NULL
   AND `read_at` <= `_ingest_ms` + CAST(5000 AS BIGINT)
@@ -171,6 +175,7 @@ SELECT
   `is_open`,
   `payload`,
   `total`,
+  `taste`,
   `_event_ms`,
   `_ingest_ms`
 FROM (
@@ -183,6 +188,7 @@ FROM (
     `is_open`,
     `payload`,
     `total`,
+    `taste`,
     `_event_ms`,
     `_ingest_ms`,
     PREVIOUS_ARRIVAL(`_ingest_ms`) OVER (
@@ -206,7 +212,8 @@ SELECT
   `is_open` AS `m2`,
   `payload` AS `m3`,
   `total` AS `m4`,
-  CASE WHEN `total` > 0 THEN CAST(1 AS BIGINT) ELSE CAST(0 AS BIGINT) END AS `m5`
+  CASE WHEN `total` > 0 THEN CAST(1 AS BIGINT) ELSE CAST(0 AS BIGINT) END AS `m5`,
+  `taste` AS `m6`
 FROM `deduplicated`
 WHERE
   `_event_ms` >= CAST(1709164800000 AS BIGINT) AND NOT `sensor` IS NULL
@@ -247,6 +254,9 @@ SELECT
   `m4_buckets`,
   `m5_distinct_1000`,
   `m5_buckets`,
+  `m6_count`,
+  `m6_first`,
+  `m6_last`,
   `last_event_ms`
 FROM (
   SELECT /*+ STATE_TTL('measured' = '93605000 ms') */
@@ -284,6 +294,9 @@ FROM (
     BUCKET_COUNTS(CAST(`m4` AS DECIMAL(38, 4))) AS `m4_buckets`,
     DISTINCT_VALUES(CAST(`m5` AS BIGINT), 1000) AS `m5_distinct_1000`,
     BUCKET_COUNTS(CAST(`m5` AS BIGINT)) AS `m5_buckets`,
+    COUNT(`m6`) AS `m6_count`,
+    FIRST_EDGE(`_event_ms`, `_ingest_ms`, `_event_id`, `m6`) AS `m6_first`,
+    LAST_EDGE(`_event_ms`, `_ingest_ms`, `_event_id`, `m6`) AS `m6_last`,
     MAX(`_event_ms`) AS `last_event_ms`
   FROM `measured`
   GROUP BY

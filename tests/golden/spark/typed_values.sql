@@ -9,7 +9,8 @@ SELECT
   `is_open` AS `m2`,
   `payload` AS `m3`,
   `total` AS `m4`,
-  CASE WHEN `total` > 0 THEN 1L ELSE 0L END AS `m5`
+  CASE WHEN `total` > 0 THEN 1L ELSE 0L END AS `m5`,
+  `taste` AS `m6`
 FROM `events`
 WHERE
   `_event_ms` >= 1709164800000 AND NOT `sensor` IS NULL
@@ -51,6 +52,9 @@ SELECT
   MILLRACE_ENCODE('buckets', 'decimal(38,4)', `m4_values`) AS `m4_buckets`,
   MILLRACE_ENCODE('distinct', 'int64', `m5_values`, 1000) AS `m5_distinct_1000`,
   MILLRACE_ENCODE('buckets', 'int64', `m5_values`) AS `m5_buckets`,
+  `m6_count`,
+  `m6_first`,
+  `m6_last`,
   `last_event_ms`,
   `event_date`
 FROM (
@@ -156,6 +160,29 @@ FROM (
       END
     ) AS `m4_events`,
     COLLECT_LIST(`m5`) AS `m5_values`,
+    COUNT(`m6`) AS `m6_count`,
+    MIN(
+      CASE
+        WHEN NOT `m6` IS NULL
+        THEN STRUCT(
+          `_event_ms` AS `event_ms`,
+          `_ingest_ms` AS `ingest_ms`,
+          `_event_id` AS `event_id`,
+          `m6` AS `value`
+        )
+      END
+    ) AS `m6_first`,
+    MAX(
+      CASE
+        WHEN NOT `m6` IS NULL
+        THEN STRUCT(
+          `_event_ms` AS `event_ms`,
+          `_ingest_ms` AS `ingest_ms`,
+          `_event_id` AS `event_id`,
+          `m6` AS `value`
+        )
+      END
+    ) AS `m6_last`,
     MAX(`_event_ms`) AS `last_event_ms`,
     DATE_FROM_UNIX_DATE(
       CAST((
@@ -174,7 +201,8 @@ FROM (
       `is_open` AS `m2`,
       `payload` AS `m3`,
       `total` AS `m4`,
-      CASE WHEN `total` > 0 THEN 1L ELSE 0L END AS `m5`
+      CASE WHEN `total` > 0 THEN 1L ELSE 0L END AS `m5`,
+      `taste` AS `m6`
     FROM `events`
     WHERE
       `_event_ms` >= 1709164800000 AND NOT `sensor` IS NULL

@@ -6,9 +6,20 @@ from struct import calcsize
 
 from millrace.aggregates.partials import Encoded
 from millrace.aggregates.registry import AGGREGATES, Aggregate, Entry
-from millrace.types import DATE, FLOAT64, INT32, INT64, STRING, TIMESTAMP, DataType, decimal
+from millrace.types import (
+    DATE,
+    FLOAT64,
+    INT32,
+    INT64,
+    STRING,
+    TIMESTAMP,
+    DataType,
+    decimal,
+    vector,
+)
 
 _EXAMPLES = (INT64, INT32, decimal(12, 2), FLOAT64, STRING, TIMESTAMP, DATE)
+_VECTOR = vector(1)
 _TAKES = {len(_EXAMPLES): "anything", len(_EXAMPLES) - 1: "all but float64", 4: "numbers"}
 _AGREEMENT = {
     "exact": "equal in every engine",
@@ -59,7 +70,7 @@ def _page() -> Iterator[str]:
     yield (
         "\nNulls, NaN and the infinities do not count. Bytes are those of a packed tile; a tile also has "
         "a header of 18 bytes, a bit\nfor each column and 8 bytes for its number of events. Features "
-        "that keep the same column of one input share it. Measured bytes and times are in "
+        "that keep the same column of one input share it. A vector takes 4 bytes an element. Measured bytes and times are in "
         "[benchmarks/aggregates](../benchmarks/aggregates/README.md).\n"
     )
     if any(entry.parameters for entry in AGGREGATES.values()):
@@ -75,6 +86,7 @@ def _page() -> Iterator[str]:
 def _row(entry: Entry) -> str:
     taken = [type_ for type_ in _EXAMPLES if entry.accepts(type_)]
     takes = _TAKES[len(taken)]
+    takes = f"{takes}, vectors too" if entry.accepts(_VECTOR) else takes
     takes = takes if entry.needs_input else f"events, or {takes}"
     told = dict(entry.example.parameters)
     bound = [entry.bind(type_, told) for type_ in taken]

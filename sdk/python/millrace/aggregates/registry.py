@@ -34,6 +34,7 @@ from millrace.aggregates.registers import RankRegisters
 from millrace.aggregates.value_counts import Frequencies
 from millrace.errors import SpecError, nearest
 from millrace.types import (
+    COLUMN_KINDS,
     FLOAT64,
     INT64,
     KINDS,
@@ -49,6 +50,7 @@ Agreement = Literal["exact", "rounded"]
 
 _NUMERIC = frozenset({"int32", "int64", "float64", "decimal"})
 _ANY = frozenset(KINDS)
+_ANY_OR_VECTORS = frozenset(COLUMN_KINDS)
 
 
 @dataclass(frozen=True)
@@ -264,7 +266,7 @@ _ENTRIES = (
     Entry(
         "count",
         "how many rows there are, or values that are not null",
-        _ANY,
+        _ANY_OR_VECTORS,
         Counting,
         _int64,
         finalizing.kept,
@@ -306,7 +308,7 @@ _ENTRIES = (
     Entry(
         "first",
         "the oldest value that is not null",
-        _ANY,
+        _ANY_OR_VECTORS,
         lambda type_: AtEdge(type_, First),
         _same,
         finalizing.value_of_edge,
@@ -315,7 +317,7 @@ _ENTRIES = (
     Entry(
         "last",
         "the newest value that is not null",
-        _ANY,
+        _ANY_OR_VECTORS,
         lambda type_: AtEdge(type_, Last),
         _same,
         finalizing.value_of_edge,

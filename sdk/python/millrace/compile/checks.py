@@ -147,7 +147,7 @@ def _source_defaults(source: SourcePlan) -> Iterator[Rule]:
 def _of_column(column: Column) -> Iterator[Rule]:
     name, kind = column.name, column.type.kind
     yield _rule("null_rate", name, "error", tolerance=0.02)
-    if kind in {"timestamp", "date", "bytes"}:
+    if kind in {"timestamp", "date", "bytes", "vector"}:
         return
     yield _rule("frozen", name, "error", tolerance=0.4)
     yield _rule("drift", name, "warn", metric="psi", max=MAX_PSI, error_times=ERROR_TIMES)

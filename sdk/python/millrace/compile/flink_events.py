@@ -97,7 +97,12 @@ def _field(declared: Column, *, is_required: bool) -> str:
     constraint = " NOT NULL" if is_required else ""
     origin = declared.renamed_from
     comment = "" if origin is None else " '" + origin.replace("'", "''") + "'"
-    return f"`{declared.name}` {declared.type.flink}{constraint}{comment}"
+    return f"`{declared.name}` {_judged_type(declared.type)}{constraint}{comment}"
+
+
+def _judged_type(type_: DataType) -> str:
+    """Return the type that tells the parser how long a vector is: one of as many bytes."""
+    return f"BINARY({4 * type_.length})" if type_.kind == "vector" else type_.flink
 
 
 def _event_ms(source: SourcePlan) -> exp.Expression:

@@ -23,7 +23,7 @@ from millrace.expressions.nodes import (
 from millrace.expressions.rules import call, cast, condition
 from millrace.expressions.text import render
 from millrace.expressions.unify import unify
-from millrace.types import BOOL, STRING, DataType, parse_type
+from millrace.types import BOOL, KINDS, STRING, DataType, parse_type
 
 MAX_TEXT = 10_000
 MAX_NODES = 1_000
@@ -75,7 +75,8 @@ def parse_expression(
     ('CASE WHEN amount > 100 THEN 1 END', 'int64')
     """
     try:
-        root = _Reader(text, columns, of).node(_tree(text))
+        tree = _tree(text)
+        root = _Reader(text, columns, of, tree).node(tree)
         size = sum(1 for _ in walk(root))
     except RecursionError:
         raise _too_deep() from None
@@ -147,7 +148,10 @@ def _position(text: str, line: object, column: object, found: str) -> str:
 class _Reader:
     """Turns sqlglot nodes into typed ones; one method per form."""
 
-    def __init__(self, text: str, columns: Mapping[str, DataType], of: str) -> None:
+    def __init__(
+        self, text: str, columns: Mapping[str, DataType], of: str, whole: exp.Expr
+    ) -> None:
+        self._whole = whole.unnest()
         self._text = text
         self._columns = columns
         self._of = of
@@ -194,6 +198,11 @@ class _Reader:
             raise ExpressionError(
                 f"unknown {self._of} {name.name!r}{self._at(name)}",
                 fix=nearest(name.name, list(self._columns)),
+            )
+        if kind.kind not in KINDS and tree is not self._whole:
+            raise ExpressionError(
+                f"{name.name!r} is a {kind}, and expressions have no functions of it",
+                fix=f"aggregate it as it is, column: {name.name}",
             )
         return Column(name.name, kind)
 
@@ -302,10 +311,13 @@ class _Reader:
         # CAST(x AS t) keeps the text of the type; DATE '…' comes as sqlglot's own type.
         text = (tree.name if isinstance(tree, exp.Var) else tree.sql()).lower()
         try:
-            return parse_type(text)
+            found = parse_type(text)
         except ValueError as error:
             hint = _TYPE_NAMES.get(text.split("(")[0], "")
             raise ExpressionError(str(error), fix=hint and f"write {hint}") from None
+        if found.kind not in KINDS:
+            raise ExpressionError(f"nothing can be cast to a {found}", fix=", ".join(KINDS))
+        return found
 
     def _extract(self, tree: exp.Extract) -> Node:
         part = tree.name.upper()

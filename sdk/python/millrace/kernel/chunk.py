@@ -41,10 +41,12 @@ class Measure:
     Attributes:
         type: what the numbers mean; decimals are unscaled.
         values: the number itself where it fits 64 bits, else its rank among the column's values
-            (strings, bytes, decimals of more than 18 digits). Anything where not valid.
+            (strings, bytes, decimals of more than 18 digits), or its row in ``vectors``. Anything
+            where not valid.
         valid: None if no row is null.
         words: bits of the low word and the high word of a decimal of more than 18 digits.
         texts: what ranks of strings or bytes stand for.
+        vectors: what values of a vector stand for.
     """
 
     type: DataType
@@ -52,6 +54,7 @@ class Measure:
     valid: Bools | None
     words: tuple[Int64s, Int64s] | None = None
     texts: Texts | None = None
+    vectors: npt.NDArray[np.float32] | None = None
 
     def take(self, rows: Positions) -> "Measure":
         """Gather rows."""
@@ -61,7 +64,18 @@ class Measure:
             None if self.valid is None else self.valid[rows],
             None if self.words is None else (self.words[0][rows], self.words[1][rows]),
             self.texts,
+            self.vectors,
         )
+
+    def ranks(self, rows: Positions) -> Array:
+        """Return numbers that order some rows as their values are; those of nulls mean nothing."""
+        values = self.values[rows]
+        if self.vectors is None or not len(self.vectors):
+            return values
+        # By the first element that differs.
+        ranks = np.empty(len(values), np.int64)
+        ranks[np.lexsort(self.vectors[values].T[::-1])] = np.arange(len(values))
+        return ranks
 
     def terms(self) -> exact.Terms:
         """Cut the column for exact sums; a null adds nothing."""

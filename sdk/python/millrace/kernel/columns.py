@@ -8,14 +8,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from millrace.errors import DataError
 from millrace.kernel.axis import Bools, Int64s, Positions
 from millrace.kernel.chunk import Array, Measure, Result, Texts
 from millrace.types import DataType
-from millrace.values.arrow import arrow_type
+from millrace.values.arrow import MOST_IN_LISTS, arrow_type, too_many_values, vector_rows
 
 NARROW_DECIMAL = 18  # digits that fit an int64
-_MOST_IN_LISTS = 2**31 - 1
 
 
 def is_ranked(data_type: DataType) -> bool:
@@ -49,10 +47,15 @@ def read_measure(
         ordered: the column is compared (min, max, first, last), not only counted or added.
 
     Returns:
-        the column, and for one compared by rank the distinct values in ascending order.
+        the column; and for one compared by rank the distinct values in ascending order, for vectors
+        those that are not null.
     """
     wanted = arrow_type(data_type)
+    if data_type.kind == "vector" and len(column) * data_type.length > MOST_IN_LISTS:
+        raise too_many_values(len(column) * data_type.length)
     array = one_array(column if column.type == wanted else column.cast(wanted))
+    if data_type.kind == "vector":
+        return _read_vectors(array, data_type)
     valid = _validity(array)
     dictionary = None
     values: Array
@@ -78,6 +81,13 @@ def read_measure(
     is_text = dictionary is not None and data_type.kind in {"string", "bytes"}
     texts = _texts(dictionary) if is_text else None
     return Measure(data_type, values, valid, wide, texts), dictionary
+
+
+def _read_vectors(array: pa.Array, data_type: DataType) -> tuple[Measure, pa.Array]:
+    vectors, valid = vector_rows(array, data_type.length)
+    rows = np.maximum(np.cumsum(valid) - 1, 0)
+    measure = Measure(data_type, rows, None if valid.all() else valid, vectors=vectors)
+    return measure, array.drop_null()
 
 
 def id_ranks(ids: pa.ChunkedArray, rows: Positions) -> Int64s:
@@ -161,6 +171,8 @@ class Scalars:
         """Return the column as Arrow; its buffers are these arrays where the layout is the same."""
         if self.dictionary is not None:
             mask = None if self.valid is None else ~self.valid
+            if len(self.values) * self.data_type.length > MOST_IN_LISTS:
+                raise too_many_values(len(self.values) * self.data_type.length)
             return self.dictionary.take(pa.array(self.values, mask=mask))
         data: Array = self.values
         if self.data_type.kind == "decimal":
@@ -206,11 +218,8 @@ class Lists:
         """Return the column as Arrow: the values of the first row's list, of the second's, and so on."""
         ends = np.cumsum(self.lengths)
         count = int(ends[-1]) if len(ends) else 0
-        if count > _MOST_IN_LISTS:
-            raise DataError(
-                f"the lists of one feature hold {count:,} values, of which Arrow takes 2^31",
-                fix="ask for fewer rows at a time, or a smaller k",
-            )
+        if count > MOST_IN_LISTS:
+            raise too_many_values(count)
         item = Scalars.empty(
             self.data_type.values, count, is_null=False, dictionary=self.dictionary
         )

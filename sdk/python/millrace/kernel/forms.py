@@ -137,7 +137,7 @@ class _Sorted:
         tied = self.chunk.tied
         if not tied.size:
             return self.column
-        keys = [self.column.values[tied], self.chunk.groups]
+        keys = [self.column.ranks(tied), self.chunk.groups]
         if self.id_ranks is not None:
             keys.insert(1, self.id_ranks(self.chunk.order[tied]))
         order = np.arange(len(self.column.values))

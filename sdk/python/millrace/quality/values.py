@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from millrace.quality.profile import MOST_TOP, Kind
 from millrace.quality.sketches import Hashes, Numbers, hash_bytes, hash_numbers, mix
-from millrace.types import DataType
+from millrace.types import FLOAT64, DataType
 
 _SAMPLE = 250
 _MOST_COUNTED = 4_096
@@ -27,7 +27,7 @@ class DayValues:
         rows: rows, nulls among them.
         values: rows that are not null.
         numbers: of the values that are not null: themselves, lengths of texts, epoch milliseconds
-            of instants; empty for bytes and lists.
+            of instants; empty for bytes, lists and vectors.
         hashes: of the values that are not null; equal ones may be there once only.
         counts: rows by value as text; None if there are too many values to be worth counting.
         is_counted_whole: False if ``counts`` holds only the most frequent values.
@@ -236,6 +236,8 @@ def _others(array: Any, data_type: DataType) -> _Others:
     hashes = np.full(len(array), _NULL, np.uint64)
     if data_type.kind == "list":
         hashes[valid] = _hash_lists(array.drop_null(), data_type.values)
+    elif data_type.kind == "vector":
+        hashes[valid] = _hash_lists(array.drop_null(), FLOAT64)
     elif pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type):
         hashes[valid] = _hash_texts(array.drop_null().cast(pa.large_binary()))
     else:

@@ -10,7 +10,7 @@ from millrace.plan import DerivedPlan, FeaturePlan
 from millrace.rules.features import default_of
 from millrace.rules.sources import Columns
 from millrace.spec import DerivedFeature, FeatureView
-from millrace.types import TIMESTAMP, DataType
+from millrace.types import KINDS, TIMESTAMP, DataType
 
 _AS_WRITTEN = 6
 """Of a long cycle this many names are shown."""
@@ -144,10 +144,10 @@ def _plan(
     label, before = f"feature {feature.name!r}", len(faults)
     where = feature.where.at("derive")
     for name in reads:
-        if types[name].kind == "list":
+        if types[name].kind not in KINDS:
             faults.add(
                 where,
-                f"{label}: {name!r} is a {types[name]}, and expressions have no lists",
+                f"{label}: {name!r} is a {types[name]}, and expressions have no {types[name].kind}s",
                 "derive of features of one value",
             )
     if len(faults) > before:

@@ -13,7 +13,7 @@ from millrace.rules.schedules import empty_days, schedule_plan
 from millrace.rules.values import data_type, day_date, duration_ms, optional_duration_ms
 from millrace.spec import BatchSource, Entity, Location, Source, StreamSource
 from millrace.spec import Column as DeclaredColumn
-from millrace.types import KINDS, DataType
+from millrace.types import COLUMN_KINDS, DataType
 
 BATCH_FORMATS = ("parquet", "csv", "json", "delta")
 STREAM_FORMATS = ("json",)
@@ -81,10 +81,10 @@ def read_columns(source: Source, faults: FaultList) -> Columns:
         column = written if isinstance(written, DeclaredColumn) else DeclaredColumn(written)
         found = data_type(column.type, f"column {name!r}", place, faults)
         _check_origin(name, column, place, faults)
-        if found is not None and found.kind not in KINDS:
+        if found is not None and found.kind not in COLUMN_KINDS:
             faults.add(
                 place,
-                f"column {name!r} is a {found}, and columns are scalars",
+                f"column {name!r} is a {found}, and columns are scalars or vectors",
                 f"write type: {found.item}; lists are what aggregates give",
             )
             found = None

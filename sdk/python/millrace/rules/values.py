@@ -88,6 +88,8 @@ def data_type(text: str, of: str, where: Location, faults: FaultList) -> DataTyp
 def _nearest_type(text: str, types: str) -> str:
     if text.startswith("decimal"):
         return "decimal(12,2), for one"
+    if text.startswith("vector"):
+        return "vector(8), for one"
     word = text.strip().lower()
     meant = _OTHER_NAMES.get(word) or next(iter(get_close_matches(word, KINDS, n=1)), None)
     return f"did you mean {meant!r}? {types}" if meant else types

@@ -137,6 +137,12 @@ def _boolean(text: str) -> bool:
     return found
 
 
+def _numbers(text: str) -> list[Number]:
+    if not (text.startswith("[") and text.endswith("]")):
+        raise Misfit
+    return [_number(part.strip(BLANKS)) for part in text[1:-1].split(",")]
+
+
 def _time(text: str) -> str:
     return Number(text) if is_integer(text) else text
 
@@ -148,4 +154,5 @@ _SPELLED: dict[str, Callable[[str], object]] = {
     "decimal": _number,
     "bool": _boolean,
     "timestamp": _time,
+    "vector": _numbers,
 }

@@ -18,6 +18,7 @@ from millrace.values.scalars import (
     clock_converter,
     converter,
     instant_ms,
+    nearest_vector,
 )
 
 _SURELY_SHALLOW = 400
@@ -154,6 +155,8 @@ def converted(
 
 def _shown(value: object) -> str:
     text = str(value) if isinstance(value, Number) else repr(value)
+    if isinstance(value, list):
+        text = f"[{', '.join(map(_shown, value[:_SHOWN]))}]"
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
@@ -175,6 +178,7 @@ def _typed_decoder(columns: Sequence[Column]) -> Callable[[bytes], Any] | None:
         "timestamp": (_bounded(FIRST_MS, LAST_MS) | str, None),
         "date": (str | None, None),
         "bytes": (str | None, None),
+        "vector": (list[float] | None, None),
         # Its text: through a float it would lose digits, and as a Decimal its spelling.
         "decimal": (msgspec.Raw, msgspec.Raw(b"null")),
     }
@@ -219,6 +223,7 @@ def _finisher(column: Column, *, is_clock: bool, is_strict: bool) -> Callable[[A
         "decimal": finish_decimal,
         "date": convert,
         "bytes": convert,
+        "vector": lambda doubles: nearest_vector(doubles, column.type.length),
     }
     if is_clock and column.type.kind == "int64":
         return finish_integer

@@ -128,7 +128,9 @@ def _taken(
 ) -> "tuple[pa.Array, np.ndarray[Any, np.dtype[np.bool_]] | None]":
     """Return the cells' values, null for what was not taken; and which were, None for all."""
     cells = pc.if_else(pc.equal(cells, ""), pa.scalar(None, pa.string()), cells)
-    if type_.kind == "string" or cells.null_count == len(cells):
+    if cells.null_count == len(cells):
+        return pa.nulls(len(cells), arrow_type(type_)), None
+    if type_.kind == "string":
         return cells.cast(arrow_type(type_)), None
     sure, cast = (_CLOCK_CASTS if is_clock else _CASTS)[type_.kind](cells, type_)
     sure = pc.or_(pc.is_null(cells), pc.fill_null(sure, fill_value=False))
@@ -217,6 +219,7 @@ _CASTS: dict[str, Callable[[pa.Array, DataType], tuple[pa.Array, Cast]]] = {
     "bool": _booleans,
     "timestamp": _instants,
     "bytes": _none,
+    "vector": _none,
 }
 _CLOCK_CASTS = {**_CASTS, "int64": _clock_integers, "timestamp": _clock_instants}
 

@@ -8,7 +8,8 @@ import base64
 import binascii
 import math
 import re
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Sequence
 from datetime import date
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from functools import lru_cache
@@ -53,6 +54,8 @@ def converter(type_: DataType) -> Convert:
     """
     if type_.kind == "decimal":
         return decimal_converter(type_.precision, type_.scale)
+    if type_.kind == "vector":
+        return vector_converter(type_.length)
     return _CONVERTERS[type_.kind]
 
 
@@ -146,6 +149,31 @@ def decimal_converter(precision: int, scale: int) -> Convert:
             raise Misfit from None
 
     return convert
+
+
+def vector_converter(length: int) -> Convert:
+    """Return the function to vectors, from lists of so many numbers: each as the nearest float."""
+
+    def convert(value: object) -> list[float]:
+        if not isinstance(value, list) or not all(isinstance(one, Number) for one in value):
+            raise Misfit
+        return nearest_vector(list(map(float, value)), length)
+
+    return convert
+
+
+def nearest_vector(doubles: Sequence[float], length: int) -> list[float]:
+    """Return doubles rounded to 32 bits.
+
+    Raises:
+        Misfit: they are not so many, or one of them is not finite then.
+    """
+    if len(doubles) != length:
+        raise Misfit(f"{len(doubles)} numbers are no vector({length})")
+    rounded = array("f", doubles).tolist()
+    if not all(map(math.isfinite, rounded)):
+        raise Misfit
+    return rounded
 
 
 def _timestamp(value: object) -> int:

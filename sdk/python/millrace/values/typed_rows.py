@@ -1,7 +1,7 @@
 """Columns that have types already, of Parquet and Delta, as the declared ones: exactly or not at all.
 
-A cell arrives as a 64-bit integer, a double, a decimal, a bool, text, bytes, a day, or an instant of
-microseconds. The table of what becomes of it is docs/values.md; nothing is rounded, and text is never
+A cell arrives as a 64-bit integer, a double, a decimal, a bool, text, bytes, a day, an instant of
+microseconds, or a list of doubles. The table of what becomes of it is docs/values.md; nothing is rounded, and text is never
 read as anything else.
 """
 
@@ -18,7 +18,7 @@ from millrace.calendar import FIRST_MS, FIRST_NUMBER, LAST_MS, LAST_NUMBER
 from millrace.durations import DAY_MS
 from millrace.plan import Column
 from millrace.types import INT64, DataType
-from millrace.values.arrow import array_of, arrow_type
+from millrace.values.arrow import array_of, arrow_type, vector_array
 from millrace.values.lines import Rows
 from millrace.values.scalars import Convert, Misfit, Number, converter
 from millrace.values.units import SURE_MS, unit_hint
@@ -277,6 +277,27 @@ def _to_day(cells: pa.Array, type_: DataType) -> tuple[pa.Array, Bools]:
     return _with_nulls(kept, missing | bad, pa.int32()).cast(pa.date32()), bad
 
 
+def _to_vector(cells: pa.Array, type_: DataType) -> tuple[pa.Array, Bools]:
+    """Take lists of as many numbers; one that is null, or no finite float, is none."""
+    missing = _nulls(cells)
+    if not _is_list(cells.type):
+        return _none(cells, type_)
+    fits = pc.equal(pc.list_value_length(cells), type_.length).fill_null(fill_value=False)
+    flat = cells.filter(fits).flatten().cast(pa.float64(), safe=False)
+    with np.errstate(over="ignore"):
+        floats = flat.to_numpy(zero_copy_only=False).astype(np.float32)
+    vectors = floats.reshape(-1, type_.length)
+    is_finite = np.isfinite(vectors).all(axis=1)
+    kept: Bools = fits.to_numpy(zero_copy_only=False).copy()
+    kept[kept] = is_finite
+    return vector_array(vectors[is_finite], kept), ~kept & ~missing
+
+
+def _is_list(type_: pa.DataType) -> bool:
+    kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(is_kind(type_) for is_kind in kinds)
+
+
 def _none(cells: pa.Array, type_: DataType) -> tuple[pa.Array, Bools]:
     return pa.nulls(len(cells), arrow_type(type_)), ~_nulls(cells)
 
@@ -291,4 +312,5 @@ _FITS: Mapping[str, Fit] = {
     "timestamp": _to_instant,
     "date": _to_day,
     "bytes": _to_bytes,
+    "vector": _to_vector,
 }

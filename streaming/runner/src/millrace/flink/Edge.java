@@ -6,10 +6,12 @@ import java.util.Optional;
 import org.apache.flink.table.api.DataTypes;
 import org.apache.flink.table.api.DataTypes.Field;
 import org.apache.flink.table.catalog.DataTypeFactory;
+import org.apache.flink.table.data.ArrayData;
 import org.apache.flink.table.data.DecimalData;
 import org.apache.flink.table.data.GenericRowData;
 import org.apache.flink.table.data.RowData;
 import org.apache.flink.table.data.StringData;
+import org.apache.flink.table.data.binary.BinaryArrayData;
 import org.apache.flink.table.data.binary.BinaryStringData;
 import org.apache.flink.table.functions.AggregateFunction;
 import org.apache.flink.table.types.DataType;
@@ -38,6 +40,7 @@ public abstract class Edge extends AggregateFunction<RowData, Edge.State> {
         LogicalTypeRoot.VARCHAR,
         LogicalTypeRoot.VARBINARY,
         LogicalTypeRoot.DATE,
+        LogicalTypeRoot.ARRAY,
     };
 
     /** The edge so far. It is replaced and never changed, for it has been given out. */
@@ -117,11 +120,17 @@ public abstract class Edge extends AggregateFunction<RowData, Edge.State> {
         if (like instanceof Boolean) {
             return row.getBoolean(field);
         }
+        if (like instanceof ArrayData) {
+            return row.getArray(field);
+        }
         return like instanceof Integer ? (Object) row.getInt(field) : row.getLong(field);
     }
 
-    /** Text without the row that it was cut from, which it would keep alive. */
+    /** Text or a vector without the row that it was cut from, which it would keep alive. */
     private static Object kept(Object value) {
+        if (value instanceof BinaryArrayData vector) {
+            return vector.copy();
+        }
         return value instanceof BinaryStringData text ? text.copy() : value;
     }
 

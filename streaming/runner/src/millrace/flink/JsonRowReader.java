@@ -8,12 +8,15 @@ import java.util.Base64;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.stream.Stream;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.core.JsonFactory;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.core.JsonParser;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.core.JsonParser.NumberType;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.core.JsonToken;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.core.StreamReadConstraints;
+import org.apache.flink.table.data.GenericArrayData;
 import org.apache.flink.table.data.StringData;
+import org.apache.flink.table.types.logical.BinaryType;
 import org.apache.flink.table.types.logical.DecimalType;
 import org.apache.flink.table.types.logical.LogicalType;
 import org.apache.flink.table.types.logical.LogicalTypeRoot;
@@ -35,13 +38,20 @@ final class JsonRowReader {
     /** Stands for a value that does not fit its column. */
     private static final Object UNFIT = new Object();
 
-    /** A column, resolved once. */
+    /** A column, resolved once; of a vector, {@code precision} is how many floats it has. */
     private record Column(LogicalTypeRoot root, int precision, int scale, boolean isRequired) {
         static Column of(LogicalType type) {
             boolean isDecimal = type.getTypeRoot() == LogicalTypeRoot.DECIMAL;
             int precision = isDecimal ? ((DecimalType) type).getPrecision() : 0;
             int scale = isDecimal ? ((DecimalType) type).getScale() : 0;
+            if (type instanceof BinaryType floats) {
+                precision = floats.getLength() / Float.BYTES;
+            }
             return new Column(type.getTypeRoot(), precision, scale, !type.isNullable());
+        }
+
+        boolean isVector() {
+            return root == LogicalTypeRoot.BINARY;
         }
     }
 
@@ -131,17 +141,19 @@ final class JsonRowReader {
                 parser.skipChildren();
                 continue;
             }
+            double[] numbers =
+                    token == JsonToken.START_ARRAY && hasVector(found) ? numbers(parser) : null;
             if (!found.within.isEmpty()) {
                 // Of a repeated name only the last value counts, with all that is within it.
                 forget(found);
             }
             for (int place : found.named) {
-                values[place] = valueOf(parser, columns[place]);
+                values[place] = valueOf(parser, token, numbers, columns[place]);
                 isNamed[place] = true;
             }
             for (int place : found.reached) {
                 if (!isNamed[place]) {
-                    values[place] = valueOf(parser, columns[place]);
+                    values[place] = valueOf(parser, token, numbers, columns[place]);
                 }
             }
             if (token == JsonToken.START_OBJECT && !found.within.isEmpty()) {
@@ -172,8 +184,49 @@ final class JsonRowReader {
         return false;
     }
 
-    private static Object valueOf(JsonParser parser, Column column) throws IOException {
-        JsonToken token = parser.currentToken();
+    private boolean hasVector(Field field) {
+        return Stream.concat(field.named.stream(), field.reached.stream())
+                .anyMatch(place -> columns[place].isVector());
+    }
+
+    /** Reads the array that has begun, to its end; null if not all it holds are numbers. */
+    private static double[] numbers(JsonParser parser) throws IOException {
+        double[] numbers = new double[16];
+        int count = 0;
+        boolean isAll = true;
+        while (parser.nextToken() != JsonToken.END_ARRAY) {
+            if (!parser.currentToken().isNumeric()) {
+                isAll = false;
+                parser.skipChildren();
+                continue;
+            }
+            if (count == numbers.length) {
+                numbers = Arrays.copyOf(numbers, 2 * count);
+            }
+            numbers[count++] = Double.parseDouble(parser.getText());
+        }
+        return isAll ? Arrays.copyOf(numbers, count) : null;
+    }
+
+    /** Each number as the nearest float; null if they are not so many, or one is not finite then. */
+    private static GenericArrayData vector(double[] numbers, int length) {
+        if (numbers == null || numbers.length != length) {
+            return null;
+        }
+        float[] floats = new float[length];
+        for (int i = 0; i < length; i++) {
+            floats[i] = (float) numbers[i];
+            if (!Float.isFinite(floats[i])) {
+                return null;
+            }
+        }
+        return new GenericArrayData(floats);
+    }
+
+    /** Returns a column's value; {@code numbers} are those of an array, which is read already. */
+    private static Object valueOf(
+            JsonParser parser, JsonToken token, double[] numbers, Column column)
+            throws IOException {
         if (token == JsonToken.VALUE_NULL) {
             return null;
         }
@@ -184,6 +237,7 @@ final class JsonRowReader {
                     case DOUBLE -> finite(parser, token);
                     case BOOLEAN -> token.isBoolean() ? token == JsonToken.VALUE_TRUE : null;
                     case DECIMAL -> decimal(parser, token, column);
+                    case BINARY -> vector(numbers, column.precision);
                     case TIMESTAMP_WITH_LOCAL_TIME_ZONE -> instant(parser, token);
                     default -> token == JsonToken.VALUE_STRING ? text(parser, column.root) : null;
                 };

@@ -1,6 +1,7 @@
 package millrace.flink;
 
 import java.util.Arrays;
+import org.apache.flink.table.data.ArrayData;
 import org.apache.flink.table.data.DecimalData;
 import org.apache.flink.table.data.StringData;
 
@@ -24,6 +25,9 @@ final class Order {
             double another = (Double) other;
             return number < another ? -1 : number > another ? 1 : 0;
         }
+        if (one instanceof ArrayData vector) {
+            return compare(vector.toFloatArray(), ((ArrayData) other).toFloatArray());
+        }
         if (one instanceof DecimalData decimal) {
             return decimal.compareTo((DecimalData) other);
         }
@@ -33,5 +37,15 @@ final class Order {
         return one instanceof Integer number
                 ? Integer.compare(number, (Integer) other)
                 : Long.compare((Long) one, (Long) other);
+    }
+
+    /** Compares by the first element that differs; the two zeros do not. */
+    private static int compare(float[] one, float[] other) {
+        for (int i = 0; i < one.length; i++) {
+            if (one[i] != other[i]) {
+                return one[i] < other[i] ? -1 : 1;
+            }
+        }
+        return 0;
     }
 }

@@ -33,7 +33,7 @@ import org.apache.flink.table.types.utils.DataTypeUtils;
  * is NOT NULL must have a value, and times the events. A comment of a column is what records call it,
  * a name or else a dotted path. {@code wanted}, a literal too, names the columns that come out,
  * parted by commas, all by default; the others are judged as well. Instants come out as BIGINT,
- * epoch milliseconds. Then comes {@code reason}: {@code malformed} or {@code schema}, and no values
+ * epoch milliseconds. {@code BINARY(4 * n)} is a vector of n floats, and comes out as ARRAY. Then comes {@code reason}: {@code malformed} or {@code schema}, and no values
  * beside it; or null. Every call gives exactly one row.
  */
 public final class ParseJsonRow extends TableFunction<RowData> implements SpecializedFunction {
@@ -109,6 +109,9 @@ public final class ParseJsonRow extends TableFunction<RowData> implements Specia
     }
 
     private static DataType outputOf(LogicalType column) {
+        if (column.is(LogicalTypeRoot.BINARY)) {
+            return DataTypes.ARRAY(DataTypes.FLOAT());
+        }
         boolean isInstant = column.is(LogicalTypeRoot.TIMESTAMP_WITH_LOCAL_TIME_ZONE);
         return isInstant ? DataTypes.BIGINT() : DataTypes.of(column.copy(true));
     }
