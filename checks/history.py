@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from feature_assets.keys import features_path
 from millrace.plan import Plan, ViewPlan
+from resources.dagster.asset_keys import features_path
 from resources.settings import settings_from_env
 
 if TYPE_CHECKING:
-    from resources.view_history import ViewHistory
+    from offline.tables.view_history import ViewHistory
 
 HISTORY = "history"
 """Name of the check on ``features/<view>``."""
@@ -40,7 +40,7 @@ def history_checks(plan: Plan) -> list[dg.AssetChecksDefinition]:
         can_subset=True,
     )
     def view_history(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        from resources.view_history import view_histories
+        from offline.tables.view_history import view_histories
 
         chosen = [view for key, view in views.items() if key in context.selected_asset_check_keys]
         found = view_histories(settings_from_env(), chosen)

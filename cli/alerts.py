@@ -8,8 +8,8 @@ import typer
 from cli.output import JsonFlag, console, page, show_json
 
 if TYPE_CHECKING:
-    from resources.alerts.conditions import Condition
-    from resources.alerts.outbox import SinkStatus
+    from alerts.conditions import Condition
+    from alerts.outbox import SinkStatus
 
 _Sink = Annotated[str, typer.Argument(metavar="SINK", help="A sink of the alerts file.")]
 SILENT_MS = 300_000
@@ -29,10 +29,10 @@ def register(app: typer.Typer) -> None:
 
 def status(*, as_json: JsonFlag = False) -> None:
     """Show open incidents, and what waits for each sink; exit 1 if the watcher is silent."""
-    from resources.alerts.configuration import load_config
-    from resources.alerts.delivery import now_ms
-    from resources.alerts.outbox import Outbox
-    from resources.alerts.state import AlertStore
+    from alerts.configuration import load_config
+    from alerts.delivery import now_ms
+    from alerts.outbox import Outbox
+    from alerts.state import AlertStore
     from resources.settings import settings_from_env
 
     settings, now = settings_from_env(), now_ms()
@@ -68,9 +68,9 @@ def status(*, as_json: JsonFlag = False) -> None:
 
 def test(sink: _Sink) -> None:
     """Send a message to one sink now, past every queue; exit 1 if it does not arrive."""
-    from resources.alerts.configuration import load_config
-    from resources.alerts.delivery import now_ms
-    from resources.alerts.message import Delivery, probe_message
+    from alerts.configuration import load_config
+    from alerts.delivery import now_ms
+    from alerts.message import Delivery, probe_message
     from resources.settings import settings_from_env
 
     config = load_config(settings_from_env())
@@ -82,9 +82,9 @@ def test(sink: _Sink) -> None:
 
 def retry(sink: _Sink) -> None:
     """Queue what a sink has refused once more; the next delivery tries it at once."""
-    from resources.alerts.configuration import load_config
-    from resources.alerts.outbox import Outbox
-    from resources.alerts.state import AlertStore
+    from alerts.configuration import load_config
+    from alerts.outbox import Outbox
+    from alerts.state import AlertStore
     from resources.settings import settings_from_env
 
     settings = settings_from_env()
@@ -103,7 +103,7 @@ def _known(sink: str, sinks: list[str]) -> str:
 
 
 def _open_json(opened: "list[Condition]") -> list[dict[str, Any]]:
-    from resources.alerts.folding import followers_of, standing
+    from alerts.folding import followers_of, standing
 
     known = {one.fingerprint: one for one in opened}
     followers = followers_of(known)
@@ -127,8 +127,8 @@ def _open_json(opened: "list[Condition]") -> list[dict[str, Any]]:
 def _show(looked_s: int | None, opened: "list[Condition]", sinks: "list[SinkStatus]") -> None:
     from rich.table import Table
 
-    from resources.alerts.folding import followers_of, standing
-    from resources.alerts.message import iso, subject_text
+    from alerts.folding import followers_of, standing
+    from alerts.message import iso, subject_text
 
     looked = "never looked: is Dagster up?" if looked_s is None else f"looked {looked_s} s ago"
     known = {one.fingerprint: one for one in opened}

@@ -11,9 +11,9 @@ from cli.output import JsonFlag, console, page, progress, show_json
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from jobs.range_runs import PartitionResult, RangeRun, RunFollower
+    from jobs.batch.backfill_runs import PartitionResult, RangeRun, RunFollower
     from millrace.plan import Plan
-    from resources.dagster_api import DagsterApi
+    from resources.dagster.client import DagsterApi
     from resources.settings import Settings
 
 _LONG = 12
@@ -50,10 +50,10 @@ def backfill(
     """
     from datetime import UTC, datetime
 
-    from jobs.range_runs import look_at_files, range_runs, with_history
+    from jobs.batch.backfill_runs import look_at_files, range_runs, with_history
+    from offline.tables.planned_changes import refuse_backfill
     from resources.declarations import load_valid_plan
-    from resources.planned_changes import refuse_backfill
-    from resources.reports import Days
+    from resources.lake.reports import Days
     from resources.settings import settings_from_env
 
     settings = settings_from_env()
@@ -84,7 +84,7 @@ def backfill(
 
 
 def _launch(settings: "Settings", runs: Sequence["RangeRun"]) -> list["RunFollower"]:
-    from jobs.range_runs import RunFollower, launch
+    from jobs.batch.backfill_runs import RunFollower, launch
 
     api = _api(settings)
     followers = []
@@ -99,7 +99,7 @@ def _launch(settings: "Settings", runs: Sequence["RangeRun"]) -> list["RunFollow
 
 
 def _api(settings: "Settings") -> "DagsterApi":
-    from resources.dagster_api import DagsterApi
+    from resources.dagster.client import DagsterApi
     from resources.endpoints import dagster_url
 
     return DagsterApi(dagster_url(settings))
@@ -112,7 +112,7 @@ def _size(run: "RangeRun") -> str:
 
 def _history_notes(run: "RangeRun") -> list[str]:
     """Say what is built besides the days asked for, and what is not built again."""
-    from resources.reports import day_list
+    from resources.lake.reports import day_list
 
     notes = []
     if run.earlier:
@@ -128,7 +128,7 @@ def _history_notes(run: "RangeRun") -> list[str]:
 
 
 def _wait(followers: Sequence["RunFollower"]) -> None:
-    from jobs.range_runs import follow
+    from jobs.batch.backfill_runs import follow
 
     total = sum(follower.run.partitions for follower in followers)
     try:
@@ -176,14 +176,14 @@ def _show_foreseen(runs: Sequence["RangeRun"], documents: Sequence[dict[str, Any
 
 
 def _foreseen(settings: "Settings", run: "RangeRun") -> dict[str, Any]:
-    from jobs.range_runs import built_partitions
+    from jobs.batch.backfill_runs import built_partitions
 
     return {**run.as_json(), "built": built_partitions(settings, run), "raw": _raw(settings, run)}
 
 
 def _raw(settings: "Settings", run: "RangeRun") -> dict[str, Any]:
     from millrace.errors import PlatformError
-    from resources.raw_files import find_raw_files
+    from offline.raw.files import find_raw_files
 
     batch = run.source.batch
     if batch is None:
@@ -215,7 +215,7 @@ def _raw_text(raw: dict[str, Any]) -> str:
 
 
 def _show_results(followers: Sequence["RunFollower"], *, as_json: bool) -> None:
-    from jobs.range_runs import failure_lines, undated_lines
+    from jobs.batch.backfill_runs import failure_lines, undated_lines
 
     if as_json:
         show_json({"runs": [follower.as_json() for follower in followers]})
@@ -263,7 +263,7 @@ def _by_asset(results: Sequence["PartitionResult"]) -> "Table":
 
 def _hint_at_findings(settings: "Settings", plan: "Plan", runs: Sequence["RangeRun"]) -> None:
     """Say how many of the days have findings of checks, and how they are shown."""
-    from checks.findings import stored_findings
+    from checks.quality.findings import stored_findings
 
     for run in runs:
         name = run.views[0].name if len(run.views) == 1 else run.source.name

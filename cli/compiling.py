@@ -77,7 +77,7 @@ def _checks(view: "ViewPlan") -> str:
 
 
 def _expectations(view: "ViewPlan") -> str:
-    from checks.suites import row_suite, suite
+    from checks.quality.suites import row_suite, suite
     from millrace.compile.checks import check_rules
 
     table, rules = f"features/{view.name}", check_rules(view)

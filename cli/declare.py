@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from millrace.plan import EmptyDays, Output, Plan, SchedulePlan, ViewPlan
-    from resources.planned_changes import PlannedChange
+    from offline.tables.planned_changes import PlannedChange
 
 
 _VIEWS_NAMED = 3
@@ -69,8 +69,8 @@ def plan(
     And what of it is in the lake by another declaration: what is built again, and why. A change that
     stored values do not survive is refused (exit 1).
     """
+    from offline.tables.planned_changes import planned_change
     from resources.declarations import load_plan
-    from resources.planned_changes import planned_change
     from resources.settings import settings_from_env
 
     settings = settings_from_env()

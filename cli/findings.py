@@ -10,7 +10,7 @@ from cli.output import JsonFlag, console, page, show_json
 if TYPE_CHECKING:
     from datetime import date
 
-    from checks.findings import TableFindings
+    from checks.quality.findings import TableFindings
 
 _MOST_ROWS = 40
 """More findings than this are shown by rule instead of by day; ``--json`` has them all."""
@@ -35,9 +35,9 @@ def findings(
 
     Read from the lake; nothing of the stack needs to run, and nothing is judged again.
     """
-    from checks.findings import stored_findings
+    from checks.quality.findings import stored_findings
     from resources.declarations import load_valid_plan
-    from resources.reports import parse_day
+    from resources.lake.reports import parse_day
     from resources.settings import settings_from_env
 
     settings = settings_from_env()
@@ -53,7 +53,7 @@ def findings(
 
 
 def _show(found: "Sequence[TableFindings]") -> None:
-    from resources.reports import days_by_reason
+    from resources.lake.reports import days_by_reason
 
     judged = [one for one in found if one.days]
     if sum(len(rules) for one in judged for rules in one.failed.values()) > _MOST_ROWS:
@@ -85,7 +85,7 @@ def _show_by_day(judged: "Sequence[TableFindings]") -> None:
 
 
 def _show_by_rule(judged: "Sequence[TableFindings]") -> None:
-    from resources.reports import day_list
+    from resources.lake.reports import day_list
 
     table = _table("table", "severity", "check", "column", "newest value", "its limit", "days")
     for one in judged:

@@ -10,7 +10,7 @@ from cli.output import JsonFlag, console, page, show_json
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from resources.lineage.shipping import Shipped
+    from lineage.shipping import Shipped
     from resources.settings import Settings
 
 _BUDGET_S = 60.0
@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 
 def status(*, as_json: JsonFlag = False) -> None:
     """Show each receiver: what it was sent, what waits for it, and since when and why."""
-    from resources.lineage.shipping import standing
+    from lineage.shipping import standing
     from resources.settings import settings_from_env
 
     settings = settings_from_env()
@@ -42,9 +42,9 @@ def ship(*, as_json: JsonFlag = False) -> None:
 
     What a process began that was killed is ended first; of Dagster's runs only Dagster knows.
     """
-    from resources.lineage.closing import close_ended, process_verdict
-    from resources.lineage.receivers import is_off
-    from resources.lineage.shipping import ship as ship_now
+    from lineage.closing import close_ended, process_verdict
+    from lineage.receivers import is_off
+    from lineage.shipping import ship as ship_now
     from resources.settings import settings_from_env
 
     settings = settings_from_env()
@@ -66,10 +66,10 @@ def replay(
 
     They come in their order, with the run ids and keys they had before.
     """
+    from lineage.outbox import Outbox
+    from lineage.shipping import standing
     from millrace.errors import SetupError, nearest
-    from resources.lineage.outbox import Outbox
-    from resources.lineage.shipping import standing
-    from resources.reports import Days, parse_day
+    from resources.lake.reports import Days, parse_day
     from resources.settings import settings_from_env
 
     settings = settings_from_env()
@@ -85,7 +85,7 @@ def replay(
 def _show(
     settings: "Settings", found: "Sequence[Shipped]", lines: "Sequence[str]", *, as_json: bool
 ) -> None:
-    from resources.lineage.outbox import Outbox
+    from lineage.outbox import Outbox
 
     open_runs = len(Outbox.of(settings).open_runs())
     if as_json:

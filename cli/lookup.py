@@ -83,8 +83,8 @@ def _is_all_declared(settings: "Settings", plan: "Plan", faults: "Sequence[Fault
     They have faults, or the store is shared, or views were deployed from other folders: then only
     the server knows.
     """
-    from streaming.records import RecordFiles
-    from streaming.uploaded_views import UploadedFiles
+    from streaming.publications.records import RecordFiles
+    from streaming.publications.uploaded_views import UploadedFiles
 
     if faults or settings.store_url is not None:
         return False

@@ -26,7 +26,7 @@ _MODULES = (
     "findings",
     "lineage",
     "alerts",
-    "demo",
+    "demo.command",
 )
 """Modules with a ``register(app)``, in the order in which ``--help`` lists their commands.
 

@@ -73,7 +73,7 @@ def start_missing(
 def _refuse_silent_kafka(stack: "Stack", wanted: Sequence[str]) -> None:
     """Say at once that a Kafka of the user's own does not answer: what needs it would wait for it."""
     from resources.endpoints import kafka_bootstrap
-    from resources.kafka import topic_names
+    from resources.kafka.client import topic_names
 
     if stack.settings.kafka is None:
         return

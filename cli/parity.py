@@ -8,7 +8,7 @@ from cli.needs import NoStartFlag, start_needed
 from cli.output import JsonFlag, console, page, progress, show_json
 
 if TYPE_CHECKING:
-    from checks.parity_report import ParityReport
+    from checks.parity.report import ParityReport
 
 _MOST_ROWS = 20
 
@@ -35,7 +35,7 @@ def parity(
     as_json: JsonFlag = False,
 ) -> None:
     """Recompute served answers at their own instants and compare; exit 1 on any difference."""
-    from checks.served_parity import check_parity
+    from checks.parity.audit import check_parity
     from resources.declarations import load_plan
     from resources.settings import settings_from_env
 

@@ -39,11 +39,11 @@ def produce(
     id and its dedup horizon has not passed.
     """
     from resources.declarations import load_valid_plan
-    from resources.reports import parse_day
+    from resources.lake.reports import parse_day
     from resources.settings import settings_from_env
-    from streaming.event_files import format_of
-    from streaming.produce import Pace, source_to_send_to
-    from streaming.produce import produce as send
+    from streaming.produce.event_files import format_of
+    from streaming.produce.producer import Pace, source_to_send_to
+    from streaming.produce.producer import produce as send
 
     settings = settings_from_env()
     plan, faults = load_valid_plan(settings)

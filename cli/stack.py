@@ -9,8 +9,8 @@ import typer
 from cli.output import JsonFlag, console, page, show_json
 
 if TYPE_CHECKING:
-    from resources.settings_reading import Shown
-    from resources.view_history import ViewHistory
+    from offline.tables.view_history import ViewHistory
+    from resources.configuration.reading import Shown
     from stack.control import Change, PartStatus, Stack, Watch
     from stack.finding import Finding
 
@@ -87,7 +87,7 @@ def bring_up(
 def _renew_links(stack: "Stack", changes: "Sequence[Change]") -> None:
     """Have Dagster load its assets again if parts that they link to were started beside it."""
     from millrace.errors import PlatformError
-    from resources.dagster_api import DagsterApi
+    from resources.dagster.client import DagsterApi
     from resources.endpoints import dagster_url
 
     started = {change.part for change in changes if change.kind in {"started", "restarted"}}
@@ -112,7 +112,7 @@ def down() -> None:
 
 
 def _tell_of_stopped_flink(stack: "Stack", by: str) -> None:
-    from streaming.lineage import stopped_with_flink
+    from streaming.control.lineage import stopped_with_flink
 
     stopped_with_flink(stack.settings, by)
 
@@ -143,8 +143,8 @@ def _histories(stack: "Stack") -> "dict[str, ViewHistory]":
     lake = stack.settings.lake
     if "://" in lake or not Path(lake, "partition_log").is_dir():
         return {}
+    from offline.tables.view_history import view_histories
     from resources.declarations import load_valid_plan
-    from resources.view_history import view_histories
 
     plan, _ = load_valid_plan(stack.settings)
     found = view_histories(stack.settings, plan.views.values())

@@ -7,6 +7,7 @@ import typer
 
 from cli.needs import NoStartFlag, start_needed
 from cli.output import JsonFlag, console, page, progress, show_error, show_json
+from resources.progress import Progress
 
 if TYPE_CHECKING:
     from millrace.plan import Plan
@@ -20,8 +21,6 @@ _STYLES = {"running": "green", "starting": "yellow", "restarting": "yellow", "st
 _PARTS = ("kafka", "flink", "store", "writer", "archive")
 """What a stream is made of, from its topic to the store and the lake."""
 _QUIET = {"absent", "stopped", "unknown"}
-
-Say = Callable[[str], None]
 
 
 def register(app: typer.Typer) -> None:
@@ -42,8 +41,8 @@ def deploy(views: _Views = None, *, no_start: NoStartFlag = False) -> None:
     A changed view gets a new version, and the old one serves until that is complete. A stopped or
     failed stream goes on from its newest state.
     """
-    from streaming.deployments import deploy as deploy_one
-    from streaming.survey import stream_views
+    from streaming.control.deployments import deploy as deploy_one
+    from streaming.control.survey import stream_views
 
     settings, plan = _declared()
     names = views or stream_views(plan)
@@ -56,7 +55,7 @@ def deploy(views: _Views = None, *, no_start: NoStartFlag = False) -> None:
 
 def stop(views: _Views = None) -> None:
     """Stop streams with a savepoint; their values are served on, and become stale."""
-    from streaming.deployments import stop as stop_one
+    from streaming.control.deployments import stop as stop_one
 
     settings, _ = _declared()
     _each("stop", views or _deployed(settings), lambda view, say: stop_one(settings, view, say))
@@ -64,7 +63,7 @@ def stop(views: _Views = None) -> None:
 
 def restart(views: _Views = None, *, no_start: NoStartFlag = False) -> None:
     """Stop streams and submit them again from there; their failures are forgotten."""
-    from streaming.deployments import restart as restart_one
+    from streaming.control.deployments import restart as restart_one
 
     settings, _ = _declared()
     deployed = _deployed(settings)
@@ -76,7 +75,7 @@ def restart(views: _Views = None, *, no_start: NoStartFlag = False) -> None:
 
 def status(views: _Views = None, *, as_json: JsonFlag = False) -> None:
     """Show each stream: state, version, lag, age of its checkpoint; and each source's books."""
-    from streaming.status import status as status_of
+    from streaming.control.status import status as status_of
 
     settings, plan = _declared()
     for view in views or ():
@@ -122,12 +121,12 @@ def _declared() -> "tuple[Settings, Plan]":
 
 
 def _deployed(settings: "Settings") -> list[str]:
-    from streaming.records import RecordFiles
+    from streaming.publications.records import RecordFiles
 
     return list(RecordFiles.of(settings.home).read_all())
 
 
-def _each(verb: str, views: Sequence[str], act: Callable[[str, Say], Any]) -> None:
+def _each(verb: str, views: Sequence[str], act: Callable[[str, Progress], Any]) -> None:
     """Act on each view, going on after one that fails; exit 1 if any did."""
     from millrace.errors import PlatformError
 

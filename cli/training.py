@@ -11,7 +11,7 @@ from cli.output import JsonFlag, console, page, progress, show_json
 
 if TYPE_CHECKING:
     from millrace.plan import Plan
-    from resources.training import TrainingReport
+    from offline.training.sets import TrainingReport
 
 
 class EngineName(StrEnum):
@@ -53,9 +53,9 @@ def training_set(
     as_json: JsonFlag = False,
 ) -> None:
     """Write the rows of a spine with features as they were known at each row's time."""
+    from offline.training.sets import build_training_set
     from resources.declarations import load_plan
     from resources.settings import settings_from_env
-    from resources.training import build_training_set
 
     if (features is None) == (service is None):
         raise typer.BadParameter("name either --features or --service")
@@ -82,7 +82,7 @@ def training_set(
 
 
 def _names(plan: "Plan", features: str | None, service: str | None) -> tuple[str, ...]:
-    from resources.requested_features import service_features
+    from offline.training.requested_features import service_features
 
     if service is not None:
         return service_features(plan, service)

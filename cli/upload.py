@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from millrace.plan import Plan
     from resources.settings import Settings
-    from streaming.upload import UploadReport
+    from streaming.upload.upload import UploadReport
 
 
 def register(app: typer.Typer) -> None:
@@ -39,9 +39,9 @@ def upload(
     events. Days that no event can enter any more are stored in coarser tiles.
     """
     from resources.declarations import load_valid_plan
-    from resources.reports import parse_day
+    from resources.lake.reports import parse_day
     from resources.settings import settings_from_env
-    from streaming.upload import upload as upload_tiles
+    from streaming.upload.upload import upload as upload_tiles
 
     settings = settings_from_env()
     plan, faults = load_valid_plan(settings)
@@ -69,9 +69,9 @@ def upload(
 
 def _rows(settings: "Settings", plan: "Plan", view: str) -> int | None:
     """Return the rows of the view's tiles table, for the length of the bar; None if not known."""
-    from resources.lake import partition_stats
-    from resources.tiles_table import tiles_table
-    from resources.versions import deployed_version
+    from offline.tables.tiles import tiles_table
+    from resources.lake.delta import partition_stats
+    from resources.lake.view_versions import deployed_version
 
     version = deployed_version(settings, plan.view(view))
     if version is None:

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import dagster as dg
 
-from feature_assets.keys import events_path
 from millrace.durations import format_duration
 from millrace.plan import DerivedPlan, Output, ServicePlan, SourcePlan, ViewPlan
 from millrace.window import Window
 from millrace.windows import Sliding
+from resources.dagster.asset_keys import events_path
 
 _EMAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
 _TEAM = re.compile(r"team:[A-Za-z0-9_.-]+")

@@ -6,15 +6,16 @@ from typing import Any
 
 import dagster as dg
 
-from checks.evaluations import check_specs, chosen_checks, report_judgement, report_unable
-from checks.judgement import Judgement
-from feature_assets.lineage import enclosing
-from feature_assets.offline import Judge, Progress
+from checks.quality.evaluations import check_specs, chosen_checks, report_judgement, report_unable
+from checks.quality.judgement import Judgement
+from feature_assets.offline import Judge
+from lineage.builds import enclosing
 from millrace.compile.checks import check_rules, source_rules
 from millrace.errors import EngineUnavailable, PlatformError
 from millrace.plan import SourcePlan, ViewPlan
-from resources.partition_keys import closing_key
-from resources.reports import BuildReport, Days
+from resources.dagster.partition_keys import closing_key
+from resources.lake.reports import BuildReport, Days
+from resources.progress import Progress
 
 PUBLISH = "publish"
 """The step's setting that releases days whatever their checks found."""
@@ -122,7 +123,7 @@ def _held(report: BuildReport, reasons: dict[Any, str]) -> BuildReport:
 
 def report_checks(context: dg.AssetExecutionContext, spec: dg.AssetSpec, judged: Judged) -> None:
     """Tell Dagster and lineage what was found; after the days' materialisations are stored."""
-    from checks.told import tell
+    from checks.quality.lineage import tell
 
     by_hour = isinstance(spec.partitions_def, dg.HourlyPartitionsDefinition)
     checks = chosen_checks(context, spec.key)

@@ -12,12 +12,12 @@ from urllib.parse import quote
 
 import dagster as dg
 
-from feature_assets.keys import LOCATION, former_key
 from millrace.errors import EngineUnavailable
 from millrace.plan import EntityPlan, ViewPlan
 from millrace.spec import Location
 from millrace.types import DataType
-from resources.dagster_api import HISTORY_JOB
+from resources.dagster.asset_keys import LOCATION, former_key
+from resources.dagster.client import HISTORY_JOB
 from resources.documentation import page_url
 from resources.endpoints import dagster_url, flink_url, kafka_bootstrap, server_url
 from resources.settings import CHECKOUT, Settings

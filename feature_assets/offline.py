@@ -1,6 +1,6 @@
 """The door from assets to the offline tables, narrow enough for a fake."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import dagster as dg
 from pydantic import PrivateAttr
 
-from checks.judgement import Judgement
+from checks.quality.judgement import Judgement
 from millrace.plan import SourcePlan, ViewPlan
-from resources.reports import BuildReport, Days
+from resources.lake.reports import BuildReport, Days
+from resources.progress import Progress
 from resources.settings import Settings, settings_from_env
 
 if TYPE_CHECKING:
-    from checks.expectations import ExpectationJudge
-
-Progress = Callable[[str], None]
+    from checks.quality.expectations import ExpectationJudge
 
 
 class Judge(Protocol):
@@ -161,7 +160,7 @@ class OfflineLake(dg.ConfigurableResource[Any]):
 
     def judge(self) -> Judge:
         """Start the process of Great Expectations beside the build; it serves the whole run."""
-        from checks.expectations import expectation_judge
+        from checks.quality.expectations import expectation_judge
 
         if self._judge is None:
             expectations = self._opened.enter_context(expectation_judge())
@@ -190,8 +189,8 @@ class LakeJudge:
         publish: bool,
         progress: Progress,
     ) -> Judgement:
-        """Judge events; see ``checks.quality.judge_build``."""
-        from checks.quality import JudgedTable, judge_build
+        """Judge events; see ``checks.quality.gate.judge_build``."""
+        from checks.quality.gate import JudgedTable, judge_build
 
         return judge_build(
             self.settings,
@@ -206,8 +205,8 @@ class LakeJudge:
     def judge_features(
         self, view: ViewPlan, report: BuildReport, *, publish: bool, progress: Progress
     ) -> Judgement:
-        """Judge features; see ``checks.quality.judge_build``."""
-        from checks.quality import JudgedTable, judge_build
+        """Judge features; see ``checks.quality.gate.judge_build``."""
+        from checks.quality.gate import JudgedTable, judge_build
 
         version = report.table.rpartition("/")[2]
         return judge_build(
@@ -227,10 +226,10 @@ class LakeJudge:
         view: ViewPlan | None,
         days: Days | None,
     ) -> tuple[BuildReport, Judgement]:
-        """Judge what is built; see ``checks.quality.judge_again``."""
-        from checks.quality import JudgedTable, judge_again
-        from resources.lake import table_version
-        from resources.versions import deployed_version
+        """Judge what is built; see ``checks.quality.gate.judge_again``."""
+        from checks.quality.gate import JudgedTable, judge_again
+        from resources.lake.delta import table_version
+        from resources.lake.view_versions import deployed_version
 
         if view is None:
             version, table = None, JudgedTable.of_source(source, views)
@@ -248,6 +247,6 @@ def _now_ms() -> int:
 
 
 def _store() -> Any:
-    from resources.offline import OfflineStore
+    from offline.store import OfflineStore
 
     return OfflineStore(settings_from_env(), gated=True)

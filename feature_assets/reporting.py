@@ -15,10 +15,10 @@ from typing import Any
 import dagster as dg
 from dagster_shared.error import SerializableErrorInfo
 
-from feature_assets.keys import asset_path, declared_name, lake_table
-from resources.dagster_api import FAILURES, UNDATED, raised_error
-from resources.partition_keys import FIRST_PARTITION, key_day, keys_of_day, partition_keys
-from resources.reports import (
+from resources.dagster.asset_keys import asset_path, declared_name, lake_table
+from resources.dagster.client import FAILURES, UNDATED, raised_error
+from resources.dagster.partition_keys import FIRST_PARTITION, key_day, keys_of_day, partition_keys
+from resources.lake.reports import (
     ALL_HOURS,
     BuildReport,
     Days,

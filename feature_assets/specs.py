@@ -6,7 +6,8 @@ from typing import Any
 import dagster as dg
 
 from feature_assets import descriptions, links, timing
-from feature_assets.keys import (
+from millrace.plan import BatchPlan, Plan, ServicePlan, SourcePlan, ViewPlan
+from resources.dagster.asset_keys import (
     SERVICES,
     dead_letters_path,
     events_path,
@@ -20,8 +21,7 @@ from feature_assets.keys import (
     topic_path,
     view_group,
 )
-from millrace.plan import BatchPlan, Plan, ServicePlan, SourcePlan, ViewPlan
-from resources.partition_keys import LAST_PARTITION, first_partition, keys_of_day
+from resources.dagster.partition_keys import LAST_PARTITION, first_partition, keys_of_day
 
 _SAME_PARTITION = dg.TimeWindowPartitionMapping()
 _ENGINES = ("spark", "delta")

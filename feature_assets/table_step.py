@@ -13,18 +13,18 @@ from typing import Any
 
 import dagster as dg
 
-from checks.evaluation_log import withdrawing_planned
-from checks.evaluations import chosen_checks
+from checks.quality.evaluation_log import withdrawing_planned
+from checks.quality.evaluations import chosen_checks
 from feature_assets.judging import Gate, Judged, report_checks
-from feature_assets.keys import features_path, lake_table, tiles_path
-from feature_assets.lineage import telling
 from feature_assets.offline import OfflineTables
 from feature_assets.reporting import FailedDays, engine_is_away, failed_before, report_days
 from feature_assets.standing import standing_days
+from lineage.builds import telling
 from millrace.errors import EngineUnavailable, PlatformError
 from millrace.plan import SourcePlan, ViewPlan
-from resources.reports import HOURS_A_DAY, BuildReport, Days, PartitionOutcome
-from resources.ticking import ticking
+from resources.dagster.asset_keys import features_path, lake_table, tiles_path
+from resources.lake.reports import HOURS_A_DAY, BuildReport, Days, PartitionOutcome
+from resources.progress import ticking
 
 RETRY_AFTER_S = 20.0
 """From the loss of an engine to the next try of a build, and between two tries."""

@@ -6,26 +6,26 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from checks.books import books_checks
 from checks.history import history_checks
-from checks.parity import parity_checks
+from checks.parity.asset_check import parity_checks
+from checks.reconciliation import books_checks
 from feature_assets.factory import plan_assets
 from feature_assets.links import links_of, with_pages
 from feature_assets.offline import OfflineLake
 from feature_assets.specs import live_specs
-from jobs.alerting import alert_sensor, deliver_job
-from jobs.arrivals import arrival_checks, arrived_sensors
-from jobs.automation import following_sensor, late_data_sensors
-from jobs.backfills import backfill_jobs, source_job
-from jobs.history import history_job
-from jobs.history_sensor import history_sensor
-from jobs.known_days import known_days_job
-from jobs.lineage import lineage_job, lineage_sensor
-from jobs.retention import retention_job, retention_schedule
-from jobs.schedules import source_schedules
-from jobs.stream_sensor import stream_sensor
-from jobs.streams import stream_jobs
-from jobs.uploads import upload_job, upload_sensor
+from jobs.alerts.sensor import alert_sensor, deliver_job
+from jobs.batch.arrivals import arrival_checks, arrived_sensors
+from jobs.batch.automation import following_sensor, late_data_sensors
+from jobs.batch.backfill_jobs import backfill_jobs, source_job
+from jobs.batch.history_sensor import history_sensor
+from jobs.batch.known_days import known_days_job
+from jobs.batch.missing_history import history_job
+from jobs.batch.schedules import source_schedules
+from jobs.instance.lineage import lineage_job, lineage_sensor
+from jobs.instance.retention import retention_job, retention_schedule
+from jobs.streams.actions import stream_jobs
+from jobs.streams.sensor import stream_sensor
+from jobs.streams.uploads import upload_job, upload_sensor
 from millrace.errors import SpecError
 from millrace.plan import Plan
 from resources.declarations import load_valid_plan

@@ -15,8 +15,8 @@ from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 import psutil
 
 from millrace.errors import EngineUnavailable
-from resources.brokers import Brokers
-from resources.secret import revealed
+from resources.configuration.secret import revealed
+from resources.kafka.brokers import Brokers
 from resources.settings import Settings, StoreAccess
 
 FILE_NAME = "endpoints.json"

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from millrace.errors import SetupError
-from resources.secret import NO_OPTIONS, Options, Secret, Value, is_reference
+from resources.configuration.secret import NO_OPTIONS, Options, Secret, Value, is_reference
 
 if TYPE_CHECKING:
-    from resources.settings_model import PostgresTable
-    from resources.settings_reading import Reading, Shown
+    from resources.configuration.model import PostgresTable
+    from resources.configuration.reading import Reading, Shown
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 """The root of the installed checkout."""
@@ -86,7 +86,7 @@ class Settings:
         data: folder of raw data that ``${MILLRACE_DATA}`` stands for; None if there is none.
         lake: root of the Delta tables: an absolute path or a URL such as ``s3a://bucket/lake``.
         spark_remote: Spark Connect URL of the user's own server; None for the local one.
-        lineage: receivers of OpenLineage events, see ``resources.lineage.receivers``; None for a
+        lineage: receivers of OpenLineage events, see ``lineage.receivers``; None for a
             file under ``home``.
         lineage_api_key: what receivers over HTTP are shown.
         lineage_namespace: of jobs and logical names in lineage.
@@ -100,7 +100,7 @@ class Settings:
         flink_kafka_properties: properties of Kafka's Java client, for Flink's connector alone.
         store: how the online store of ``store_url`` is opened.
         spark_token: the token that ``spark_remote`` wants.
-        lake_options: how the lake's object store is opened, see ``resources.lake_options``.
+        lake_options: how the lake's object store is opened, see ``resources.lake.options``.
         schema_registry: None if there is none.
         server_host: the address the online API binds to.
         server_port: its port.
@@ -186,7 +186,7 @@ def settings_shown(env: Mapping[str, str] | None = None) -> "list[Shown]":
     Raises:
         SetupError: ``millrace.toml`` cannot be used.
     """
-    from resources.settings_reading import shown
+    from resources.configuration.reading import shown
 
     reading = _read(env)
     settings = _settings_of(reading, os.environ if env is None else env)
@@ -209,7 +209,7 @@ def setting_place(key: str, env: Mapping[str, str] | None = None) -> str:
     Raises:
         SetupError: ``millrace.toml`` cannot be used.
     """
-    from resources.settings_reading import setting_of
+    from resources.configuration.reading import setting_of
 
     setting = setting_of(key)
     return _read(env).origin_of(key)[1] or (setting.variable if setting else key)
@@ -221,7 +221,7 @@ def profiles_with_faults(env: Mapping[str, str] | None = None) -> "list[SetupErr
     Raises:
         SetupError: the settings as they are chosen are wrong.
     """
-    from resources.settings_file import PROFILE
+    from resources.configuration.toml_file import PROFILE
 
     env = os.environ if env is None else env
     file, faults = _read(env).file, []
@@ -235,7 +235,7 @@ def profiles_with_faults(env: Mapping[str, str] | None = None) -> "list[SetupErr
 
 def _read(env: Mapping[str, str] | None) -> "Reading":
     # The settings library costs a tenth of a second: not for those who only name the record.
-    from resources.settings_reading import read_layers
+    from resources.configuration.reading import read_layers
 
     return read_layers(os.environ if env is None else env, Path.cwd())
 

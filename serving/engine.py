@@ -14,7 +14,7 @@ from typing import Any
 from millrace.codec import TAGS, Packed, entity_bytes, hash_tag, key_head
 from millrace.errors import DataError, StoreError
 from millrace.online.view import OnlineView
-from resources.store import StoreUnavailable
+from resources.store.client import StoreUnavailable
 from serving.catalog import LookupPlan, ServedVersion
 from serving.errors import BadRequest
 from serving.keys import as_bad_request, key_values

@@ -15,7 +15,7 @@ from millrace.errors import (
     ServingError,
     StoreError,
 )
-from resources.store import StoreUnavailable
+from resources.store.client import StoreUnavailable
 
 
 class BadRequest(ServingError):

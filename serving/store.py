@@ -21,7 +21,7 @@ from redis.exceptions import NoScriptError, RedisError
 
 from millrace.errors import EngineUnavailable, SetupError, StoreError
 from millrace.published import PLANS_KEY, PROGRESS_KEY
-from resources.store import StoreUnavailable, store_errors
+from resources.store.client import StoreUnavailable, store_errors
 
 logger = logging.getLogger(__name__)
 

@@ -118,7 +118,7 @@ def cache_folder() -> Path:
 def _cache_of_the_file() -> str | None:
     """Return the cache that ``millrace.toml`` names, or its profile; None if neither does."""
     sys.path.insert(0, str(ROOT))
-    from resources.settings_file import PROFILE, UnreadableFile, locate, read
+    from resources.configuration.toml_file import PROFILE, UnreadableFile, locate, read
 
     path = locate(os.environ, Path.cwd())
     if path is None:

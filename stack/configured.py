@@ -10,9 +10,9 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from millrace.errors import PlatformError
-from resources.secret import Secret
+from resources.configuration.model import settings_there_are
+from resources.configuration.secret import Secret
 from resources.settings import Settings, setting_place, settings_shown
-from resources.settings_model import settings_there_are
 from stack.finding import Finding, faults_found
 from stack.processes import HOME_VARIABLE
 from stack.variables import VARIABLES
@@ -35,7 +35,7 @@ def examine_configuration(
 
 
 def _lake(settings: Settings) -> Iterator[Finding]:
-    from resources.lake import refuse_unusable_place
+    from resources.lake.delta import refuse_unusable_place
 
     try:
         refuse_unusable_place(settings)
@@ -44,7 +44,7 @@ def _lake(settings: Settings) -> Iterator[Finding]:
 
 
 def _alerts(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
-    from resources.alerts.configuration import load_config
+    from alerts.configuration import load_config
 
     try:
         config = load_config(settings)
@@ -60,7 +60,7 @@ def _alerts(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]
 
 
 def _lineage(settings: Settings) -> Iterator[Finding]:
-    from resources.lineage.receivers import FileReceiver, receivers
+    from lineage.receivers import FileReceiver, receivers
 
     try:
         found = receivers(settings, timeout_s=_TIMEOUT_S)
@@ -113,7 +113,7 @@ def _unknown_variables(settings: Settings, environ: Mapping[str, str]) -> Iterat
 
 def _is_referred_to(settings: Settings, name: str) -> bool:
     """Say whether settings, the alerts' file or declarations name a variable of the user's own."""
-    from resources.alerts.configuration import DEFAULT_FILE
+    from alerts.configuration import DEFAULT_FILE
     from resources.declarations import declaration_files
 
     if any(one.value == f"env:{name}" for one in settings_shown()):

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from millrace.errors import PlatformError, SetupError, SpecError
 from resources.endpoints import kafka_bootstrap, store_url
-from resources.flink_distribution import FLINK_VERSION, flink_home
-from resources.jars import read_lock
-from resources.java import find_java, java_home_fault
-from resources.kafka import topic_names
+from resources.flink.distribution import FLINK_VERSION, flink_home
+from resources.jvm.jars import read_lock
+from resources.jvm.java import find_java, java_home_fault
+from resources.kafka.client import topic_names
 from resources.settings import (
     CHECKOUT,
     OPEN_STORE,
@@ -23,7 +23,7 @@ from resources.settings import (
     profiles_with_faults,
     setting_place,
 )
-from resources.store import open_store, store_errors
+from resources.store.client import open_store, store_errors
 from stack.configured import examine_configuration
 from stack.control import PartStatus, Stack
 from stack.finding import Finding, Verdict, faults_found

@@ -18,12 +18,12 @@ from typing import Any
 
 import yaml
 
-from resources.flink_distribution import connector_jars, flink_home
-from resources.flink_slots import MOST_WORKERS, SLOTS_A_WORKER, wanted_workers
-from resources.jars import read_lock
-from resources.java import find_java
+from resources.flink.distribution import connector_jars, flink_home
+from resources.flink.slots import MOST_WORKERS, SLOTS_A_WORKER, wanted_workers
+from resources.jvm.jars import read_lock
+from resources.jvm.java import find_java
 from resources.settings import Settings
-from resources.store import shown_url
+from resources.store.client import shown_url
 from stack.files import StackFiles, write_if_new
 from stack.jars import fetch
 from stack.parts import READY, Context, Launch, Part, Program, Readiness

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from millrace.errors import PlatformError, SetupError
-from resources.jars import FORMAT, LOCK_FILE, Jar, read_lock
+from resources.jvm.jars import FORMAT, LOCK_FILE, Jar, read_lock
 from resources.settings import settings_from_env
 from stack.trust import MEND, is_untrusted, trusting_context
 
@@ -53,7 +53,7 @@ _TIMEOUT_S = 60
 _ATTEMPTS = 3
 _NETWORK_ERRORS = (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError)
 
-Progress = Callable[[str, int, int], None]
+Advance = Callable[[str, int, int], None]
 """Called with a jar's name, the bytes that have arrived and the bytes expected."""
 
 
@@ -62,7 +62,7 @@ def fetch(
     jars: Sequence[Jar],
     *,
     repository: str | None = None,
-    progress: Progress | None = None,
+    progress: Advance | None = None,
 ) -> tuple[Path, ...]:
     """Return the jars' paths, in order, downloading those absent or not intact.
 
@@ -92,14 +92,14 @@ def fetch(
     return tuple(jar.path_in(cache) for jar in jars)
 
 
-def _fetch_one(cache: Path, jar: Jar, repository: str, progress: Progress | None) -> None:
+def _fetch_one(cache: Path, jar: Jar, repository: str, progress: Advance | None) -> None:
     folder = jar.path_in(cache).parent
     with _writable(folder), _locked(folder / ".lock"):
         if not jar.is_intact(cache):
             _download(jar, jar.path_in(cache), repository, progress)
 
 
-def _download(jar: Jar, target: Path, repository: str, progress: Progress | None) -> None:
+def _download(jar: Jar, target: Path, repository: str, progress: Advance | None) -> None:
     url = f"{repository}/{jar.path_in_repository}"
     partial = target.with_name(f"{target.name}.part")
     for attempt in range(1, _ATTEMPTS + 1):
@@ -131,7 +131,7 @@ def _cannot_download(jar: Jar, url: str, error: Exception, otherwise: str = "") 
     )
 
 
-def _receive(url: str, partial: Path, jar: Jar, progress: Progress | None) -> tuple[str, int]:
+def _receive(url: str, partial: Path, jar: Jar, progress: Advance | None) -> tuple[str, int]:
     digest, size = hashlib.sha256(), 0
     request = urllib.request.Request(url, headers={"User-Agent": "millrace"})  # noqa: S310
     with (
@@ -245,7 +245,7 @@ def _first_download(cache: Path, coordinate: str, engine: str, repository: str) 
     return jar
 
 
-def _show_progress(total_bytes: int) -> tuple[Progress, Callable[[], None]]:
+def _show_progress(total_bytes: int) -> tuple[Advance, Callable[[], None]]:
     """Start one bar for all jars; return what feeds it and what ends it."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn

@@ -11,9 +11,9 @@ import uuid
 from pathlib import Path
 
 from millrace.errors import SetupError
-from resources.jars import read_lock
-from resources.java import find_java
-from resources.kafka import is_ready
+from resources.jvm.jars import read_lock
+from resources.jvm.java import find_java
+from resources.kafka.client import is_ready
 from resources.settings import Settings
 from stack.files import write_if_new
 from stack.jars import fetch

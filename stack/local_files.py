@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from resources.jars import read_lock
-from resources.java import Java
-from resources.java_jar import JavaSources, java_jar
+from resources.jvm.jars import read_lock
+from resources.jvm.java import Java
+from resources.jvm.source_jar import JavaSources, java_jar
 from stack.jars import fetch
 
 CLASS_NAME = "millrace.spark.LocalFiles"

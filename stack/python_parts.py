@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from millrace.errors import EngineUnavailable, SetupError
 from resources.endpoints import kafka_bootstrap, store_url
-from resources.kafka import is_ready
+from resources.kafka.client import is_ready
 from resources.settings import CHECKOUT, Settings
 from stack.parts import READY, Context, Launch, Part, Program, Readiness
 from stack.ports import is_answering

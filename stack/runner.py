@@ -16,7 +16,7 @@ from typing import Any
 
 # Read with every start of a part: loaded before the supervisor says that it is there, not while
 # somebody waits for a part.
-import resources.settings_reading  # noqa: F401
+import resources.configuration.reading  # noqa: F401
 from millrace.errors import PlatformError, SetupError
 from resources.settings import settings_from_env
 from stack.files import Order, Record, StackFiles

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from resources.jars import read_lock
-from resources.java import find_java
+from resources.jvm.jars import read_lock
+from resources.jvm.java import find_java
 from resources.settings import Settings
 from stack.jars import fetch
 from stack.local_files import CLASS_NAME, local_files_jar

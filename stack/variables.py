@@ -10,9 +10,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import fields
 
-from resources.secret import Options, Secret
+from resources.configuration.secret import Options, Secret
+from resources.configuration.toml_file import CONFIG, PROFILE
 from resources.settings import Postgres, Settings, StoreAccess
-from resources.settings_file import CONFIG, PROFILE
 from stack.files import Order
 from stack.parts import Part
 

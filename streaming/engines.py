@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from millrace.errors import PlatformError
-from resources.brokers import Brokers
 from resources.endpoints import flink_url, kafka_bootstrap, store_url
+from resources.kafka.brokers import Brokers
 from resources.settings import Settings
 
 if TYPE_CHECKING:
     from redis import Redis
 
-    from resources.flink import CheckpointReport, JobReport, Slots
-    from resources.kafka import Topic
+    from resources.flink.rest import CheckpointReport, JobReport, Slots
+    from resources.kafka.client import Topic
 
 
 class Flink(Protocol):
-    """What is asked of a Flink cluster; ``resources.flink.FlinkCluster`` is the real one."""
+    """What is asked of a Flink cluster; ``resources.flink.rest.FlinkCluster`` is the real one."""
 
     def slots(self) -> "Slots":
         """Return how many slots there are, and are free."""
@@ -80,7 +80,7 @@ class Engines:
         Raises:
             EngineUnavailable: it does not run.
         """
-        from resources.flink import FlinkCluster
+        from resources.flink.rest import FlinkCluster
 
         return FlinkCluster(flink_url(self.settings))
 
@@ -106,13 +106,13 @@ class Engines:
             EngineUnavailable: Kafka does not run, or the vault does not answer.
             SetupError: Flink's connector cannot be told what Kafka asks for.
         """
-        from resources.flink_kafka import with_access
+        from resources.flink.kafka_properties import with_access
 
         return with_access(script, placeholder, self.brokers, self._java_access())
 
     def without_secrets(self, text: str) -> str:
         """Return a message of Flink's with the secrets masked that a job's SQL told it."""
-        from resources.secret import is_secret_name, redacted
+        from resources.configuration.secret import is_secret_name, redacted
 
         try:
             own = (self.brokers.properties, self.settings.flink_kafka_properties)
@@ -123,7 +123,7 @@ class Engines:
         return redacted(text, secrets)
 
     def _java_access(self) -> dict[str, str]:
-        from resources.flink_kafka import java_properties
+        from resources.flink.kafka_properties import java_properties
 
         return java_properties(self.brokers.properties, self.settings.flink_kafka_properties)
 
@@ -140,31 +140,31 @@ class Engines:
 
     def ensure_topics(self, topics: "Sequence[Topic]") -> None:
         """Create the topics that do not exist."""
-        from resources import kafka
+        from resources.kafka import client as kafka
 
         kafka.ensure_topics(self.brokers, list(topics))
 
     def delete_topics(self, names: Sequence[str]) -> None:
         """Delete topics; one that is not there is fine."""
-        from resources import kafka
+        from resources.kafka import client as kafka
 
         kafka.delete_topics(self.brokers, list(names))
 
     def begin_offsets(self, topic: str) -> Mapping[int, int]:
         """Return the first offset that each partition still has."""
-        from resources import kafka
+        from resources.kafka import client as kafka
 
         return kafka.begin_offsets(self.brokers, topic)
 
     def end_offsets(self, topic: str) -> Mapping[int, int]:
         """Return the next offset of each partition."""
-        from resources import kafka
+        from resources.kafka import client as kafka
 
         return kafka.end_offsets(self.brokers, topic)
 
     def committed_offsets(self, group: str, topic: str) -> Mapping[int, int]:
         """Return how far a group has come, where it has committed anything."""
-        from resources import kafka
+        from resources.kafka import client as kafka
 
         return kafka.committed_offsets(self.brokers, group, topic)
 
@@ -175,7 +175,7 @@ class Engines:
         Raises:
             PlatformError: it does not run or does not answer.
         """
-        from resources.store import open_store
+        from resources.store.client import open_store
 
         client = open_store(store_url(self.settings))
         try:

@@ -57,7 +57,7 @@ def watch() -> None:
     """Look for ever."""
     import dagster as dg
 
-    from jobs.alerting import Look
+    from jobs.alerts.sensor import Look
     from streaming.engines import Engines
 
     class Fast(Engines):
@@ -73,10 +73,10 @@ def watch() -> None:
 
 def deliver() -> None:
     """Send what is due, for ever."""
-    from resources.alerts.configuration import load_config
-    from resources.alerts.delivery import deliver
-    from resources.alerts.outbox import Outbox
-    from resources.alerts.state import AlertStore
+    from alerts.configuration import load_config
+    from alerts.delivery import deliver
+    from alerts.outbox import Outbox
+    from alerts.state import AlertStore
 
     settings = settings_from_env()
     with AlertStore.open(settings) as store:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 from resources.settings import CHECKOUT, Settings, settings_from_env
-from resources.spark import forget_session
+from resources.spark.session import forget_session
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -113,7 +113,7 @@ def settings(spark_stack: Settings, tmp_path: Path) -> Settings:
 @pytest.fixture
 def spark(settings: Settings) -> "SparkSession":
     """The session with the running Spark."""
-    from resources.spark import connect
+    from resources.spark.session import connect
 
     return connect(settings)
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from millrace.errors import EngineError
-from resources.dagster_api import DagsterApi, RunProgress
+from resources.dagster.client import DagsterApi, RunProgress
 from resources.settings import CHECKOUT
 from tests.ports import free_port
 

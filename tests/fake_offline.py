@@ -10,14 +10,15 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from checks.judgement import JudgedDay, Judgement, held_reason
-from feature_assets.offline import Judge, Progress
+from checks.quality.judgement import JudgedDay, Judgement, held_reason
+from feature_assets.offline import Judge
 from millrace.compile.checks import Rule, check_rules, source_rules
 from millrace.plan import Plan, SourcePlan, ViewPlan
 from millrace.quality.finding import Finding
 from millrace.quality.profile import DayProfile
 from resources.declarations import plan_of
-from resources.reports import ALL_HOURS, BuildReport, Days, Hours, PartitionOutcome, parse_day
+from resources.lake.reports import ALL_HOURS, BuildReport, Days, Hours, PartitionOutcome, parse_day
+from resources.progress import Progress
 
 DECLARATIONS = """
 version: millrace/v1

@@ -12,9 +12,9 @@ from millrace.calendar import FIRST_DAY, FIRST_MS, LAST_MS, day_ms, day_of
 from millrace.durations import DAY_MS
 from millrace.kernel.arrow import arrow_type
 from millrace.plan import FeaturePlan, Plan, SourcePlan, ViewPlan
+from offline.tables.partition_log import append_partition_log
 from resources.declarations import plan_of
-from resources.partition_log import append_partition_log
-from resources.reports import BuildReport, PartitionOutcome
+from resources.lake.reports import BuildReport, PartitionOutcome
 from resources.settings import Settings
 from tests import reference
 from tests.oracle import oracle_feature

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from millrace.plan import SourcePlan
-from resources.arrivals import Arrivals
+from offline.raw.arrivals import Arrivals
+from offline.raw.files import Looks
 from resources.declarations import plan_of
-from resources.raw_files import Looks
 from resources.settings import settings_from_env
 from tests.fake_offline import DECLARATIONS
 

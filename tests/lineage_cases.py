@@ -19,28 +19,28 @@ from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
 from jobs.definitions import build_definitions
-from jobs.stream_sensor import tick
-from millrace.coarsen import Coarsening
-from millrace.plan import Plan, ViewPlan
-from resources.declarations import plan_of
-from resources.history import History
-from resources.lineage.assertions import (
+from jobs.streams.sensor import tick
+from lineage.assertions import (
     Assertion,
     ColumnMetrics,
     TableMetrics,
     emit_assertions,
 )
-from resources.lineage.runs import Enclosing
-from resources.lineage.shipping import ship
-from resources.lineage.training import telling
-from resources.requested_features import request_features
+from lineage.runs import Enclosing
+from lineage.shipping import ship
+from millrace.coarsen import Coarsening
+from millrace.plan import Plan, ViewPlan
+from offline.tables.history import History
+from offline.training.lineage import telling
+from offline.training.requested_features import request_features
+from resources.declarations import plan_of
+from resources.lake.offset_ledger import StreamBooks
 from resources.settings import Settings
-from resources.stream_books import StreamBooks
-from streaming import deployments
 from streaming.archive.lineage import telling_archive
-from streaming.records import StreamRecord
-from streaming.upload_lineage import telling_upload
-from streaming.upload_plan import UploadPlan
+from streaming.control import deployments
+from streaming.publications.records import StreamRecord
+from streaming.upload.lineage import telling_upload
+from streaming.upload.plan import UploadPlan
 from tests.background_server import in_background
 from tests.fake_offline import FakeOffline
 from tests.stream_fakes import FakeEngines, fake_engines, write_views

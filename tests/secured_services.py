@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from resources.brokers import Brokers
-from resources.jars import read_lock
-from resources.java import find_java
-from resources.kafka import is_ready
-from resources.secret import Options
+from resources.configuration.secret import Options
+from resources.jvm.jars import read_lock
+from resources.jvm.java import find_java
+from resources.kafka.brokers import Brokers
+from resources.kafka.client import is_ready
 from stack.jars import fetch
 from tests.ports import free_port
 

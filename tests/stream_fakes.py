@@ -1,6 +1,6 @@
 """Flink, Kafka and the store in memory, for tests of what is done about streams.
 
-``FakeFlink`` passes the same contract tests as ``resources.flink.FlinkCluster`` for what the
+``FakeFlink`` passes the same contract tests as ``resources.flink.rest.FlinkCluster`` for what the
 platform asks of it. Nothing runs by itself: tests say what a job becomes.
 """
 
@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from millrace.errors import EngineRejected, EngineUnavailable, PlatformError
 from millrace.plan import Plan
-from resources.brokers import Brokers
 from resources.declarations import plan_of
-from resources.flink import CheckpointReport, JobReport, Slots
+from resources.flink.rest import CheckpointReport, JobReport, Slots
+from resources.kafka.brokers import Brokers
 from resources.settings import Settings, settings_from_env
+from streaming.control.reconcile import ENDED
 from streaming.engines import Engines, Flink
-from streaming.reconcile import ENDED
 
 if TYPE_CHECKING:
-    from resources.kafka import Topic
+    from resources.kafka.client import Topic
 
 VIEWS = """
 version: millrace/v1

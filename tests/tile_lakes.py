@@ -22,14 +22,14 @@ from millrace.tiles import (
     tile_start_ms,
 )
 from millrace.types import DataType
-from resources.archived_days import events_table
+from offline.tables.archived_days import events_table
+from offline.tables.partition_log import append_partition_log
+from offline.tables.tiles import tiles_table
 from resources.declarations import load_valid_plan
-from resources.lake import rs_path
-from resources.partition_log import append_partition_log
-from resources.reports import BuildReport, PartitionOutcome
+from resources.lake.delta import rs_path
+from resources.lake.reports import BuildReport, PartitionOutcome
+from resources.lake.view_versions import claim_version
 from resources.settings import Settings
-from resources.tiles_table import tiles_table
-from resources.versions import claim_version
 
 START = date(2024, 1, 1)
 START_MS = int(datetime(2024, 1, 1, tzinfo=UTC).timestamp() * 1000)

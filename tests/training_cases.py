@@ -19,9 +19,9 @@ from millrace.durations import DAY_MS
 from millrace.expressions import evaluate
 from millrace.kernel.arrow import arrow_type
 from millrace.plan import DerivedPlan, FeaturePlan, Output, Plan, SourcePlan, ViewPlan
+from offline.tables.partition_log import append_partition_log
 from resources.declarations import load_plan
-from resources.partition_log import append_partition_log
-from resources.reports import BuildReport, Days, PartitionOutcome
+from resources.lake.reports import BuildReport, Days, PartitionOutcome
 from resources.settings import Settings
 from tests import reference
 from tests.oracle import oracle_derived, oracle_feature

@@ -12,9 +12,10 @@ import numpy as np
 import pyarrow as pa
 
 from millrace.aggregates import AGGREGATES, Aggregate, Encoding, Place
-from millrace.codec import Codec, Packed, Slot
+from millrace.codec import Codec, Packed
 from millrace.durations import DAY_MS
 from millrace.kernel.arrow import KernelFeature, KernelView, join_features
+from millrace.layouts import Slot
 from millrace.tiles import TileColumn
 from millrace.types import INT64
 from millrace.windows import Sliding

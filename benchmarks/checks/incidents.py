@@ -22,24 +22,24 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from alerts.causes import Causes
+from alerts.conditions import Condition, Transition
+from alerts.decision import decide
+from alerts.facts import SEVERITIES, WHOLE, Fact, Subject
+from alerts.folding import Folds
 from benchmarks.checks import damages
 from benchmarks.checks.days import FILES, Dataset, read_dataset, read_plan, split_by_day
 from benchmarks.checks.features import features_of
 from benchmarks.checks.study import recent
-from checks.evaluations import check_name, graded
-from feature_assets.keys import events_path, features_path
-from jobs.alert_causes import reach_of_views
+from checks.quality.evaluations import check_name, graded
+from jobs.alerts.causes import reach_of_views
 from millrace.calendar import day_ms, day_of
 from millrace.durations import DAY_MS, HOUR_MS, MINUTE_MS
 from millrace.plan import Plan
 from millrace.quality.finding import Finding
 from millrace.quality.judge import judge_day
 from millrace.quality.profile import DayProfile
-from resources.alerts.causes import Causes
-from resources.alerts.conditions import Condition, Transition
-from resources.alerts.decision import decide
-from resources.alerts.facts import SEVERITIES, WHOLE, Fact, Subject
-from resources.alerts.folding import Folds
+from resources.dagster.asset_keys import events_path, features_path
 
 FIRST_FAULT = 42
 SEED = 7

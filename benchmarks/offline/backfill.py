@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks.offline.measuring import Measurement, machine, measure, server_pid
 from resources.endpoints import spark_remote
-from resources.reports import Days
+from resources.lake.reports import Days
 from resources.settings import settings_from_env
 
 RESULTS = Path(__file__).resolve().parent / "results"

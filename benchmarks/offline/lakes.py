@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from deltalake import write_deltalake
 
 from millrace.plan import SourcePlan
-from resources.partition_log import append_partition_log
-from resources.reports import BuildReport, Days, PartitionOutcome
+from offline.tables.partition_log import append_partition_log
+from resources.lake.reports import BuildReport, Days, PartitionOutcome
 from resources.settings import Settings
 
 DAY_MS = 86_400_000

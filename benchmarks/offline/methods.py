@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from millrace.plan import FeaturePlan, Plan, ViewPlan
+from offline.training.sets import Engine, build_training_set
 from resources.settings import Settings
-from resources.spark import connect
-from resources.training import Engine, build_training_set
+from resources.spark.session import connect
 
 THREADS = 2
 

@@ -94,7 +94,7 @@ def main() -> int:
 
 
 def _make_topic() -> None:
-    from resources.kafka import Topic, ensure_topics
+    from resources.kafka.client import Topic, ensure_topics
 
     ensure_topics(url("kafka"), [Topic(TOPIC, PARTITIONS)])
 
@@ -139,7 +139,7 @@ def _wait_until_served(sentinel: int) -> None:
 
 def _tile_lag() -> int | None:
     from millrace.published import PROGRESS_KEY
-    from resources.store import open_store
+    from resources.store.client import open_store
 
     with open_store(url("store")) as client:
         told: Mapping[bytes, bytes] = client.hgetall(PROGRESS_KEY)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from millrace.plan import SourcePlan
 from millrace.values.arrow import array_of, arrow_type
 from streaming.archive.arrivals import Arrivals, id_key
+from streaming.archive.classification import Judge, Verdict
 from streaming.archive.dead_letter_topic import Letter, Place, place_of
 from streaming.archive.intake import Record
-from streaming.archive.judge import Judge, Verdict
 from streaming.archive.tables import days_of
 
 if TYPE_CHECKING:

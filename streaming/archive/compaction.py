@@ -10,9 +10,9 @@ import time
 from collections import Counter
 from datetime import date
 
-from resources.lake import DAY_COLUMN, file_actions
+from resources.lake.delta import DAY_COLUMN, file_actions
+from resources.lake.lock import TableBusy, locked
 from resources.settings import Settings
-from resources.table_lock import TableBusy, locked
 from streaming.archive.tables import LakeTable, lake_errors
 
 log = logging.getLogger(__name__)

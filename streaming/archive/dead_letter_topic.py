@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from millrace.errors import EngineUnavailable
-from resources.kafka import (
+from resources.kafka.client import (
     begin_offsets,
     consumer,
     end_offsets,

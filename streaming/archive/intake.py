@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from resources.kafka import consumer, engine_error, kafka_errors
+from resources.kafka.client import consumer, engine_error, kafka_errors
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
+from lineage import datasets, facets
+from lineage.datasets import Dataset
+from lineage.emitter import Emitter
+from lineage.quiet import quietly
+from lineage.runs import End, Work, python_version
 from millrace.plan import SourcePlan
-from resources.lineage import datasets, facets
-from resources.lineage.datasets import Dataset
-from resources.lineage.emitter import Emitter
-from resources.lineage.quiet import quietly
-from resources.lineage.runs import End, Work, python_version
+from resources.lake.offset_ledger import StreamBooks
 from resources.settings import Settings
-from resources.stream_books import StreamBooks
 
 PERIOD_S = 300.0
 """The books are told this often."""

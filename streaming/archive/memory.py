@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from millrace.calendar import FIRST_MS, day_of
 from millrace.plan import SourcePlan
-from resources.lake import open_dataset
-from resources.stream_books import OUT_OF_STEP_MS, StreamBooks, read_markers
+from resources.lake.delta import open_dataset
+from resources.lake.offset_ledger import OUT_OF_STEP_MS, StreamBooks, read_markers
 from streaming.archive.arrivals import Arrivals, id_key
 from streaming.archive.dead_letter_topic import Place
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from millrace.errors import SpecError
 from millrace.plan import SourcePlan
 from resources.declarations import load_valid_plan
+from resources.lake.lock import TableBusy, locked
+from resources.lake.offset_ledger import archived_sources
 from resources.settings import Settings, settings_from_env
-from resources.stream_books import archived_sources
-from resources.table_lock import TableBusy, locked
 from streaming.archive.worker import SourceWorker
 
 log = logging.getLogger(__name__)

@@ -13,12 +13,18 @@ from dataclasses import replace
 
 from millrace.errors import EngineUnavailable
 from millrace.plan import SourcePlan
-from resources.kafka import SOURCE_PARTITIONS, Topic, begin_offsets, end_offsets, ensure_topics
+from offline.tables.source_changes import record_definition
+from offline.tables.source_tables import follow_declaration
+from resources.kafka.client import (
+    SOURCE_PARTITIONS,
+    Topic,
+    begin_offsets,
+    end_offsets,
+    ensure_topics,
+)
+from resources.lake.offset_ledger import StreamBooks, app_id, read_books, stored
 from resources.settings import Settings
-from resources.source_changes import record_definition
-from resources.source_tables import follow_declaration
-from resources.spark import connect
-from resources.stream_books import StreamBooks, app_id, read_books, stored
+from resources.spark.session import connect
 from streaming.archive import memory
 from streaming.archive.arrivals import Arrivals
 from streaming.archive.batch import (

@@ -4,12 +4,12 @@ from typing import Any
 
 from millrace.errors import EngineError
 from millrace.plan import Plan, SourcePlan
-from resources.archived_days import events_table
+from offline.tables.archived_days import events_table
 from resources.endpoints import kafka_bootstrap
-from resources.kafka import end_offsets
-from resources.lake import open_table
+from resources.kafka.client import end_offsets
+from resources.lake.delta import open_table
+from resources.lake.offset_ledger import StreamBooks, archived_sources, read_books
 from resources.settings import Settings
-from resources.stream_books import StreamBooks, archived_sources, read_books
 
 
 def archive_status(settings: Settings, plan: Plan) -> dict[str, dict[str, Any]]:

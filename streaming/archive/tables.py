@@ -15,12 +15,12 @@ from millrace.durations import DAY_MS
 from millrace.errors import EngineUnavailable
 from millrace.plan import SourcePlan
 from millrace.values.arrow import arrow_type
-from resources.archived_days import dead_letters_table, duplicates_table, events_table
-from resources.lake import open_table, rs_path
-from resources.lake_options import storage_options
+from offline.tables.archived_days import dead_letters_table, duplicates_table, events_table
+from resources.lake.delta import open_table, rs_path
+from resources.lake.lock import locked
+from resources.lake.offset_ledger import stored, transactions
+from resources.lake.options import storage_options
 from resources.settings import Settings
-from resources.stream_books import stored, transactions
-from resources.table_lock import locked
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from resources.flink_distribution import connector_jars, ecj_jar, flink_lib, java_executable
-from resources.java_jar import JavaSources, java_jar
+from resources.flink.distribution import connector_jars, ecj_jar, flink_lib, java_executable
+from resources.jvm.source_jar import JavaSources, java_jar
 from resources.settings import Settings
 
 ENTRY_CLASS = "millrace.flink.SqlRunner"

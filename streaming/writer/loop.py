@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from millrace.codec import TAGS
 from millrace.errors import PlatformError, StoreError
-from resources import kafka
+from resources.kafka import client as kafka
 from streaming.writer.feeds import Call, Feed
 from streaming.writer.presence import Presence
 from streaming.writer.tile_store import StoreMoved, Superseded, TileStore

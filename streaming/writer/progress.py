@@ -36,7 +36,7 @@ class Ends(NamedTuple):
     applied: Offsets
 
 
-class Progress(NamedTuple):
+class PipelineProgress(NamedTuple):
     """What is told of a version.
 
     Attributes:
@@ -59,7 +59,7 @@ class Ladder:
     _applied: Offsets = field(default_factory=dict)
     _progress_ms: int | None = None
 
-    def climb(self, ends: Ends) -> Progress:
+    def climb(self, ends: Ends) -> PipelineProgress:
         """Take in where the topics stand now."""
         if any(ends.applied.get(p, 0) < offset for p, offset in self._applied.items()):
             # The store lost what it had; whatever was reached before counts no more.
@@ -77,7 +77,7 @@ class Ladder:
         stored = _last_reached(self._in_tiles, ends.applied)
         if stored is not None:
             self._progress_ms = stored
-        return Progress(
+        return PipelineProgress(
             self._progress_ms, _lag(ends.source_end, committed), _lag(ends.tile_end, ends.applied)
         )
 

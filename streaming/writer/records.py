@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from millrace.codec import Slot, tile_field
+from millrace.codec import tile_field
 from millrace.compile.serving import codec_of
 from millrace.errors import DataError
+from millrace.layouts import Slot
 from millrace.packing import EntityKeys, TilePacker
 from millrace.tiles import LAST_EVENT, ROWS, TILE_START
 from millrace.types import DataType, parse_type

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from millrace.errors import PlatformError, StoreError
 from millrace.published import PLANS_KEY, PROGRESS_KEY, PublishedVersion, PublishedView
-from resources import kafka
-from resources.store import open_store, store_errors
-from streaming.writer.progress import Ends, Ladder, Offsets, Progress
+from resources.kafka import client as kafka
+from resources.store.client import open_store, store_errors
+from streaming.writer.progress import Ends, Ladder, Offsets, PipelineProgress
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, KafkaError
@@ -143,7 +143,7 @@ class Watch(threading.Thread):
             with store_errors(PROGRESS_KEY.decode()):
                 self._client.hset(PROGRESS_KEY, mapping=told)
 
-    def _progress_of(self, topic: str, gauge: "_Gauge", now_ms: int) -> Progress | None:
+    def _progress_of(self, topic: str, gauge: "_Gauge", now_ms: int) -> PipelineProgress | None:
         if self._applied(topic) is None:
             return None
         try:
@@ -192,7 +192,9 @@ class _Gauge:
             self._tile_partitions = found
         return self._tile_partitions
 
-    def progress(self, now_ms: int, applied: Callable[[str], Offsets | None]) -> Progress | None:
+    def progress(
+        self, now_ms: int, applied: Callable[[str], Offsets | None]
+    ) -> PipelineProgress | None:
         """Return how far the version has come; None while a topic does not exist."""
         if not self._source_partitions:
             self._source_partitions = self._partitions_of(self._source_topic) or ()

@@ -4,7 +4,7 @@ import graphql
 import pytest
 from dagster_graphql.schema import create_schema
 
-from resources import dagster_queries
+from resources.dagster import queries as dagster_queries
 
 DOCUMENTS = {
     name: text

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 from dagster import AssetCheckEvaluation
 
-from checks.evaluation_log import log_evaluations, newest_materializations
+from checks.quality.evaluation_log import log_evaluations, newest_materializations
 
 DAYS = dg.DailyPartitionsDefinition("2020-01-01")
 KEY = dg.AssetKey(["events", "payments_events"])

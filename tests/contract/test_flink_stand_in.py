@@ -12,8 +12,8 @@ import pytest
 from millrace.compile.flink import FlinkEndpoints, stream_job
 from millrace.errors import EngineRejected
 from resources.endpoints import flink_url, kafka_bootstrap
-from resources.flink import FlinkCluster, newest_checkpoint
-from resources.kafka import Topic, ensure_topics
+from resources.flink.rest import FlinkCluster, newest_checkpoint
+from resources.kafka.client import Topic, ensure_topics
 from streaming.engines import Flink
 from tests.stream_fakes import FakeFlink, write_views
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from checks.expectations import ExpectationJudge, expectation_judge, expected
-from checks.judgement import JudgedDay
+from checks.quality.expectations import ExpectationJudge, expectation_judge, expected
+from checks.quality.judgement import JudgedDay
 from millrace import expectation_types
 from millrace.compile.checks import Rule
 from millrace.quality.finding import Finding
@@ -20,9 +20,9 @@ from resources.settings import settings_from_env
 
 
 def test_the_language_knows_the_expectations_of_the_installed_release() -> None:
-    """After an upgrade: ``python -m checks.known_expectations``."""
+    """After an upgrade: ``python -m checks.quality.known_expectations``."""
     known = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", "from checks.known_expectations import written\nprint(written(), end='')"],
+        [sys.executable, "-W", "ignore", "-c", "from checks.quality.known_expectations import written\nprint(written(), end='')"],
         capture_output=True, text=True, check=True, timeout=120,
     ).stdout  # fmt: skip
     assert Path(expectation_types.__file__).read_text(encoding="utf-8") == known

@@ -21,7 +21,7 @@ from dagster_k8s.job import (
 from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.utils import create_pg_engine, pg_url_from_config
 
-from feature_assets.keys import LOCATION
+from resources.dagster.asset_keys import LOCATION
 from resources.settings import CHECKOUT
 
 FILES = CHECKOUT / "dagster_home"

@@ -1,4 +1,4 @@
-"""``resources.kafka`` against the real broker: topics, offsets, clients, errors."""
+"""``resources.kafka.client`` against the real broker: topics, offsets, clients, errors."""
 
 import threading
 import time
@@ -8,9 +8,9 @@ from itertools import count
 import pytest
 
 from millrace.errors import EngineRejected, EngineUnavailable
-from resources import kafka
 from resources.endpoints import kafka_bootstrap
-from resources.kafka import Topic
+from resources.kafka import client as kafka
+from resources.kafka.client import Topic
 from resources.settings import Settings
 
 pytestmark = pytest.mark.services

@@ -9,13 +9,13 @@ import dagster as dg
 import pytest
 from dagster._core.instance.ref import InstanceRef
 
-from jobs.retention import Policy, Pruned, prune, retention_job, retention_schedule
-from resources.partition_log import (
+from jobs.instance.retention import Policy, Pruned, prune, retention_job, retention_schedule
+from offline.tables.partition_log import (
     append_partition_log,
     compact_partition_log,
     read_partition_logs,
 )
-from resources.reports import BuildReport, PartitionOutcome
+from resources.lake.reports import BuildReport, PartitionOutcome
 from resources.settings import CHECKOUT, settings_from_env
 
 DAYS = dg.DailyPartitionsDefinition("2020-01-01")

@@ -12,7 +12,7 @@ from dagster._core.events.log import EventLogEntry
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 
-from jobs.run_events import KeptSqliteEventLog
+from jobs.instance.event_log_storage import KeptSqliteEventLog
 from resources.settings import CHECKOUT
 
 DEADLINE_S = 30

@@ -14,9 +14,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from resources.alerts.configuration import VERSION
-from resources.alerts.outbox import Outbox
-from resources.alerts.state import AlertStore
+from alerts.configuration import VERSION
+from alerts.outbox import Outbox
+from alerts.state import AlertStore
 from resources.settings import CHECKOUT, settings_from_env
 from tests.alert_processes import START, now_ms
 from tests.ports import free_port

@@ -44,7 +44,7 @@ def test_kafka_that_is_down_at_the_start_is_waited_for_and_nothing_is_lost(tmp_p
 
 def send(bootstrap: str, stack: RunningStack) -> int:
     """Events that lie in the topic before anybody else is there."""
-    from resources.kafka import Topic, ensure_topics
+    from resources.kafka.client import Topic, ensure_topics
 
     ensure_topics(bootstrap, [Topic("live_payments", 4)])
     producer = start_producer(bootstrap, "live_payments", rate=1000, seconds=1, seed=9)

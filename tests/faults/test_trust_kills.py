@@ -20,13 +20,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from resources.alerts.outbox import Outbox
-from resources.alerts.state import AlertStore
-from resources.dagster_api import AssetPath, DagsterApi
+from alerts.outbox import Outbox
+from alerts.state import AlertStore
+from lineage.outbox import Outbox as LineageOutbox
+from lineage.shipping import standing
+from resources.dagster.client import AssetPath, DagsterApi
 from resources.endpoints import spark_remote
-from resources.lineage.outbox import Outbox as LineageOutbox
-from resources.lineage.shipping import standing
-from resources.reports import Days
+from resources.lake.reports import Days
 from resources.settings import Settings, settings_from_env
 from stack.files import StackFiles
 from tests.conftest import run_millrace

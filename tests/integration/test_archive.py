@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from deltalake import DeltaTable
 
-from checks.books import examine
+from checks.reconciliation import examine
 from millrace.errors import EngineUnavailable
 from millrace.plan import Plan, SourcePlan
 from resources.endpoints import kafka_bootstrap
-from resources.kafka import Topic, consumer, ensure_topics, producer
+from resources.kafka.client import Topic, consumer, ensure_topics, producer
 from resources.settings import CHECKOUT, Settings
 from streaming.archive.compaction import SMALL_BYTES, Compaction, small_files
 from streaming.archive.dead_letter_topic import DeadLetterTopic
@@ -300,7 +300,7 @@ def test_small_files_of_a_day_are_merged_and_nothing_is_lost(
 def test_a_topic_made_again_is_read_from_its_start_and_the_books_still_balance(
     lake: Settings, source: SourcePlan
 ) -> None:
-    from resources.kafka import delete_topics, topic_exists
+    from resources.kafka.client import delete_topics, topic_exists
 
     first = awkward(120, Random(6))
     send(lake, source.name, first)
@@ -452,7 +452,7 @@ def test_a_lake_that_takes_no_commit_is_told_and_tried_again(
 def test_a_file_produced_twice_counts_once(
     live_stack: Settings, lake: Settings, source: SourcePlan, tmp_path: Path
 ) -> None:
-    from streaming.produce import Pace, produce
+    from streaming.produce.producer import Pace, produce
 
     path = tmp_path / "rows.jsonl"
     rows = [

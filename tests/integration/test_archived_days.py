@@ -12,8 +12,8 @@ from deltalake import DeltaTable
 
 from millrace.plan import BatchPlan, Column, SchedulePlan, SourcePlan, StreamPlan
 from millrace.types import INT64, STRING, TIMESTAMP
-from resources.offline import OfflineStore
-from resources.reports import BuildReport, Days
+from offline.store import OfflineStore
+from resources.lake.reports import BuildReport, Days
 from resources.settings import Settings
 from streaming.archive.arrivals import Arrivals
 from streaming.archive.batch import Batch, BatchJudge, event_columns, letter_columns

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from resources.flink_distribution import FLINK_VERSION, flink_home
-from resources.jars import read_lock
+from resources.flink.distribution import FLINK_VERSION, flink_home
+from resources.jvm.jars import read_lock
 from resources.settings import CHECKOUT
 from stack import bootstrap
 
@@ -23,7 +23,8 @@ _NAMES = (
 _OWN = (
     "Makefile",
     "resources/__init__.py",
-    "resources/settings_file.py",
+    "resources/configuration/__init__.py",
+    "resources/configuration/toml_file.py",
     "stack/__init__.py",
     "stack/bootstrap.py",
     "stack/trust.py",

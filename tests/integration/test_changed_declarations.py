@@ -14,11 +14,11 @@ from deltalake import DeltaTable
 from millrace.errors import EngineUnavailable, PlanError
 from millrace.plan import BatchPlan, Column, SourcePlan, StreamPlan
 from millrace.types import INT32, INT64, STRING, TIMESTAMP, decimal
-from resources.offline import OfflineStore
-from resources.partition_log import read_partition_log
-from resources.reports import BuildReport, Days
+from offline.store import OfflineStore
+from offline.tables.partition_log import read_partition_log
+from offline.tables.source_tables import follow_declaration
+from resources.lake.reports import BuildReport, Days
 from resources.settings import Settings
-from resources.source_tables import follow_declaration
 from streaming.archive.arrivals import Arrivals
 from streaming.archive.batch import Batch, BatchJudge, duplicate_columns, event_columns
 from streaming.archive.intake import Record

@@ -15,11 +15,11 @@ from deltalake import DeltaTable
 from millrace.errors import DataError
 from millrace.plan import BatchPlan, Column, SourcePlan
 from millrace.types import BOOL, INT64, STRING, TIMESTAMP, decimal
-from resources.arrivals import Arrivals
+from offline.raw.arrivals import Arrivals
+from offline.store import OfflineStore
+from offline.tables.partition_log import read_partition_log
 from resources.declarations import plan_of
-from resources.offline import OfflineStore
-from resources.partition_log import read_partition_log
-from resources.reports import BuildReport, Days
+from resources.lake.reports import BuildReport, Days
 from resources.settings import Settings
 from tests import reference
 from tests.source_plans import source_plan

@@ -10,11 +10,11 @@ import pytest
 from deltalake import DeltaTable
 
 from millrace.calendar import FIRST_DAY, FIRST_MS, LAST_DAY, LAST_MS, day_of
-from resources.lake import open_dataset
-from resources.offline import OfflineStore
-from resources.reports import BuildReport, Days
+from offline.store import OfflineStore
+from offline.training.sets import build_training_set
+from resources.lake.delta import open_dataset
+from resources.lake.reports import BuildReport, Days
 from resources.settings import Settings
-from resources.training import build_training_set
 from tests.far_cases import (
     INSTANTS,
     as_ms,

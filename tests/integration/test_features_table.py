@@ -13,9 +13,9 @@ import pytest
 from deltalake import DeltaTable
 
 from millrace.plan import FeaturePlan, Plan, ViewPlan
+from offline.store import OfflineStore
 from resources.declarations import load_plan
-from resources.offline import OfflineStore
-from resources.reports import BuildReport, Days
+from resources.lake.reports import BuildReport, Days
 from resources.settings import Settings
 from tests import reference
 from tests.oracle import oracle_derived, oracle_feature

@@ -10,7 +10,7 @@ import pytest
 from millrace.compile.flink import STATEMENT_END
 from millrace.errors import EngineRejected
 from resources.endpoints import flink_url
-from resources.flink import FlinkCluster, newest_checkpoint
+from resources.flink.rest import FlinkCluster, newest_checkpoint
 from resources.settings import Settings
 from streaming.runner.build import ensure_runner_jar
 

@@ -19,7 +19,7 @@ from millrace.compile.flink import FUNCTIONS, STATEMENT_END
 from millrace.expressions import Expression, ExpressionError, evaluate, parse_expression
 from millrace.types import DataType
 from resources.endpoints import flink_url
-from resources.flink import FlinkCluster
+from resources.flink.rest import FlinkCluster
 from resources.settings import Settings
 from streaming.runner.build import ensure_runner_jar
 from tests.expression_cases import COLUMNS, Writer, random_row

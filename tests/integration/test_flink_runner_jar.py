@@ -9,8 +9,8 @@ import pytest
 
 from millrace.compile.flink import FUNCTIONS
 from millrace.errors import SetupError
-from resources.flink_distribution import connector_jars, ecj_jar, flink_lib, java_executable
-from resources.java_jar import JavaSources, java_jar
+from resources.flink.distribution import connector_jars, ecj_jar, flink_lib, java_executable
+from resources.jvm.source_jar import JavaSources, java_jar
 from resources.settings import settings_from_env
 from streaming.runner.build import SOURCES
 

@@ -14,8 +14,8 @@ from millrace.plan import SourcePlan, ViewPlan
 from millrace.tiles import Tile, tile_columns
 from millrace.types import parse_type
 from resources.endpoints import flink_url, kafka_bootstrap
-from resources.flink import FlinkCluster
-from resources.kafka import Topic, consumer, end_offsets, ensure_topics, producer
+from resources.flink.rest import FlinkCluster
+from resources.kafka.client import Topic, consumer, end_offsets, ensure_topics, producer
 from resources.settings import Settings
 from streaming.runner.build import ensure_runner_jar
 from tests.flink_cases import (

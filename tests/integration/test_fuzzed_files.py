@@ -32,8 +32,8 @@ from deltalake import DeltaTable
 from millrace.errors import PlatformError
 from millrace.plan import BatchPlan, Column, SourcePlan
 from millrace.types import BOOL, DATE, FLOAT64, INT64, STRING, TIMESTAMP, decimal
-from resources.offline import OfflineStore
-from resources.reports import Days
+from offline.store import OfflineStore
+from resources.lake.reports import Days
 from resources.settings import Settings
 from tests.source_plans import source_plan
 

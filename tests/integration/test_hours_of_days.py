@@ -10,14 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
-from checks.quality import JudgedTable, judge_build
+from checks.quality.gate import JudgedTable, judge_build
 from feature_assets.timing import open_hours
 from millrace.plan import Plan
+from offline.store import OfflineStore
+from offline.tables.history import find_history
+from offline.tables.partition_log import held_days, read_partition_log, whole_days
 from resources.declarations import load_plan
-from resources.history import find_history
-from resources.offline import OfflineStore
-from resources.partition_log import held_days, read_partition_log, whole_days
-from resources.reports import BuildReport, Days
+from resources.lake.reports import BuildReport, Days
 from resources.settings import Settings
 
 pytestmark = pytest.mark.services

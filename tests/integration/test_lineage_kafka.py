@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from resources import kafka
+from lineage.outbox import Outbox
+from lineage.shipping import ship
 from resources.endpoints import kafka_bootstrap
-from resources.kafka import Topic
-from resources.lineage.outbox import Outbox
-from resources.lineage.shipping import ship
+from resources.kafka import client as kafka
+from resources.kafka.client import Topic
 from resources.settings import Settings
 
 pytestmark = pytest.mark.services

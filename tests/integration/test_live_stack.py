@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from resources import kafka
 from resources.endpoints import flink_url, kafka_bootstrap, store_url
-from resources.flink import FlinkCluster, Slots
-from resources.flink_slots import ask_for_slots
-from resources.kafka import Topic
+from resources.flink.rest import FlinkCluster, Slots
+from resources.flink.slots import ask_for_slots
+from resources.kafka import client as kafka
+from resources.kafka.client import Topic
 from resources.settings import CHECKOUT, Settings, settings_from_env
-from resources.store import open_store
+from resources.store.client import open_store
 
 pytestmark = pytest.mark.services
 

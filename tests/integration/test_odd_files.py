@@ -16,10 +16,10 @@ from deltalake import DeltaTable
 from millrace.errors import DataError
 from millrace.plan import BatchPlan, Column, SourcePlan
 from millrace.types import BYTES, FLOAT64, INT64, STRING, TIMESTAMP, decimal
-from resources.archived_days import events_table
-from resources.offline import OfflineStore
-from resources.partition_log import read_partition_log
-from resources.reports import BuildReport, Days
+from offline.store import OfflineStore
+from offline.tables.archived_days import events_table
+from offline.tables.partition_log import read_partition_log
+from resources.lake.reports import BuildReport, Days
 from resources.settings import Settings
 from tests.source_plans import source_plan
 

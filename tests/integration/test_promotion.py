@@ -18,10 +18,10 @@ import pytest
 import yaml
 
 from millrace.plan import Plan
-from resources.dagster_api import HISTORY_JOB, DagsterApi
+from resources.dagster.client import HISTORY_JOB, DagsterApi
 from resources.declarations import load_valid_plan
 from resources.settings import Settings, settings_from_env
-from streaming.upload import upload
+from streaming.upload.upload import upload
 from tests.dagster_stack import finished, running_dagster, wait_for
 from tests.serving_harness import running_server
 from tests.stack_fakes import pretend_running

@@ -18,8 +18,8 @@ from deltalake import DeltaTable, write_deltalake
 from millrace.errors import DataError, PlatformError
 from millrace.plan import BatchPlan, Column, SourcePlan
 from millrace.types import BOOL, DATE, FLOAT64, INT32, INT64, STRING, TIMESTAMP, decimal
-from resources.offline import OfflineStore
-from resources.reports import BuildReport, Days
+from offline.store import OfflineStore
+from resources.lake.reports import BuildReport, Days
 from resources.settings import Settings
 from tests.source_plans import source_plan
 

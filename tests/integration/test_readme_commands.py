@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from resources.datasets import prepare_flights
+from cli.demo.datasets import prepare_flights
 from resources.settings import CHECKOUT, settings_from_env
 
 pytestmark = pytest.mark.services

@@ -10,12 +10,12 @@ import pytest
 from deltalake import DeltaTable
 
 from millrace.errors import EngineUnavailable, PlatformError
-from resources import kafka
-from resources.brokers import Brokers
-from resources.kafka import Topic
-from resources.secret import Options
+from resources.configuration.secret import Options
+from resources.kafka import client as kafka
+from resources.kafka.brokers import Brokers
+from resources.kafka.client import Topic
 from resources.settings import Settings
-from resources.store import StoreUnavailable, open_store, store_errors
+from resources.store.client import StoreUnavailable, open_store, store_errors
 from tests.live.running_stack import RunningStack, until
 from tests.secured_services import (
     CERTIFICATE,

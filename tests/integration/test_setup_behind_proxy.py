@@ -13,7 +13,7 @@ import pytest
 import truststore
 
 from millrace.errors import SetupError
-from resources.jars import Jar
+from resources.jvm.jars import Jar
 from resources.settings import CHECKOUT
 from stack import bootstrap
 from stack.jars import fetch

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from resources.dagster_api import DagsterApi
+from resources.dagster.client import DagsterApi
 from resources.endpoints import dagster_url, server_url, spark_remote
 from resources.settings import CHECKOUT, Settings, settings_from_env
 
@@ -118,7 +118,7 @@ def test_spark_refuses_a_client_without_its_token_and_the_client_says_so(stack: 
         "import os\n"
         "from millrace.errors import EngineRejected\n"
         "from resources.settings import settings_from_env\n"
-        "from resources.spark import connect\n"
+        "from resources.spark.session import connect\n"
         "try:\n"
         "    connect(settings_from_env()).range(1).collect()\n"
         "except EngineRejected as error:\n"

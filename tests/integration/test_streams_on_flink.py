@@ -10,23 +10,23 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from jobs.online_reports import online_key
-from jobs.stream_sensor import tick
+from jobs.streams.online_reports import online_key
+from jobs.streams.sensor import tick
 from millrace.errors import EngineUnavailable
 from millrace.plan import Plan
 from millrace.published import PublishedView
 from resources.declarations import load_plan
-from resources.kafka import consumer, end_offsets, producer, topic_exists
+from resources.kafka.client import consumer, end_offsets, producer, topic_exists
 from resources.settings import Settings, settings_from_env
-from streaming import deployments
-from streaming.actions import perform
+from streaming.control import deployments
+from streaming.control.actions import perform
+from streaming.control.reconcile import decide
+from streaming.control.status import view_health
+from streaming.control.survey import StreamHealth, declared_of, survey
 from streaming.engines import Engines
-from streaming.publishing import read_published
-from streaming.reconcile import decide
-from streaming.records import RecordFiles, StreamRecord
-from streaming.retirement import key_pattern
-from streaming.status import view_health
-from streaming.survey import StreamHealth, declared_of, survey
+from streaming.publications.publishing import read_published
+from streaming.publications.records import RecordFiles, StreamRecord
+from streaming.publications.retirement import key_pattern
 from tests.live.running_stack import RunningStack, until
 from tests.stream_fakes import write_views
 

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from millrace.codec import Codec, Packed, Slot, key_head, key_tail, tile_field
+from millrace.codec import Codec, Packed, key_head, key_tail, tile_field
+from millrace.layouts import Slot
 from millrace.packing import TilePacker
 from millrace.types import FLOAT64, INT64
-from streaming.tile_scripts import (
+from resources.store.tile_scripts import (
     APPLY,
     BEHIND,
     CLAIM,

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from cli.main import build_app
 from millrace.errors import DataError, PlatformError, SpecError
-from resources.requested_features import request_features, service_features
+from offline.training.requested_features import request_features, service_features
+from offline.training.sets import build_training_set
 from resources.settings import settings_from_env
-from resources.training import build_training_set
 from tests.training_cases import (
     ALL_FEATURES,
     FIRST,

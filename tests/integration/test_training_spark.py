@@ -6,11 +6,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from checks.known_entities import candidates_on_spark, read_entities
-from resources.history import find_history
+from checks.parity.known_entities import candidates_on_spark, read_entities
+from offline.tables.history import find_history
+from offline.training.sets import TrainingReport, build_training_set
 from resources.settings import Settings
-from resources.spark import connect
-from resources.training import TrainingReport, build_training_set
+from resources.spark.session import connect
 from tests.training_cases import (
     ALL_FEATURES,
     DAYS,

@@ -15,29 +15,29 @@ import pytest
 from deltalake import write_deltalake
 from redis import Redis
 
-from checks.history_served import served_history
+from checks.parity.history_served import served_history
 from cli import upload as command
 from cli.main import build_app
-from jobs.uploads import look
+from jobs.streams.uploads import look
 from millrace.codec import online_key, read_tile_field
 from millrace.compile.serving import serving_plan
 from millrace.durations import DAY_MS, HOUR_MS
 from millrace.errors import DataError, NotDeclared, PlanError
 from millrace.kernel.arrow import arrow_type
+from millrace.names import tile_topic
 from millrace.online.view import OnlineView
 from millrace.plan import Plan, ViewPlan
 from millrace.published import PLANS_KEY, PublishedVersion, PublishedView
 from millrace.tiles import merge_tiles
+from offline.tables.history import find_history
 from resources.declarations import load_valid_plan
-from resources.history import find_history
 from resources.settings import Settings, settings_from_env
 from serving.catalog import served_view
-from streaming import batch_tiles
 from streaming.engines import Engines
-from streaming.publishing import read_published
-from streaming.submission import tile_topic
-from streaming.upload import UploadReport, upload
-from streaming.uploaded_views import drop_retired, withdraw_upload
+from streaming.publications.publishing import read_published
+from streaming.publications.uploaded_views import drop_retired, withdraw_upload
+from streaming.upload import batch_tiles
+from streaming.upload.upload import UploadReport, upload
 from tests.store_server import StoreServer
 from tests.tile_lakes import (
     DECLARATIONS,

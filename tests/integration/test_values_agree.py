@@ -20,13 +20,13 @@ from millrace.plan import BatchPlan, Column, EntityPlan, SourcePlan
 from millrace.types import KINDS, parse_type
 from millrace.values.arrow import array_of
 from millrace.values.scalars import Misfit, Number, converter
-from resources.raw_columns import FAULT, PAYLOAD
-from resources.raw_files import find_raw_files
-from resources.raw_rows import read_rows
+from offline.raw.columns import FAULT, PAYLOAD
+from offline.raw.files import find_raw_files
+from offline.raw.rows import read_rows
+from offline.training.spine import read_spine
 from resources.settings import Settings
-from resources.spine import read_spine
-from streaming.archive.judge import Judge
-from streaming.event_files import read_events
+from streaming.archive.classification import Judge
+from streaming.produce.event_files import read_events
 from tests.archive_cases import payments
 from tests.value_cells import COLUMNS, Cell, cells
 

@@ -24,9 +24,9 @@ from millrace.compile.flink_events import _parsed
 from millrace.plan import Column, SourcePlan
 from millrace.types import parse_type
 from resources.endpoints import flink_url
-from resources.flink import FlinkCluster
+from resources.flink.rest import FlinkCluster
 from resources.settings import Settings
-from streaming.archive.judge import Judge
+from streaming.archive.classification import Judge
 from streaming.runner.build import ensure_runner_jar
 from tests.archive_cases import payments
 from tests.event_bytes import MALFORMED, any_event, good_event

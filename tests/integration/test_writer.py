@@ -24,9 +24,9 @@ from millrace.compile.serving import codec_of, serving_plan
 from millrace.packing import EntityKeys, TilePacker
 from millrace.plan import ViewPlan
 from millrace.published import PLANS_KEY, PROGRESS_KEY, PublishedVersion, PublishedView
-from resources import kafka
 from resources.declarations import load_valid_plan
 from resources.endpoints import kafka_bootstrap
+from resources.kafka import client as kafka
 from resources.settings import CHECKOUT, Settings
 from streaming.writer.loop import Writer
 from streaming.writer.presence import Presence

@@ -5,11 +5,11 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resources.alerts.causes import Candidate, Causes
-from resources.alerts.conditions import Condition, Transition
-from resources.alerts.decision import decide
-from resources.alerts.facts import SEVERITIES, Fact, Severity, Subject
-from resources.alerts.folding import Folds, root_of
+from alerts.causes import Candidate, Causes
+from alerts.conditions import Condition, Transition
+from alerts.decision import decide
+from alerts.facts import SEVERITIES, Fact, Severity, Subject
+from alerts.folding import Folds, root_of
 
 MINUTE_MS = 60_000
 HOLD, SETTLE = 2 * MINUTE_MS, 30 * MINUTE_MS

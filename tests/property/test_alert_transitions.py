@@ -5,9 +5,9 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resources.alerts.conditions import Condition, Transition
-from resources.alerts.decision import decide
-from resources.alerts.facts import Fact, Subject
+from alerts.conditions import Condition, Transition
+from alerts.decision import decide
+from alerts.facts import Fact, Subject
 
 PARTITIONS = ("2020-01-01", "2020-01-02")
 seen = st.lists(st.tuples(st.sampled_from(PARTITIONS), st.booleans()), max_size=30)

@@ -6,14 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from millrace.plan import Column, SourcePlan
+from millrace.rows.json_rows import JsonRows
 from millrace.types import parse_type
 from millrace.values.documents import MalformedError
-from millrace.values.json_rows import JsonRows
 from millrace.values.scalars import Misfit
 from streaming.archive.arrivals import Arrivals, id_key
 from streaming.archive.batch import Batch, BatchJudge
+from streaming.archive.classification import Judge
 from streaming.archive.intake import Record
-from streaming.archive.judge import Judge
 from tests import archive_cases, reference
 from tests.event_bytes import any_event
 

@@ -8,7 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from millrace.aggregates import Edge
-from millrace.codec import Codec, Kind, Packed, Slot, online_key
+from millrace.codec import Codec, Kind, Packed, online_key
+from millrace.layouts import Slot
 from millrace.types import (
     BOOL,
     BYTES,

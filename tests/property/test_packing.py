@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millrace.codec import Codec, Packed, Slot, hash_tag, online_key
+from millrace.codec import Codec, Packed, hash_tag, online_key
 from millrace.errors import DataError
+from millrace.layouts import Slot
 from millrace.packing import EntityKeys, TilePacker, rows_place
 from millrace.types import DATE, INT32, INT64, STRING, decimal
 from tests.property.test_codec_round_trip import INSTANTS, keys, slots_and_values

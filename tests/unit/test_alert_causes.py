@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from feature_assets.keys import daily_job
-from jobs.alert_causes import FARTHEST_DAYS, causes_of
+from alerts.causes import CHECK_ORDER
+from jobs.alerts.causes import FARTHEST_DAYS, causes_of
 from jobs.definitions import build_definitions
 from millrace.quality.judge import MEASURES
-from resources.alerts.causes import CHECK_ORDER
+from resources.dagster.asset_keys import daily_job
 from tests.fake_offline import plan_in
 from tests.stream_fakes import fake_engines
 

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from alerts.configuration import VERSION, Digests
+from alerts.decision import decide
+from alerts.delivery import now_ms
+from alerts.facts import Fact, Story, Subject
+from alerts.message import message_of
+from alerts.outbox import Outbox
+from alerts.sinks.sink import SinkUnavailable
+from alerts.state import AlertStore, Posting, Watch
 from cli.main import build_app
 from millrace.errors import PlatformError
-from resources.alerts.configuration import VERSION, Digests
-from resources.alerts.decision import decide
-from resources.alerts.delivery import now_ms
-from resources.alerts.facts import Fact, Story, Subject
-from resources.alerts.message import message_of
-from resources.alerts.outbox import Outbox
-from resources.alerts.sinks.sink import SinkUnavailable
-from resources.alerts.state import AlertStore, Posting, Watch
 from resources.settings import settings_from_env
 from tests import alert_receivers as receivers
 from tests.alert_receivers import HttpReceiver, serving

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
+from alerts.configuration import VERSION, AlertConfig, load_config, read_config
+from alerts.facts import Story, Subject
+from alerts.sinks.email import Email
+from alerts.sinks.file import File
+from alerts.sinks.slack import Slack
+from alerts.sinks.webhook import Webhook
 from millrace.errors import SetupError, SpecError
-from resources.alerts.configuration import VERSION, AlertConfig, load_config, read_config
-from resources.alerts.facts import Story, Subject
-from resources.alerts.sinks.email import Email
-from resources.alerts.sinks.file import File
-from resources.alerts.sinks.slack import Slack
-from resources.alerts.sinks.webhook import Webhook
 from resources.settings import CHECKOUT, settings_from_env
 
 FULL = f"""
@@ -185,7 +185,7 @@ def test_a_file_that_cannot_be_meant_is_refused(text: str, what: str) -> None:
 def test_without_a_file_everything_goes_to_stdout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("resources.alerts.configuration.DEFAULT_FILE", tmp_path / "none.yaml")
+    monkeypatch.setattr("alerts.configuration.DEFAULT_FILE", tmp_path / "none.yaml")
     config: AlertConfig = load_config(settings_from_env({}))
     assert config.routing.sinks_of(Subject("run", "x"), "error", Story()) == ("stdout",)
 

@@ -20,11 +20,11 @@ from dagster._core.scheduler.instigation import (
 )
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
-from feature_assets.keys import arrived_sensor
 from feature_assets.timing import due_ms
-from jobs.alert_days import day_facts
-from jobs.arrivals import Watch
+from jobs.alerts.days import day_facts
+from jobs.batch.arrivals import Watch
 from millrace.plan import Plan
+from resources.dagster.asset_keys import arrived_sensor
 from resources.declarations import plan_of
 from tests.fake_offline import DECLARATIONS, plan_in
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from resources.alerts.conditions import Condition, Transition
-from resources.alerts.decision import NO_LONGER_DECLARED, Decision, decide
-from resources.alerts.facts import Fact, Severity, Story, Subject
-from resources.alerts.message import Bases, Message, message_of, redact, subject_text
-from resources.alerts.routing import Match, Route, Routing
+from alerts.conditions import Condition, Transition
+from alerts.decision import NO_LONGER_DECLARED, Decision, decide
+from alerts.facts import Fact, Severity, Story, Subject
+from alerts.message import Bases, Message, message_of, redact, subject_text
+from alerts.routing import Match, Route, Routing
 
 HOUR_MS = 3_600_000
 NULLS = Subject("check", "events/payments", "null_rate", "2020-01-01")

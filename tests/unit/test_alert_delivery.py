@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from resources.alerts.conditions import Transition
-from resources.alerts.configuration import VERSION, AlertConfig, read_config
-from resources.alerts.decision import decide
-from resources.alerts.delivery import LEASE_MS, SinkReport, deliver
-from resources.alerts.facts import Fact, Story, Subject
-from resources.alerts.message import heartbeat_message, message_of
-from resources.alerts.outbox import Outbox, SinkStatus
-from resources.alerts.state import AlertStore, Posting, Watch
+from alerts.conditions import Transition
+from alerts.configuration import VERSION, AlertConfig, read_config
+from alerts.decision import decide
+from alerts.delivery import LEASE_MS, SinkReport, deliver
+from alerts.facts import Fact, Story, Subject
+from alerts.message import heartbeat_message, message_of
+from alerts.outbox import Outbox, SinkStatus
+from alerts.state import AlertStore, Posting, Watch
 from resources.settings import settings_from_env
 from tests import alert_receivers as receivers
 from tests.alert_receivers import ROUTING_KEY, HttpReceiver, serving

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from resources.alerts.causes import NO_CAUSES, Candidate, Causes
-from resources.alerts.conditions import Condition, Transition
-from resources.alerts.decision import decide
-from resources.alerts.facts import Fact, Kind, Severity, Story, Subject
-from resources.alerts.folding import CAUSE_HEALED, Folds, followers_of
-from resources.alerts.message import message_of
+from alerts.causes import NO_CAUSES, Candidate, Causes
+from alerts.conditions import Condition, Transition
+from alerts.decision import decide
+from alerts.facts import Fact, Kind, Severity, Story, Subject
+from alerts.folding import CAUSE_HEALED, Folds, followers_of
+from alerts.message import message_of
 
 MINUTE_MS = 60_000
 HOLD, SETTLE = 2 * MINUTE_MS, 30 * MINUTE_MS

@@ -22,7 +22,8 @@ from dagster._core.scheduler.instigation import (
 from dagster._daemon.types import DaemonHeartbeat
 from dagster_shared.error import SerializableErrorInfo
 
-from jobs.alert_platform import (
+from alerts.outbox import SinkStatus
+from jobs.alerts.platform import (
     DAEMON_SILENT_MS,
     SINK_DOWN_MS,
     TICK_LATE_MS,
@@ -30,7 +31,6 @@ from jobs.alert_platform import (
     sink_facts,
     tick_facts,
 )
-from resources.alerts.outbox import SinkStatus
 
 HOUR_S = 3_600
 NOON_S = datetime(2020, 1, 8, 12, tzinfo=UTC).timestamp()

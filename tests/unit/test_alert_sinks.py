@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from alerts.message import Delivery, Message, digest_title, probe_message
+from alerts.sinks import email, file, pagerduty, slack, stdout, webhook
+from alerts.sinks.sink import MessageRefused, SinkUnavailable
 from millrace.errors import EngineError
-from resources.alerts.message import Delivery, Message, digest_title, probe_message
-from resources.alerts.sinks import email, file, pagerduty, slack, stdout, webhook
-from resources.alerts.sinks.sink import MessageRefused, SinkUnavailable
 from tests import alert_receivers as receivers
 from tests.alert_receivers import ROUTING_KEY, HttpReceiver, serving
 from tests.smtp_receiver import CERTIFICATE, SmtpReceiver, serving_smtp

@@ -10,13 +10,13 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from jobs.alerting import JOB, SENSOR, Look
+from alerts.configuration import VERSION
+from alerts.outbox import Outbox
+from alerts.state import AlertStore
+from jobs.alerts.sensor import JOB, SENSOR, Look
 from jobs.definitions import build_definitions
 from millrace.errors import EngineUnavailable, SpecError
-from resources.alerts.configuration import VERSION
-from resources.alerts.outbox import Outbox
-from resources.alerts.state import AlertStore
-from streaming import deployments
+from streaming.control import deployments
 from tests import alert_receivers as receivers
 from tests.alert_receivers import HttpReceiver, serving
 from tests.stream_fakes import FakeEngines, fake_engines, write_views
@@ -485,7 +485,7 @@ def test_a_faulty_alerts_file_fails_the_look_and_loses_nothing(
 def test_more_runs_than_one_look_reads_are_read_by_the_next(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.alerting._RUNS_A_TICK", 2)
+    monkeypatch.setattr("jobs.alerts.sensor._RUNS_A_TICK", 2)
     house.tables.bad = {f"2020-01-0{day}": "cut off" for day in range(1, 8)}
     for day in house.tables.bad:
         house.run(day, day)

@@ -11,7 +11,7 @@ from millrace.calendar import FIRST_MS, LAST_MS
 from millrace.plan import Column
 from millrace.types import parse_type
 from millrace.values.documents import DEEPEST
-from streaming.archive.judge import Judge
+from streaming.archive.classification import Judge
 from tests.source_plans import source_plan
 
 NOW_MS = 1_709_287_200_000

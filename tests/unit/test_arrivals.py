@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from resources.arrivals import Arrivals
+from offline.raw.arrivals import Arrivals
+from offline.raw.files import Looks
+from offline.raw.parquet import Footer, read_footer
 from resources.declarations import plan_of
-from resources.raw_files import Looks
-from resources.raw_parquet import Footer, read_footer
 from resources.settings import settings_from_env
 from tests.file_drops import FIRST, HEAD, MORNING, SECOND, THIRD, Drop, at, events, ms, stamped
 
@@ -140,7 +140,7 @@ def test_a_file_is_opened_once_as_long_as_it_does_not_change(
         opened.append(path)
         return read_footer(path, event_time)
 
-    monkeypatch.setattr("resources.raw_files.read_footer", counted)
+    monkeypatch.setattr("offline.raw.files.read_footer", counted)
     known: Looks = {}
     for _ in range(3):
         assert found.look(known).has(SECOND, MORNING)

@@ -9,11 +9,11 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from jobs.arrivals import ARRIVED_TAG
+from jobs.batch.arrivals import ARRIVED_TAG
 from jobs.definitions import build_definitions
+from offline.tables.partition_log import append_partition_log
 from resources.declarations import plan_of
-from resources.partition_log import append_partition_log
-from resources.reports import BuildReport, PartitionOutcome
+from resources.lake.reports import BuildReport, PartitionOutcome
 from resources.settings import Settings, settings_from_env
 from tests.fake_offline import FakeOffline
 from tests.file_drops import FIRST, SECOND, Drop, at, ms
@@ -73,9 +73,9 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched
     settings = settings_from_env({"MILLRACE_HOME": str(tmp_path / "home")})
     with dg.DagsterInstance.local_temp() as instance:
         found = Watched(Drop(tmp_path, "{date}.csv", "csv"), instance, settings, at(FIRST, 12))
-        for place in ("jobs.arrivals._now", "jobs.schedules._now"):
+        for place in ("jobs.batch.arrivals._now", "jobs.batch.schedules._now"):
             monkeypatch.setattr(place, lambda: found.now)
-        monkeypatch.setattr("resources.partition_log._now_us", lambda: ms(found.now) * 1000)
+        monkeypatch.setattr("offline.tables.partition_log._now_us", lambda: ms(found.now) * 1000)
         yield found
 
 

@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from checks import evaluation_log, evaluations
+from checks.quality import evaluation_log, evaluations
 from feature_assets.reporting import step_name
 from jobs.definitions import build_definitions
 from millrace.errors import EngineError

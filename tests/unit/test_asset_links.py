@@ -7,10 +7,10 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from feature_assets.keys import asset_path
 from feature_assets.links import Links, links_of
 from feature_assets.specs import live_specs
 from jobs.definitions import build_definitions
+from resources.dagster.asset_keys import asset_path
 from resources.declarations import plan_of
 from resources.settings import CHECKOUT, settings_from_env
 from tests.fake_offline import FakeOffline

@@ -13,22 +13,22 @@ from dagster._core.definitions.freshness import CronFreshnessPolicy, TimeWindowF
 from deltalake import write_deltalake
 
 from feature_assets.specs import live_specs, source_partitions, view_specs
-from jobs import uploads
-from jobs.automation import closed_day, late_requests
+from jobs.batch.automation import closed_day, late_requests
+from jobs.batch.schedules import absence
 from jobs.definitions import build_definitions
-from jobs.schedules import absence
-from jobs.stream_sensor import tick
+from jobs.streams import uploads
+from jobs.streams.sensor import tick
 from millrace.errors import DataError, StoreError
 from millrace.plan import Plan, SchedulePlan, SourcePlan
+from offline.tables.late_days import LateDays, late_days
+from offline.tables.partition_log import append_partition_log
+from resources.dagster.partition_keys import range_tags
 from resources.declarations import plan_of
-from resources.late_days import LateDays, late_days
-from resources.partition_keys import range_tags
-from resources.partition_log import append_partition_log
-from resources.reports import BuildReport, Days, PartitionOutcome
+from resources.lake.reports import BuildReport, Days, PartitionOutcome
 from resources.settings import Settings, settings_from_env
-from streaming import deployments
-from streaming.records import RecordFiles
-from streaming.upload_plan import UploadPlan
+from streaming.control import deployments
+from streaming.publications.records import RecordFiles
+from streaming.upload.plan import UploadPlan
 from tests.fake_offline import DECLARATIONS, FakeOffline, plan_in
 from tests.stream_fakes import FakeEngines, fake_engines, write_views
 
@@ -314,7 +314,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Served:
             view, "v1", "tiles/spend/v1", (), (), (), edge, None, nothing, found.built_ms
         )
 
-    monkeypatch.setattr("streaming.upload_plan.plan_upload", planned)
+    monkeypatch.setattr("streaming.upload.plan.plan_upload", planned)
     deployments.deploy(found.engines.settings, plan, "spend", lambda _: None, engines=found.engines)
     return found
 
@@ -439,7 +439,7 @@ def test_an_online_view_counts_as_fresh_while_its_stream_and_its_writer_work(
 
     assert isinstance(online(), dg.AssetObservation)
     progress = {("spend", record.fingerprint): {"tile_lag": 0}}
-    monkeypatch.setattr("streaming.survey.publishing.read_progress", lambda _: progress)
+    monkeypatch.setattr("streaming.control.survey.publishing.read_progress", lambda _: progress)
     kept = online()
     assert isinstance(kept, dg.AssetMaterialization)
     assert kept.tags == {"dagster/code_version": record.fingerprint}

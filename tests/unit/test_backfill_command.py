@@ -15,8 +15,7 @@ from typer.testing import CliRunner
 from cli import backfill as command
 from cli.main import build_app
 from cli.output import progress
-from feature_assets.keys import declared_name
-from jobs.range_runs import (
+from jobs.batch.backfill_runs import (
     RunFollower,
     failure_lines,
     follow,
@@ -26,7 +25,9 @@ from jobs.range_runs import (
 )
 from millrace.errors import EngineRejected, EngineUnavailable, NotDeclared, PlatformError
 from millrace.plan import Plan, SchedulePlan
-from resources.dagster_api import (
+from offline.tables.partition_log import append_partition_log
+from resources.dagster.asset_keys import declared_name
+from resources.dagster.client import (
     ASSET_JOB,
     ActiveRun,
     AssetState,
@@ -37,10 +38,9 @@ from resources.dagster_api import (
     RunEvent,
     RunProgress,
 )
-from resources.partition_log import append_partition_log
-from resources.reports import BuildReport, Days, PartitionOutcome
+from resources.lake.reports import BuildReport, Days, PartitionOutcome
+from resources.lake.view_versions import claim_version
 from resources.settings import Settings, settings_from_env
-from resources.versions import claim_version
 from tests.fake_offline import plan_in
 from tests.stack_fakes import pretend_running
 

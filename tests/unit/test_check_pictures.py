@@ -3,8 +3,8 @@
 import base64
 from datetime import date, timedelta
 
-from checks.judgement import JudgedDay, Judgement
-from checks.pictures import finding_pictures
+from checks.quality.judgement import JudgedDay, Judgement
+from checks.quality.pictures import finding_pictures
 from millrace.compile.checks import Rule
 from millrace.quality.finding import Finding, Histogram, Verdict
 from millrace.quality.profile import DayProfile

@@ -12,17 +12,17 @@ import pytest
 
 from feature_assets.specs import source_partitions
 from feature_assets.timing import features_freshness
-from jobs.alert_days import day_facts
-from jobs.automation import late_requests
+from jobs.alerts.days import day_facts
+from jobs.batch.automation import late_requests
+from jobs.batch.backfill_runs import range_runs
 from jobs.definitions import build_definitions
-from jobs.range_runs import range_runs
 from millrace.durations import DAY_MS
 from millrace.errors import PlatformError
 from millrace.plan import Plan
+from offline.tables.history import reached_days
+from offline.tables.late_days import LateDays
 from resources.declarations import plan_of
-from resources.history import reached_days
-from resources.late_days import LateDays
-from resources.reports import Days
+from resources.lake.reports import Days
 from resources.settings import settings_from_env
 from tests.fake_offline import DECLARATIONS, FakeOffline, payments_there
 

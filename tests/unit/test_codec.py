@@ -5,16 +5,9 @@ from decimal import Decimal
 import pytest
 
 from millrace.aggregates import Edge
-from millrace.codec import (
-    Codec,
-    Packed,
-    Slot,
-    hash_tag,
-    online_key,
-    read_tile_field,
-    tile_field,
-)
+from millrace.codec import Codec, Packed, hash_tag, online_key, read_tile_field, tile_field
 from millrace.errors import DataError, StoreError
+from millrace.layouts import Slot
 from millrace.types import (
     BOOL,
     BYTES,

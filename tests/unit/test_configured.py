@@ -8,10 +8,10 @@ import pytest
 from deltalake import write_deltalake
 
 from millrace.errors import SetupError
-from resources import kafka
-from resources.brokers import Brokers
 from resources.endpoints import kafka_bootstrap
-from resources.lake import open_table, own_files, rs_path, table_version
+from resources.kafka import client as kafka
+from resources.kafka.brokers import Brokers
+from resources.lake.delta import open_table, own_files, rs_path, table_version
 from resources.settings import settings_from_env
 from stack.configured import examine_configuration
 from stack.control import Stack

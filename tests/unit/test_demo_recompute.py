@@ -11,15 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 import sqlglot
 
-from checks.history_served import ServedHistory
-from checks.parity_report import InFlightShare, ParityReport
-from cli.demo_live import DeadLetter, LiveProof
-from cli.demo_recompute import Comparison, ViewProof, differing_values, is_equal, sample_of
-from cli.demo_recompute import _compare as compare
-from cli.demo_report import Books, TrainingProof, show_backfill, show_books, show_proven
-from cli.demo_sets import AWKWARD_ROWS, EXAMPLES, REGULAR, DemoSet, demo_sets, write_spine
+from checks.parity.history_served import ServedHistory
+from checks.parity.report import InFlightShare, ParityReport
+from cli.demo.live import DeadLetter, LiveProof
+from cli.demo.recompute import Comparison, ViewProof, differing_values, is_equal, sample_of
+from cli.demo.recompute import _compare as compare
+from cli.demo.report import Books, TrainingProof, show_backfill, show_books, show_proven
+from cli.demo.sets import AWKWARD_ROWS, EXAMPLES, REGULAR, DemoSet, demo_sets, write_spine
 from resources.declarations import plan_of
-from resources.reports import Days
+from resources.lake.reports import Days
 from resources.settings import CHECKOUT, settings_from_env
 
 RECOMPUTED = sorted((EXAMPLES / "recompute").glob("*.sql"))

@@ -12,7 +12,7 @@ from millrace.load.python import read_python
 from millrace.load.yaml import read_yaml
 from millrace.plan import ViewPlan
 from millrace.resolve import resolve, resolve_as_far_as_read
-from resources.requested_features import request_features
+from offline.training.requested_features import request_features
 
 HEAD = """\
 sources:

@@ -8,9 +8,9 @@ import pytest
 
 from millrace.errors import SpecError
 from millrace.plan import Plan
+from resources.configuration.model import TYPES, settings_there_are
 from resources.declarations import plan_of
 from resources.settings import CHECKOUT, profiles_with_faults, settings_from_env
-from resources.settings_model import TYPES, settings_there_are
 
 DOCUMENTS = sorted(
     [

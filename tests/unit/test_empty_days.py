@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from checks.quality import JudgedTable, judge_build
+from checks.quality.gate import JudgedTable, judge_build
+from checks.quality.profiles_table import StoredDay, write_profiles
 from millrace.quality.profile import DayProfile
+from offline.tables.partition_log import append_partition_log, published_days, read_partition_log
 from resources.declarations import plan_of
-from resources.partition_log import append_partition_log, published_days, read_partition_log
-from resources.profiles_table import StoredDay, write_profiles
-from resources.reports import BuildReport, PartitionOutcome
+from resources.lake.reports import BuildReport, PartitionOutcome
 from resources.settings import settings_from_env
 from tests.fake_offline import DECLARATIONS
 

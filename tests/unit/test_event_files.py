@@ -14,9 +14,9 @@ from millrace.errors import DataError, NotDeclared
 from millrace.plan import Column, Plan
 from millrace.types import BOOL, BYTES, DATE, FLOAT64, INT32, INT64, STRING, TIMESTAMP, decimal
 from resources.settings import settings_from_env
-from streaming.archive.judge import Judge
-from streaming.event_files import TIME, read_events
-from streaming.produce import Pace, _json_values, _Waiting, produce
+from streaming.archive.classification import Judge
+from streaming.produce.event_files import TIME, read_events
+from streaming.produce.producer import Pace, _json_values, _Waiting, produce
 from tests.archive_cases import payments
 
 COLUMNS = (
@@ -143,7 +143,7 @@ def test_what_cannot_be_produced_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_rows_are_due_by_the_rate_or_by_their_own_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streaming.produce.time.monotonic", lambda: 100.0)
+    monkeypatch.setattr("streaming.produce.producer.time.monotonic", lambda: 100.0)
     steady = _Waiting(Pace(rate=50), 1_000)
     assert not steady.is_early(0, 9_999)
     assert steady.is_early(1, 1_000)

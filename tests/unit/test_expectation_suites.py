@@ -3,8 +3,8 @@
 from datetime import date
 from typing import Any
 
-from checks.judgement import JudgedDay
-from checks.suites import applicable, declared, frame, measure_names, row_columns, suite
+from checks.quality.judgement import JudgedDay
+from checks.quality.suites import applicable, declared, frame, measure_names, row_columns, suite
 from millrace.compile.checks import Rule
 from millrace.quality.finding import Finding
 from millrace.quality.profile import ColumnProfile, DayProfile

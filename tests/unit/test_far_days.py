@@ -8,8 +8,9 @@ import dagster as dg
 import pytest
 
 from feature_assets.specs import source_partitions
+from jobs.batch.backfill_runs import range_runs
 from jobs.definitions import build_definitions
-from jobs.range_runs import range_runs
+from lineage.facets import nominal_days
 from millrace.calendar import FIRST_DAY, FIRST_MS, LAST_DAY, LAST_MS, day_ms, day_of, days_between
 from millrace.compile.checks import check_rules, source_rules
 from millrace.errors import PlatformError
@@ -17,15 +18,14 @@ from millrace.plan import Plan
 from millrace.quality.baseline import baseline_of
 from millrace.quality.judge import judge_day
 from millrace.quality.profile import DayProfile
+from offline.tables.events import history_start
+from resources.dagster.partition_keys import key_range, partition_keys
 from resources.declarations import plan_of
-from resources.events_table import history_start
-from resources.lineage.facets import nominal_days
-from resources.partition_keys import key_range, partition_keys
-from resources.reports import Days
+from resources.lake.reports import Days
+from resources.lake.writing import Slices, day_ranges
 from resources.settings import settings_from_env
-from resources.writing import Slices, day_ranges
 from streaming.archive.tables import days_of
-from streaming.produce import _stamped
+from streaming.produce.producer import _stamped
 from tests.fake_offline import DECLARATIONS, FakeOffline, payments_there
 
 STARTS = ("0001-01-01", "1582-10-05", "1969-12-31", "9999-12-30", "9999-12-31")

@@ -8,11 +8,11 @@ import pyarrow.csv as pc
 import pyarrow.parquet as pq
 import pytest
 
-from checks.recomputing import Recomputer
+from checks.parity.recomputing import Recomputer
 from millrace.plan import Plan
-from resources.history import find_history, reached_days
+from offline.tables.history import find_history, reached_days
+from offline.training.sets import build_training_set
 from resources.settings import Settings, settings_from_env
-from resources.training import build_training_set
 from tests.far_cases import INSTANTS, as_ms, far_plan, far_spine, far_value, write_far_lake
 
 

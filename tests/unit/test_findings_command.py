@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from checks.findings import stored_findings
+from checks.quality.findings import stored_findings
+from checks.quality.profiles_table import StoredDay, write_profiles
 from cli.main import build_app
 from millrace.compile.checks import source_rules
 from millrace.errors import NotDeclared
 from millrace.plan import Plan
 from millrace.quality.judge import judge_day
 from millrace.quality.profile import DayProfile
+from offline.tables.partition_log import append_partition_log
 from resources.declarations import plan_of
-from resources.partition_log import append_partition_log
-from resources.profiles_table import StoredDay, write_profiles
-from resources.reports import BuildReport, PartitionOutcome
+from resources.lake.reports import BuildReport, PartitionOutcome
 from resources.settings import Settings, settings_from_env
 
 VIEW = """

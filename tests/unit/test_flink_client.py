@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from millrace.errors import EngineRejected, EngineUnavailable
-from resources.flink import FlinkCluster, newest_checkpoint, root_cause
+from resources.flink.rest import FlinkCluster, newest_checkpoint, root_cause
 from tests.background_server import in_background
 
 JOB = "a" * 32

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from millrace.errors import EngineError, SetupError
-from resources.flink_kafka import java_properties, with_access
-from resources.secret import NO_OPTIONS, Options
+from resources.configuration.secret import NO_OPTIONS, Options
+from resources.flink.kafka_properties import java_properties, with_access
 from resources.settings import settings_from_env
-from streaming import deployments
-from streaming.submission import BROKERS
+from streaming.control import deployments
+from streaming.control.submission import BROKERS
 from tests.stream_fakes import FakeEngines, FakeFlink, write_views
 
 _PEM = Path(__file__).parents[1] / "certificates" / "localhost.pem"

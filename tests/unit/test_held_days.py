@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
-from resources.partition_log import (
+from offline.tables.partition_log import (
     AWAITS_CHECKS,
     append_partition_log,
     built_days,
@@ -16,7 +16,7 @@ from resources.partition_log import (
     published_days,
     read_partition_log,
 )
-from resources.reports import BuildReport, PartitionOutcome
+from resources.lake.reports import BuildReport, PartitionOutcome
 from resources.settings import Settings, settings_from_env
 
 TABLE, PRINT = "events/orders", "0123456789abcdef"

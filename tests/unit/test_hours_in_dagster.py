@@ -8,12 +8,12 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from jobs.alert_runs import run_facts
+from jobs.alerts.runs import run_facts
 from jobs.definitions import build_definitions
 from millrace.errors import PlatformError
+from resources.dagster.partition_keys import range_tags
 from resources.declarations import plan_of
-from resources.partition_keys import range_tags
-from resources.reports import Days
+from resources.lake.reports import Days
 from resources.settings import settings_from_env
 from tests.fake_offline import DECLARATIONS, FakeOffline
 

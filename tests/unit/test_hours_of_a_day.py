@@ -12,11 +12,8 @@ from hypothesis import strategies as st
 
 from millrace.calendar import day_ms
 from millrace.errors import PlatformError
-from resources.declarations import plan_of
-from resources.events_table import count_archived_events
-from resources.lake import rows_by_hour
-from resources.partition_keys import closing_key, key_day, key_range, partition_keys, range_tags
-from resources.partition_log import (
+from offline.tables.events import count_archived_events
+from offline.tables.partition_log import (
     PartitionState,
     append_partition_log,
     built_days,
@@ -26,9 +23,18 @@ from resources.partition_log import (
     read_partition_log,
     whole_days,
 )
-from resources.reports import ALL_HOURS, BuildReport, Days, Hours, PartitionOutcome
+from resources.dagster.partition_keys import (
+    closing_key,
+    key_day,
+    key_range,
+    partition_keys,
+    range_tags,
+)
+from resources.declarations import plan_of
+from resources.lake.delta import rows_by_hour
+from resources.lake.reports import ALL_HOURS, BuildReport, Days, Hours, PartitionOutcome
+from resources.lake.writing import Slices
 from resources.settings import Settings, settings_from_env
-from resources.writing import Slices
 
 MONDAY, TUESDAY, WEDNESDAY = (date(2024, 3, day) for day in (4, 5, 6))
 HOUR_MS = 3_600_000
@@ -150,7 +156,7 @@ def lake(tmp_path: Path) -> Settings:
 class Log:
     def __init__(self, lake: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
         self.lake, self.now_ms = lake, day_ms(MONDAY)
-        monkeypatch.setattr("resources.partition_log._now_us", lambda: self.now_ms * 1000)
+        monkeypatch.setattr("offline.tables.partition_log._now_us", lambda: self.now_ms * 1000)
 
     def add(
         self,

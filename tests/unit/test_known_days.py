@@ -10,15 +10,15 @@ import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
 
-from feature_assets.keys import events_path, features_path, former_key, tiles_path
 from feature_assets.specs import view_specs
+from jobs.batch.known_days import report_built_days
 from jobs.definitions import build_definitions
-from jobs.known_days import report_built_days
 from millrace.plan import Plan
-from resources.partition_log import append_partition_log
-from resources.reports import BuildReport, Days, PartitionOutcome
+from offline.tables.partition_log import append_partition_log
+from resources.dagster.asset_keys import events_path, features_path, former_key, tiles_path
+from resources.lake.reports import BuildReport, Days, PartitionOutcome
+from resources.lake.view_versions import claim_version
 from resources.settings import Settings, settings_from_env
-from resources.versions import claim_version
 from tests.fake_offline import FakeOffline, plan_in
 
 DAYS = Days.parse("2020-01-01", "2020-01-06")

@@ -12,10 +12,10 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from deltalake.transaction import AddAction
 
+from checks.quality.profiles_table import day_files
 from millrace.calendar import FIRST_DAY, FIRST_MS, LAST_DAY, LAST_MS
-from resources.archived_days import archived_rows
-from resources.lake import open_dataset, partition_stats
-from resources.profiles_table import day_files
+from offline.tables.archived_days import archived_rows
+from resources.lake.delta import open_dataset, partition_stats
 from resources.settings import Settings, settings_from_env
 
 EVENTS = "events/orders"

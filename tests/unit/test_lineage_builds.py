@@ -17,9 +17,9 @@ from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
 from jobs.definitions import build_definitions
-from jobs.lineage import JOB, LOUD_AFTER_MS, SENSOR, tick
+from jobs.instance.lineage import JOB, LOUD_AFTER_MS, SENSOR, tick
+from lineage.outbox import Outbox
 from millrace.errors import DataError, EngineUnavailable
-from resources.lineage.outbox import Outbox
 from resources.settings import CHECKOUT, settings_from_env
 from tests.lineage_cases import DAYS, LineageStack, Receiver, by_run, last_of, states_of
 
@@ -183,7 +183,7 @@ def test_the_root_is_the_backfill_and_ends_with_it(stack: LineageStack) -> None:
 
 def test_work_whose_dagster_run_is_over_is_aborted_before_the_run(stack: LineageStack) -> None:
     """As after a kill: the process told of a beginning and Dagster found it dead."""
-    stack.monkeypatch.setattr("feature_assets.lineage.TableBuild.end", lambda *_: None)
+    stack.monkeypatch.setattr("lineage.builds.TableBuild.end", lambda *_: None)
     result = stack.build()
     tick(stack.settings, stack.instance)
     events = stack.events()

@@ -11,8 +11,8 @@ import typer
 from typer.testing import CliRunner, Result
 
 from cli.lineage import register
+from lineage.outbox import Outbox
 from millrace.errors import SetupError
-from resources.lineage.outbox import Outbox
 from resources.settings import settings_from_env
 from tests.lineage_cases import Receiver
 

@@ -10,22 +10,22 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from feature_assets.keys import declared_name, lake_table
 from feature_assets.specs import source_partitions
 from jobs.definitions import build_definitions
+from lineage.shipping import ship
 from millrace.coarsen import Coarsening
 from millrace.compile.lineage import lineage
 from millrace.plan import Plan
+from resources.dagster.asset_keys import declared_name, lake_table
 from resources.declarations import plan_of
-from resources.lineage.shipping import ship
+from resources.lake.offset_ledger import StreamBooks
+from resources.lake.view_versions import claim_version
 from resources.settings import CHECKOUT, Settings, settings_from_env
-from resources.stream_books import StreamBooks
-from resources.versions import claim_version
-from streaming import deployments
 from streaming.archive.lineage import telling_archive
-from streaming.service_lineage import services_published
-from streaming.upload_lineage import telling_upload
-from streaming.upload_plan import UploadPlan
+from streaming.control import deployments
+from streaming.publications.service_lineage import services_published
+from streaming.upload.lineage import telling_upload
+from streaming.upload.plan import UploadPlan
 from tests.fake_offline import FakeOffline
 from tests.many_views import write_views
 from tests.stream_fakes import FakeEngines, fake_engines
@@ -157,7 +157,7 @@ def test_openlineage_is_told_the_declared_edges(
     for name, value in (("HOME", settings.home), ("LAKE", settings.lake), ("DATA", tmp_path)):
         monkeypatch.setenv(f"MILLRACE_{name}", str(value))
     monkeypatch.delenv("MILLRACE_LINEAGE", raising=False)
-    for room in ("feature_assets.lineage", "streaming.upload_lineage"):
+    for room in ("lineage.builds", "streaming.upload.lineage"):
         monkeypatch.setattr(f"{room}.ship_soon", lambda _: None)  # It is all sent at the end.
     with dg.DagsterInstance.ephemeral() as instance:
         everything_happens(plan, settings, engines, instance)

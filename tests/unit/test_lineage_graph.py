@@ -16,19 +16,19 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from jobs.lineage import tick
+from jobs.instance.lineage import tick
+from lineage.outbox import Outbox
+from lineage.outbox import Receiver as Position
+from lineage.shipping import ship, standing
 from millrace.compile.lineage import lineage
-from resources.lineage.outbox import Outbox
-from resources.lineage.outbox import Receiver as Progress
-from resources.lineage.shipping import ship, standing
 from tests.lineage_cases import DAYS, LineageStack, Receiver, by_run, enclosing
 
 WORKER = """
 import sys
 from datetime import UTC, datetime
-from resources.lineage.emitter import Emitter
-from resources.lineage.runs import Work
-from resources.lineage.shipping import ship_soon
+from lineage.emitter import Emitter
+from lineage.runs import Work
+from lineage.shipping import ship_soon
 from resources.settings import settings_from_env
 
 settings = settings_from_env({"MILLRACE_HOME": sys.argv[1], "MILLRACE_LINEAGE": sys.argv[2]})
@@ -132,7 +132,7 @@ def everything(stack: LineageStack) -> list[Any]:
     import json
 
     outbox = Outbox.of(stack.settings)
-    return [json.loads(w.body) for w in outbox.waiting(Progress("anyone"), 10_000)]
+    return [json.loads(w.body) for w in outbox.waiting(Position("anyone"), 10_000)]
 
 
 def test_kills_of_consumer_and_emitters_lose_no_event_and_leave_no_run_open(

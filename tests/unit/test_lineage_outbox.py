@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from resources.lineage.outbox import KEPT_EVENTS_MS, KEPT_RUNS_MS, Outbox, Receiver
+from lineage.outbox import KEPT_EVENTS_MS, KEPT_RUNS_MS, Outbox, Receiver
 
 NOW_MS = 1_800_000_000_000
 WRITER = """
 import sys
 from pathlib import Path
-from resources.lineage.outbox import Outbox
+from lineage.outbox import Outbox
 
 outbox, name = Outbox(Path(sys.argv[1])), sys.argv[2]
 for number in range(int(sys.argv[3])):
@@ -132,7 +132,7 @@ def test_a_writer_that_is_killed_leaves_whole_events_and_an_open_outbox(outbox: 
 def test_events_that_all_receivers_have_are_forgotten_after_a_week(
     outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("resources.lineage.outbox._now_ms", lambda: NOW_MS)
+    monkeypatch.setattr("lineage.outbox._now_ms", lambda: NOW_MS)
     for run in "abc":
         outbox.start(run, "o", {"run": run})
     outbox.note(Receiver("one", seq=3))
@@ -149,7 +149,7 @@ def test_events_that_all_receivers_have_are_forgotten_after_a_week(
 def test_a_run_that_has_ended_is_forgotten_after_a_month(
     outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("resources.lineage.outbox._now_ms", lambda: NOW_MS)
+    monkeypatch.setattr("lineage.outbox._now_ms", lambda: NOW_MS)
     outbox.start("a", "o", {})
     outbox.end("a", "COMPLETE", {})
     outbox.prune(["one"], NOW_MS + KEPT_RUNS_MS)
@@ -160,7 +160,7 @@ def test_a_run_that_has_ended_is_forgotten_after_a_month(
 
 def test_a_receiver_can_be_told_again(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(3):
-        monkeypatch.setattr("resources.lineage.outbox._now_ms", lambda n=number: NOW_MS + n)
+        monkeypatch.setattr("lineage.outbox._now_ms", lambda n=number: NOW_MS + n)
         outbox.add_static({"n": number})
     outbox.note(Receiver("one", seq=3))
     assert outbox.rewind("one", NOW_MS + 1) == 2

@@ -9,16 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from millrace.errors import SetupError
-from resources.lineage.naming import (
+from lineage.naming import (
     DatasetName,
     location_name,
     online_name,
     table_name,
     topic_name,
 )
-from resources.lineage.outbox import Outbox, Waiting
-from resources.lineage.receivers import (
+from lineage.outbox import Outbox, Waiting
+from lineage.receivers import (
     EventRefused,
     FileReceiver,
     HttpReceiver,
@@ -26,8 +25,9 @@ from resources.lineage.receivers import (
     is_off,
     receivers,
 )
-from resources.lineage.shipping import ship, ship_soon, standing
-from resources.secret import Secret
+from lineage.shipping import ship, ship_soon, standing
+from millrace.errors import SetupError
+from resources.configuration.secret import Secret
 from resources.settings import Settings, settings_from_env
 from tests.lineage_cases import Receiver
 
@@ -279,8 +279,8 @@ def test_nothing_of_the_client_is_loaded_by_importing_the_hooks() -> None:
     import subprocess
 
     hooks = (
-        "feature_assets.lineage, streaming.lineage, streaming.upload_lineage, jobs.lineage, "
-        "streaming.archive.lineage, resources.lineage.training, resources.lineage.assertions"
+        "lineage.builds, streaming.control.lineage, streaming.upload.lineage, jobs.instance.lineage, "
+        "streaming.archive.lineage, offline.training.lineage, lineage.assertions"
     )
     code = f"import sys, {hooks}; sys.exit('openlineage' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from jobs.lineage import tick
+from jobs.instance.lineage import tick
 from resources.settings import settings_from_env
 from tests.lineage_cases import LineageStack, Spec, enclosing
 

@@ -13,20 +13,20 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from millrace.errors import EngineRejected, EngineUnavailable
-from resources.lineage.assertions import (
+from lineage.assertions import (
     Assertion,
     ColumnMetrics,
     TableMetrics,
     emit_assertions,
     emit_online_assertions,
 )
-from resources.lineage.outbox import Outbox
-from resources.lineage.runs import within
-from streaming import actions, deployments
-from streaming.lineage import stopped_with_flink, version_promoted, versions_dropped
-from streaming.reconcile import Action
-from streaming.records import RecordFiles, Retired
+from lineage.outbox import Outbox
+from lineage.runs import within
+from millrace.errors import EngineRejected, EngineUnavailable
+from streaming.control import actions, deployments
+from streaming.control.lineage import stopped_with_flink, version_promoted, versions_dropped
+from streaming.control.reconcile import Action
+from streaming.publications.records import RecordFiles, Retired
 from tests.lineage_cases import (
     DAGSTER_RUN,
     DAYS,
@@ -340,8 +340,8 @@ import os, sys, time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from resources.lineage.emitter import Emitter
-from resources.lineage.runs import Work
+from lineage.emitter import Emitter
+from lineage.runs import Work
 from resources.settings import settings_from_env
 
 settings = settings_from_env({"MILLRACE_HOME": sys.argv[1]})
@@ -352,7 +352,7 @@ time.sleep(600)
 
 
 def test_work_of_a_process_that_was_killed_is_aborted(stack: LineageStack) -> None:
-    from jobs.lineage import tick
+    from jobs.instance.lineage import tick
 
     home = str(stack.settings.home)
     worker = subprocess.Popen(

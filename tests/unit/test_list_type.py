@@ -10,13 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from checks.recomputing import plain_values
+from checks.parity.recomputing import plain_values
 from millrace.check_types import CHECK_TYPES
-from millrace.codec import Codec, Packed, Slot
+from millrace.codec import Codec, Packed
 from millrace.errors import DataError, SpecError, StoreError
 from millrace.kernel.arrow import arrow_type
 from millrace.kernel.chunk import Result
 from millrace.kernel.columns import empty_output
+from millrace.layouts import Slot
 from millrace.load.yaml import read_yaml
 from millrace.plan import Column
 from millrace.quality.partial import Partials, TableShape
@@ -35,7 +36,7 @@ from millrace.types import (
     list_of,
     parse_type,
 )
-from resources.dataset_file import write_table_file
+from offline.training.dataset_file import write_table_file
 from resources.online_api import value_from_json, value_to_json
 from serving import responses
 

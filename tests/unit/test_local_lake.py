@@ -9,7 +9,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from deltalake.fs.fs_handler import DeltaStorageHandler
 
-from resources.lake import open_dataset, own_files
+from resources.lake.delta import open_dataset, own_files
 
 
 def test_arrow_reads_the_files_of_a_local_lake_by_itself(

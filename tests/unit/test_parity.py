@@ -17,25 +17,25 @@ import typer
 from deltalake import write_deltalake
 from typer.testing import CliRunner
 
-from checks.history_served import cut_over_of, served_history
-from checks.known_entities import read_entities
-from checks.parity import parity_check, parity_checks
-from checks.parity_report import ParityReport
-from checks.recomputing import REORDERED_MS, missing_sets
-from checks.sampling import sample_keys
-from checks.served_parity import check_parity, is_equal
+from checks.parity.asset_check import parity_check, parity_checks
+from checks.parity.audit import check_parity, is_equal
+from checks.parity.history_served import cut_over_of, served_history
+from checks.parity.known_entities import read_entities
+from checks.parity.recomputing import REORDERED_MS, missing_sets
+from checks.parity.report import ParityReport
+from checks.parity.sampling import sample_keys
 from cli.parity import register
 from millrace.errors import DataError, EngineRejected, EngineUnavailable
 from millrace.plan import ViewPlan
 from millrace.published import PublishedVersion, PublishedView
+from offline.tables.history import find_history
+from offline.tables.partition_log import append_partition_log
 from resources.declarations import plan_of
 from resources.endpoints import FILE_NAME, start_mark
-from resources.history import find_history
+from resources.lake.reports import BuildReport, PartitionOutcome
+from resources.lake.view_versions import claim_version
 from resources.online_api import ServedEntity, ServedValue
-from resources.partition_log import append_partition_log
-from resources.reports import BuildReport, PartitionOutcome
 from resources.settings import Settings, settings_from_env
-from resources.versions import claim_version
 from tests import reference
 from tests.background_server import in_background
 

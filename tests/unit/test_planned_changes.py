@@ -19,13 +19,13 @@ from millrace.plan import Column, SourcePlan, ViewPlan
 from millrace.resolve import resolve
 from millrace.spec import BatchSource, Entity, Feature, FeatureView, Source, Specs
 from millrace.types import parse_type
-from resources.history import find_history
-from resources.partition_log import append_partition_log
-from resources.planned_changes import planned_change, refuse_backfill
-from resources.reports import BuildReport, Days, PartitionOutcome
+from offline.tables.history import find_history
+from offline.tables.partition_log import append_partition_log
+from offline.tables.planned_changes import planned_change, refuse_backfill
+from offline.tables.source_changes import find_change, record_definition
+from resources.lake.reports import BuildReport, Days, PartitionOutcome
+from resources.lake.view_versions import claim_version
 from resources.settings import Settings, settings_from_env
-from resources.source_changes import find_change, record_definition
-from resources.versions import claim_version
 
 DAYS = [date(2024, 3, 1), date(2024, 3, 2)]
 COLUMNS = {"at": "timestamp", "who": "int64", "amount": "decimal(12,2)", "note": "string"}

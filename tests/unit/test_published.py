@@ -7,7 +7,7 @@ import pytest
 
 from millrace.errors import NotDeclared, SetupError, StoreError
 from millrace.published import PublishedVersion, PublishedView
-from resources.store import StoreUnavailable, open_store, shown_url, store_run_id
+from resources.store.client import StoreUnavailable, open_store, shown_url, store_run_id
 
 VERSION = PublishedVersion(
     version="v1",

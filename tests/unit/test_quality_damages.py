@@ -12,10 +12,10 @@ import pytest
 
 from benchmarks.checks.damages import DAMAGES, KINDS, Damage
 from benchmarks.checks.days import Dataset, read_dataset
+from cli.demo.datasets import prepare_flights
 from millrace.quality.finding import Finding
 from millrace.quality.judge import HISTORY_DAYS, judge_day
 from millrace.quality.profile import DayProfile
-from resources.datasets import prepare_flights
 from resources.settings import settings_from_env
 
 DAY = date(2013, 5, 15)

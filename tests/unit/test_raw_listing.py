@@ -15,11 +15,11 @@ from millrace.calendar import day_number
 from millrace.errors import DataError
 from millrace.plan import BatchPlan, Column, SourcePlan
 from millrace.types import INT64, STRING, TIMESTAMP
-from resources.raw_files import RawFiles, blamed_days, find_raw_files
-from resources.raw_listing import list_files
-from resources.raw_parquet import portable_types, rows_of
-from resources.raw_splits import Split
-from resources.raw_text import text_rows_of
+from offline.raw.files import RawFiles, blamed_days, find_raw_files
+from offline.raw.listing import list_files
+from offline.raw.parquet import portable_types, rows_of
+from offline.raw.splits import Split
+from offline.raw.text import text_rows_of
 from resources.settings import CHECKOUT, Settings, settings_from_env
 from tests.source_plans import source_plan
 

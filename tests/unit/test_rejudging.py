@@ -8,16 +8,16 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from checks.evaluations import report_judgement
-from checks.judgement import Judgement
-from checks.quality import JudgedTable, judge_build
-from checks.rejudging import judge_later
+from checks.quality.evaluations import report_judgement
+from checks.quality.gate import JudgedTable, judge_build
+from checks.quality.judgement import Judgement
+from checks.quality.profiles_table import StoredDay, read_profiles, write_profiles
+from checks.quality.rejudging import judge_later
 from millrace.quality.judge import judge_day
 from millrace.quality.profile import DayProfile
+from offline.tables.partition_log import append_partition_log
 from resources.declarations import plan_of
-from resources.partition_log import append_partition_log
-from resources.profiles_table import StoredDay, read_profiles, write_profiles
-from resources.reports import BuildReport, PartitionOutcome
+from resources.lake.reports import BuildReport, PartitionOutcome
 from resources.settings import Settings, settings_from_env
 from tests.fake_offline import DECLARATIONS
 

@@ -20,7 +20,7 @@ from millrace.errors import DataError
 from millrace.plan import Plan, SourcePlan, ViewPlan
 from resources.declarations import plan_of
 from resources.settings import Settings, settings_from_env
-from streaming.upload_plan import Held, UploadPlan, plan_upload
+from streaming.upload.plan import Held, UploadPlan, plan_upload
 from tests import tile_lakes
 from tests.fake_offline import DECLARATIONS, FakeOffline, payments_there
 
@@ -333,7 +333,7 @@ class TileLake:
     def build(self, number: int, at_ms: int) -> None:
         """Build a day, counted from the start; ``at_ms`` from the start as well."""
         now_us = (tile_lakes.START_MS + at_ms) * 1000
-        self._monkeypatch.setattr("resources.partition_log._now_us", lambda: now_us)
+        self._monkeypatch.setattr("offline.tables.partition_log._now_us", lambda: now_us)
         tiles = tile_lakes.random_tiles(self.view, seed=number, days=5)
         tile_lakes.build(self.settings, self.view, tiles, [tile_day(number)])
 

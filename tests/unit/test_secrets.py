@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from millrace.errors import EngineUnavailable, PlatformError, SetupError
-from resources.secret import Options, Secret, redacted
+from resources.configuration.secret import Options, Secret, redacted
 from tests.background_server import in_background
 
 _TOKEN = "vault-token-of-the-test"  # noqa: S105

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from millrace.errors import SetupError
+from resources.configuration.model import settings_there_are
+from resources.configuration.secret import MASK, Secret
 from resources.endpoints import kafka_bootstrap, spark_remote, store_url
-from resources.lake_options import hadoop_options, storage_options
-from resources.secret import MASK, Secret
+from resources.lake.options import hadoop_options, storage_options
 from resources.settings import (
     Postgres,
     Settings,
@@ -19,7 +20,6 @@ from resources.settings import (
     settings_from_env,
     settings_shown,
 )
-from resources.settings_model import settings_there_are
 from stack.files import Order
 from stack.python_parts import archive_part, server_part, writer_part
 from stack.variables import changed_variables, environment_of

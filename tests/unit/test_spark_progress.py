@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from pyspark.errors import PySparkException
 
-from resources.reports import BuildReport, PartitionOutcome, parse_day
-from resources.spark_progress import QueryProgress, SparkWatch, report_text
-from resources.ticking import Ticker
+from resources.lake.reports import BuildReport, PartitionOutcome, parse_day
+from resources.progress import Ticker
+from resources.spark.progress import QueryProgress, SparkWatch, report_text
 
 
 @dataclass

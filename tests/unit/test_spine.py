@@ -11,7 +11,7 @@ import pytest
 from millrace.errors import DataError
 from millrace.plan import EntityPlan
 from millrace.types import BOOL, DATE, FLOAT64, INT32, INT64, STRING, TIMESTAMP, DataType, decimal
-from resources.spine import read_spine
+from offline.training.spine import read_spine
 
 NOON_MS = 1_522_584_000_000  # 2018-04-01T12:00:00Z
 NOON = datetime(2018, 4, 1, 12, tzinfo=UTC)

@@ -9,8 +9,8 @@ import typer
 from typer.testing import CliRunner, Result
 
 from cli import stack as commands
+from lineage.outbox import Outbox, Receiver
 from millrace.errors import SetupError
-from resources.lineage.outbox import Outbox, Receiver
 from resources.settings import settings_from_env
 from stack.control import Stack
 from tests.stack_fakes import CATALOGUE

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from millrace.errors import SetupError
-from resources.jars import Jar, cached, read_lock
+from resources.jvm.jars import Jar, cached, read_lock
 from stack.jars import ROOTS, fetch, write_lock
 from tests.background_server import in_background
 

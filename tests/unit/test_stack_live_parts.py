@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from millrace.errors import SetupError
-from resources.flink_slots import MOST_WORKERS, ask_for_slots, wanted_slots
+from resources.flink.slots import MOST_WORKERS, ask_for_slots, wanted_slots
 from resources.settings import settings_from_env
 from stack import flink
 from stack.catalogue import all_parts

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from millrace.errors import SetupError
-from resources.java import find_java, java_home_fault
+from resources.jvm.java import find_java, java_home_fault
 from resources.settings import CHECKOUT, Settings, settings_from_env
 from stack.dagster import dagster_part, judge, read_workspace
 from stack.logs import follow, tail

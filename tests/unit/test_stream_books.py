@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from checks.books import books_checks, examine
+from checks.reconciliation import books_checks, examine
 from millrace.plan import Plan
-from resources.archived_days import archived_rows
+from offline.tables.archived_days import archived_rows
+from resources.lake.offset_ledger import StreamBooks, read_books
 from resources.settings import Settings, settings_from_env
-from resources.stream_books import StreamBooks, read_books
 from streaming.archive.arrivals import Arrivals
 from streaming.archive.batch import Batch, BatchJudge, event_columns, letter_columns
 from streaming.archive.intake import Record

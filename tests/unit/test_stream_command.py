@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import pytest
 
 from cli.main import main
+from offline.tables.partition_log import append_partition_log
 from resources.declarations import plan_of
-from resources.partition_log import append_partition_log
-from resources.reports import BuildReport, PartitionOutcome
-from streaming import deployments
-from streaming.records import RecordFiles
-from streaming.uploaded_views import UploadedFiles, UploadedView
+from resources.lake.reports import BuildReport, PartitionOutcome
+from streaming.control import deployments
+from streaming.publications.records import RecordFiles
+from streaming.publications.uploaded_views import UploadedFiles, UploadedView
 from tests.stack_fakes import pretend_running
 from tests.stream_fakes import FakeEngines, fake_engines, write_views
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from streaming.reconcile import (
+from streaming.control.reconcile import (
     RETIRE_AFTER_MS,
     Action,
     Closing,
@@ -15,7 +15,7 @@ from streaming.reconcile import (
     StreamFacts,
     decide,
 )
-from streaming.records import (
+from streaming.publications.records import (
     FAILURE_WINDOW_MS,
     JobDefinition,
     Retired,

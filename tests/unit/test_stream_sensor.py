@@ -11,12 +11,13 @@ import dagster as dg
 import pytest
 
 from jobs.definitions import build_definitions
-from jobs.stream_sensor import OBSERVE_EVERY_MS, SENSOR, tick
-from resources.partition_log import append_partition_log
-from resources.reports import BuildReport, PartitionOutcome
-from streaming import deployments, publishing
-from streaming.records import RecordFiles, StreamRecord
-from streaming.status import view_health
+from jobs.streams.sensor import OBSERVE_EVERY_MS, SENSOR, tick
+from offline.tables.partition_log import append_partition_log
+from resources.lake.reports import BuildReport, PartitionOutcome
+from streaming.control import deployments
+from streaming.control.status import view_health
+from streaming.publications import publishing
+from streaming.publications.records import RecordFiles, StreamRecord
 from tests.stream_fakes import FakeEngines, fake_engines, write_views
 
 ONLINE = dg.AssetKey(["online", "spend_online"])

@@ -9,11 +9,11 @@ import pytest
 
 from millrace.published import PLANS_KEY, PublishedView
 from resources.declarations import plan_of
-from streaming import publishing
-from streaming.actions import perform
-from streaming.reconcile import RETIRE_AFTER_MS
-from streaming.retirement import key_pattern
-from streaming.status import view_health
+from streaming.control.actions import perform
+from streaming.control.reconcile import RETIRE_AFTER_MS
+from streaming.control.status import view_health
+from streaming.publications import publishing
+from streaming.publications.retirement import key_pattern
 from tests.stream_cases import Streams, ignore
 from tests.stream_fakes import START_MS, FakeStore
 

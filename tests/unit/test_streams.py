@@ -13,13 +13,13 @@ from millrace.errors import (
     NotDeclared,
     UnsupportedByEngine,
 )
-from resources.flink_slots import MOST_SLOTS, SLOTS_A_WORKER, wanted_workers
-from streaming import deployments, slots
-from streaming.actions import perform
-from streaming.records import StreamRecord
-from streaming.status import view_health
-from streaming.submission import BROKERS
-from streaming.survey import survey
+from resources.flink.slots import MOST_SLOTS, SLOTS_A_WORKER, wanted_workers
+from streaming.control import deployments, slots
+from streaming.control.actions import perform
+from streaming.control.status import view_health
+from streaming.control.submission import BROKERS
+from streaming.control.survey import survey
+from streaming.publications.records import StreamRecord
 from tests.stream_cases import Streams, ignore
 from tests.stream_fakes import START_MS
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from resources.lake.lock import TableBusy, locked
 from resources.settings import CHECKOUT, Settings, settings_from_env
-from resources.table_lock import TableBusy, locked
 
 HOLD = """
 import sys
 from resources.settings import settings_from_env
-from resources.table_lock import locked
+from resources.lake.lock import locked
 with locked(settings_from_env({"MILLRACE_HOME": sys.argv[1]}), "events/a"):
     print("held", flush=True)
     sys.stdin.read()

@@ -10,12 +10,12 @@ from millrace.kernel.view import KernelView
 from millrace.plan import ViewPlan
 from millrace.resolve import resolve
 from millrace.spec import BatchSource, Entity, Feature, FeatureView, Source, Specs
-from resources import training
-from resources.history import History
-from resources.requested_features import RequestedFeatures, request_features
+from offline.tables.history import History
+from offline.training import sets as training
+from offline.training.requested_features import RequestedFeatures, request_features
+from offline.training.sets import choose_engine
+from offline.training.spark_join import _in_order, _packed, _unpacked
 from resources.settings import Settings, settings_from_env
-from resources.spark_join import _in_order, _packed, _unpacked
-from resources.training import choose_engine
 
 RAW = BatchSource("parquet", "orders.parquet")
 SOURCE = Source("orders", {"ts": "timestamp", "who": "int64"}, "ts", batch=RAW)

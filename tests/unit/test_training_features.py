@@ -9,7 +9,7 @@ from millrace.errors import NotDeclared, SpecError
 from millrace.plan import Plan
 from millrace.resolve import resolve
 from millrace.spec import BatchSource, Entity, Feature, FeatureService, FeatureView, Source, Specs
-from resources.requested_features import request_features, service_features
+from offline.training.requested_features import request_features, service_features
 
 COLUMNS = {"id": "int64", "ts": "timestamp", "who": "int64", "shop": "string", "cents": "int64"}
 RAW = BatchSource("parquet", "orders.parquet")

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from millrace.errors import DataError
-from resources.dataset_file import (
+from offline.training.dataset_file import (
     check_ending,
     check_place,
     column_names,

@@ -15,11 +15,11 @@ from millrace.errors import DataError
 from millrace.plan import ViewPlan
 from millrace.resolve import resolve
 from millrace.spec import BatchSource, Entity, Feature, FeatureView, Source, Specs
-from resources.history import find_history, reached_days
-from resources.partition_log import append_partition_log
-from resources.reports import BuildReport, Days, PartitionOutcome
+from offline.tables.history import find_history, reached_days
+from offline.tables.partition_log import append_partition_log
+from resources.lake.reports import BuildReport, Days, PartitionOutcome
+from resources.lake.writing import day_ranges
 from resources.settings import Settings, settings_from_env
-from resources.writing import day_ranges
 
 START = date(2024, 1, 1)
 START_MS = (START - date(1970, 1, 1)).days * DAY_MS
@@ -133,7 +133,7 @@ def test_days_that_were_built_before_their_last_events_could_come_are_named(
     view = view_of(HOURLY)
     write_days(lake, view.source.fingerprint, {0: None})
     closed_us = (START_MS + 2 * DAY_MS + HOUR_MS) * 1000
-    monkeypatch.setattr("resources.partition_log._now_us", lambda: closed_us - 1)
+    monkeypatch.setattr("offline.tables.partition_log._now_us", lambda: closed_us - 1)
     write_days(lake, view.source.fingerprint, {1: None})
     (warning,) = find_history(lake, view, asked_on_days(0, 1)).warnings
     assert warning.code == "days_open"
@@ -142,7 +142,7 @@ def test_days_that_were_built_before_their_last_events_could_come_are_named(
         "built before their last events could come, or not as a whole: [2024-01-02, 2024-01-03)"
         in warning.what
     )
-    monkeypatch.setattr("resources.partition_log._now_us", lambda: closed_us)
+    monkeypatch.setattr("offline.tables.partition_log._now_us", lambda: closed_us)
     write_days(lake, view.source.fingerprint, {1: None})
     assert find_history(lake, view, asked_on_days(0, 1)).warnings == ()
 

@@ -18,16 +18,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from feature_assets.keys import arrived_sensor, daily_job
-from jobs.arrivals import Watch, days_of
+from jobs.batch.arrivals import Watch, days_of
 from jobs.definitions import build_definitions
 from millrace.calendar import days_between, to_ms
 from millrace.plan import Plan, SourcePlan
-from resources.arrivals import Arrivals
+from offline.raw.arrivals import Arrivals
+from offline.tables.events import earlier_days
+from offline.tables.partition_log import PartitionState
+from resources.dagster.asset_keys import arrived_sensor, daily_job
 from resources.declarations import plan_of
-from resources.events_table import earlier_days
-from resources.partition_log import PartitionState
-from resources.reports import Days
+from resources.lake.reports import Days
 from resources.settings import Settings, settings_from_env
 from tests.fake_offline import FakeOffline
 
@@ -289,16 +289,19 @@ def replay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Replay]:
         def log_of(_settings: Settings, table: str) -> Mapping[date, PartitionState]:
             return found.log.get(table.removeprefix("events/"), {})
 
-        for place in ("jobs.arrivals.read_partition_log", "jobs.schedules.read_partition_log"):
+        for place in (
+            "jobs.batch.arrivals.read_partition_log",
+            "jobs.batch.schedules.read_partition_log",
+        ):
             monkeypatch.setattr(place, log_of)
-        monkeypatch.setattr("resources.events_table.read_log", log_of)
+        monkeypatch.setattr("offline.tables.events.read_log", log_of)
 
         def under_way(_instance: object, source: SourcePlan, _views: object) -> list[dg.DagsterRun]:
             return [run for _, of, run in found.running if of is source]
 
-        for place in ("jobs.arrivals.under_way", "jobs.schedules.under_way"):
+        for place in ("jobs.batch.arrivals.under_way", "jobs.batch.schedules.under_way"):
             monkeypatch.setattr(place, under_way)
-        for place in ("jobs.arrivals._now", "jobs.schedules._now"):
+        for place in ("jobs.batch.arrivals._now", "jobs.batch.schedules._now"):
             monkeypatch.setattr(place, lambda: found.now)
         yield found
 

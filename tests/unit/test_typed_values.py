@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 
 from millrace.plan import Column
+from millrace.rows.lines import Rows
+from millrace.rows.typed_rows import read_typed_rows
 from millrace.types import parse_type
-from millrace.values.lines import Rows
-from millrace.values.typed_rows import read_typed_rows
 
 UINT64 = pa.decimal128(20, 0)
 """How integers of 64 bits without a sign arrive."""

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pytest
 
 from millrace.plan import Column
+from millrace.rows.csv_rows import CsvRows
+from millrace.rows.json_rows import JsonRows, UnfitRow
+from millrace.rows.lines import read_csv_lines, read_json_lines
 from millrace.types import INT64, STRING, TIMESTAMP, parse_type
-from millrace.values.csv_rows import CsvRows
 from millrace.values.documents import MalformedError
-from millrace.values.json_rows import JsonRows, UnfitRow
-from millrace.values.lines import read_csv_lines, read_json_lines
 from millrace.values.units import unit_hint
 
 AT = datetime(2024, 3, 1, 10, tzinfo=UTC)
@@ -197,7 +197,7 @@ def test_a_broken_header_is_malformed_too() -> None:
 
 def test_workers_that_read_files_need_arrow_and_numpy_alone() -> None:
     """Those of a cluster of the user's are sent our code, and nothing that it would import."""
-    code = "import sys, resources.raw_text, resources.raw_typed, millrace.values.lines; "
+    code = "import sys, offline.raw.text, offline.raw.typed, millrace.rows.lines; "
     code += (
         "print(*sorted({'sqlglot', 'yaml', 'pyspark', 'deltalake', 'msgspec'} & set(sys.modules)))"
     )

@@ -9,25 +9,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from millrace.codec import Codec, Packed, Slot
+from millrace.codec import Codec, Packed
 from millrace.compile.checks import check_rules, source_rules
 from millrace.errors import DataError, SpecError, StoreError
 from millrace.export import to_python, to_yaml
 from millrace.kernel.arrow import arrow_type, join_features
 from millrace.kernel.view import KernelView
+from millrace.layouts import Slot
 from millrace.load.python import read_python
 from millrace.load.yaml import read_yaml
 from millrace.plan import Column, Plan
 from millrace.quality.partial import Partials, TableShape
 from millrace.resolve import resolve
+from millrace.rows.csv_rows import cell_converter
+from millrace.rows.typed_rows import fitted
 from millrace.types import INT64, TIMESTAMP, list_of, parse_type, vector
-from millrace.values.csv_rows import cell_converter
 from millrace.values.scalars import Misfit
-from millrace.values.typed_rows import fitted
-from resources.dataset_file import write_table_file
-from resources.raw_files import can_convert
-from resources.raw_parquet import portable_types, read_footer, rows_of
-from resources.raw_splits import Split
+from offline.raw.files import can_convert
+from offline.raw.parquet import portable_types, read_footer, rows_of
+from offline.raw.splits import Split
+from offline.training.dataset_file import write_table_file
 from serving import responses
 from tests.source_plans import source_plan
 

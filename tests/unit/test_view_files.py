@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from millrace.errors import SetupError
-from streaming.records import JobDefinition, RecordFiles, StreamRecord
-from streaming.uploaded_views import UploadedFiles, UploadedView
-from streaming.view_files import ViewFiles
+from streaming.publications.records import JobDefinition, RecordFiles, StreamRecord
+from streaming.publications.uploaded_views import UploadedFiles, UploadedView
+from streaming.publications.view_files import ViewFiles
 
 STREAM = StreamRecord(
     view="spend",

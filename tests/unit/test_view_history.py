@@ -16,15 +16,15 @@ import typer
 from typer.testing import CliRunner
 
 from cli import stack as commands
-from jobs.alert_runs import runless_facts
+from jobs.alerts.runs import runless_facts
 from jobs.definitions import build_definitions
 from millrace.plan import ViewPlan
+from offline.tables.partition_log import append_partition_log
+from offline.tables.view_history import ViewHistory, view_histories
 from resources.declarations import load_valid_plan
-from resources.partition_log import append_partition_log
-from resources.reports import ALL_HOURS, BuildReport, PartitionOutcome
+from resources.lake.reports import ALL_HOURS, BuildReport, PartitionOutcome
+from resources.lake.view_versions import claim_version
 from resources.settings import CHECKOUT, Settings, settings_from_env
-from resources.versions import claim_version
-from resources.view_history import ViewHistory, view_histories
 from tests.fake_offline import FakeOffline
 from tests.stream_fakes import write_views
 

@@ -1,6 +1,6 @@
 """Up to when everything is stored: what follows from where the topics stand, second by second."""
 
-from streaming.writer.progress import Ends, Ladder, Progress
+from streaming.writer.progress import Ends, Ladder, PipelineProgress
 
 
 def at(
@@ -11,15 +11,15 @@ def at(
 
 
 def test_an_empty_source_is_up_to_date() -> None:
-    assert Ladder().climb(at(1_000, 0, None, 0, 0)) == Progress(1_000, 0, 0)
+    assert Ladder().climb(at(1_000, 0, None, 0, 0)) == PipelineProgress(1_000, 0, 0)
 
 
 def test_a_source_that_flink_never_committed_is_not() -> None:
-    assert Ladder().climb(at(1_000, 7, None, 3, 3)) == Progress(None, 7, 0)
+    assert Ladder().climb(at(1_000, 7, None, 3, 3)) == PipelineProgress(None, 7, 0)
 
 
 def test_records_that_retention_has_dropped_are_no_lag() -> None:
-    assert Ladder().climb(at(1_000, 107, None, 0, 0, begin=100)) == Progress(None, 7, 0)
+    assert Ladder().climb(at(1_000, 107, None, 0, 0, begin=100)) == PipelineProgress(None, 7, 0)
 
 
 def test_under_steady_load_progress_trails_by_a_checkpoint() -> None:
@@ -41,13 +41,13 @@ def test_what_flink_has_done_counts_once_its_tiles_are_stored() -> None:
     assert ladder.climb(at(1_000, 10, 10, 50, 20)).progress_ms is None
     assert ladder.climb(at(2_000, 10, 10, 60, 49)).progress_ms is None
     assert ladder.climb(at(3_000, 10, 10, 70, 50)).progress_ms == 1_000
-    assert ladder.climb(at(4_000, 10, 10, 70, 70)) == Progress(4_000, 0, 0)
+    assert ladder.climb(at(4_000, 10, 10, 70, 70)) == PipelineProgress(4_000, 0, 0)
 
 
 def test_a_store_that_lost_tiles_is_up_to_date_only_when_it_has_them_again() -> None:
     ladder = Ladder()
     assert ladder.climb(at(1_000, 10, 10, 50, 50)).progress_ms == 1_000
-    assert ladder.climb(at(2_000, 10, 10, 50, 5)) == Progress(None, 0, 45)
+    assert ladder.climb(at(2_000, 10, 10, 50, 5)) == PipelineProgress(None, 0, 45)
     assert ladder.climb(at(3_000, 10, 10, 50, 49)).progress_ms is None
     assert ladder.climb(at(4_000, 10, 10, 50, 50)).progress_ms == 4_000
 

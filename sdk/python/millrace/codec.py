@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 from millrace.aggregates import Edge, check_forms
 from millrace.errors import DataError, StoreError
-from millrace.layouts import Layout
+from millrace.layouts import Layout, Slot
 from millrace.packed_values import READERS, WRITERS, Cut, Writer, value_writer
 from millrace.types import FLOAT64, INT64, KIND_RECORDS, DataType
 
@@ -46,22 +46,6 @@ _INTEGER_PART = INT64.record.key_tag + _U32.pack(8)
 
 Kind = Literal["row", "tile"]
 _KIND_BYTES: Mapping[Kind, bytes] = {"row": b"R", "tile": b"T"}
-
-
-@dataclass(frozen=True)
-class Slot:
-    """One value of a packed row or tile.
-
-    Attributes:
-        type: type of the value; of the value inside the edge where ``is_edge``.
-        is_edge: the slot holds a ``millrace.aggregates.Edge``.
-        id_type: type of an edge's event id; None where the source names no event id.
-    """
-
-    name: str
-    type: DataType
-    is_edge: bool = False
-    id_type: DataType | None = None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The expectations of Great Expectations 1.24.1, written by ``checks.known_expectations``."""
+"""The expectations of Great Expectations 1.24.1, written by ``checks.quality.known_expectations``."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

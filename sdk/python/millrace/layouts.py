@@ -1,27 +1,42 @@
 """How packed values are read fast: one compiled layout for each pattern of presence bits.
 
-``millrace.codec`` says what the bytes mean and writes them; this module only reads the part behind
-the presence bits. Slots of fixed width that follow one another are unpacked by one call; strings,
+``millrace.codec`` says what the bytes mean and writes them; this module knows the slots, and reads the
+part behind the presence bits. Slots of fixed width that follow one another are unpacked by one call; strings,
 bytes, lists and edges end such a run.
 """
 
 import struct
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 from millrace.aggregates import Edge
 from millrace.packed_values import Cut, Reader, from_struct, value_reader
-
-if TYPE_CHECKING:
-    from millrace.codec import Slot
+from millrace.types import DataType
 
 _PLACE = struct.Struct(">qq")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One value of a packed row or tile.
+
+    Attributes:
+        type: type of the value; of the value inside the edge where ``is_edge``.
+        is_edge: the slot holds a ``millrace.aggregates.Edge``.
+        id_type: type of an edge's event id; None where the source names no event id.
+    """
+
+    name: str
+    type: DataType
+    is_edge: bool = False
+    id_type: DataType | None = None
 
 
 class Layout:
     """How the values behind one pattern of presence bits are read."""
 
-    def __init__(self, slots: "Sequence[Slot]", present: Sequence[bool]) -> None:
+    def __init__(self, slots: Sequence[Slot], present: Sequence[bool]) -> None:
         self._size = len(slots)
         self._runs: list[tuple[struct.Struct, list[int], int, Reader]] = []
         self._converted: list[tuple[int, Callable[[Any], Any]]] = []
@@ -63,11 +78,11 @@ class Layout:
         return tuple(values)
 
 
-def _form(slots: "Sequence[Slot]", run: Sequence[int]) -> struct.Struct:
+def _form(slots: Sequence[Slot], run: Sequence[int]) -> struct.Struct:
     return struct.Struct(">" + "".join(slots[i].type.record.packed or "" for i in run))
 
 
-def slot_reader(slot: "Slot") -> Reader:
+def slot_reader(slot: Slot) -> Reader:
     """Return the reader of one slot's value."""
     read_value = value_reader(slot.type)
     if not slot.is_edge:

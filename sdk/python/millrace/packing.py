@@ -9,16 +9,9 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-from millrace.codec import (
-    FORMAT,
-    Codec,
-    Slot,
-    entity_bytes,
-    hash_tag,
-    key_head,
-    key_tail,
-)
+from millrace.codec import FORMAT, Codec, entity_bytes, hash_tag, key_head, key_tail
 from millrace.errors import DataError
+from millrace.layouts import Slot
 from millrace.packed_values import Writer, for_struct, value_writer
 from millrace.types import DataType
 

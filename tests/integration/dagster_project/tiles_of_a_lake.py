@@ -7,13 +7,13 @@ from pathlib import Path
 
 import dagster as dg
 
-from feature_assets.offline import Progress
-from jobs import uploads
 from jobs.definitions import build_definitions
+from jobs.streams import uploads
 from millrace.plan import SourcePlan, ViewPlan
+from offline.tables.partition_log import append_partition_log
 from resources.declarations import load_valid_plan
-from resources.partition_log import append_partition_log
-from resources.reports import BuildReport, Days
+from resources.lake.reports import BuildReport, Days
+from resources.progress import Progress
 from resources.settings import Settings, settings_from_env
 from tests.fake_offline import FakeOffline
 from tests.tile_lakes import build, random_tiles

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from jobs.definitions import defs as platform_defs
-from resources import tiles_table
-from resources.writing import replace_days
+from offline.tables import tiles as tiles_table
+from resources.lake.writing import replace_days
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from millrace.codec import FORMAT, Codec, Kind, Slot
+from millrace.codec import FORMAT, Codec, Kind
 from millrace.errors import StoreError
 from millrace.expressions.documents import to_document
+from millrace.layouts import Slot
 from millrace.plan import DerivedPlan, FeaturePlan, ViewPlan
 from millrace.tiles import LAST_EVENT, feature_columns, tile_columns
 from millrace.types import BOOL, TIMESTAMP, parse_type

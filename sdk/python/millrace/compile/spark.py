@@ -48,7 +48,7 @@ def tile_query(view: ViewPlan, events: str | exp.Table) -> str:
     A tile's start is integer arithmetic on epoch milliseconds, the same as in the Flink twin.
 
     Columns of bytes are made by ``MILLRACE_ENCODE``, a function that our sessions have
-    (``resources.tile_bytes``), of what Spark collects for a tile.
+    (``resources.spark.tile_bytes``), of what Spark collects for a tile.
     """
     start = exp.Sub(
         this=column(EVENT_MS),

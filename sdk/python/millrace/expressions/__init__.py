@@ -6,8 +6,9 @@ The parser is loaded at first use: Spark's workers read plans and have no SQL pa
 from typing import TYPE_CHECKING, Any
 
 from millrace.expressions.errors import ExpressionError
+from millrace.expressions.expression import Expression, column_expression
 from millrace.expressions.meaning import compiled, evaluate
-from millrace.expressions.nodes import AS_OF, Expression, column_expression
+from millrace.expressions.nodes import AS_OF
 
 if TYPE_CHECKING:
     from millrace.expressions.parse import names_in, parse_expression

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from millrace.expressions.nodes import Call, Case, Column, Expression, Literal, Node
+from millrace.expressions.expression import Expression
+from millrace.expressions.nodes import Call, Case, Column, Literal, Node
 from millrace.types import parse_type
 from millrace.values.plain import from_plain, to_plain
 

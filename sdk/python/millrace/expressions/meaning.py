@@ -17,7 +17,8 @@ from typing import Any
 from millrace.calendar import civil, day_number, day_of_week, to_date
 from millrace.durations import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from millrace.expressions.constants import INT64_MAX, INT64_MIN
-from millrace.expressions.nodes import Call, Case, Column, Expression, Literal, Node
+from millrace.expressions.expression import Expression
+from millrace.expressions.nodes import Call, Case, Column, Literal, Node
 from millrace.types import FLOAT64, DataType
 
 # Wide enough for every double beside every decimal scale, so that only the last step rounds.

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from functools import cached_property
 
 from millrace.types import DataType
 
@@ -77,35 +76,3 @@ def walk(node: Node) -> Iterator[Node]:
     yield node
     for child in children(node):
         yield from walk(child)
-
-
-@dataclass(frozen=True)
-class Expression:
-    """A typed expression over the columns of one source, or over the features of one view.
-
-    Equal expressions have equal meaning, types and text; the text is part of fingerprints.
-    """
-
-    root: Node
-
-    @property
-    def type(self) -> DataType:
-        """The type of the value; every expression may also be null."""
-        return self.root.type
-
-    @cached_property
-    def columns(self) -> tuple[str, ...]:
-        """Names of the columns read, each once, in order of first use."""
-        return tuple(dict.fromkeys(n.name for n in walk(self.root) if isinstance(n, Column)))
-
-    @cached_property
-    def text(self) -> str:
-        """Canonical SQL: parses to an equal expression, whatever way this one was written."""
-        from millrace.expressions.text import render
-
-        return render(self.root)
-
-
-def column_expression(name: str, type: DataType) -> Expression:
-    """Return the expression that reads one column."""
-    return Expression(Column(name, type))

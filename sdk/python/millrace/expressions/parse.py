@@ -8,18 +8,10 @@ from sqlglot.errors import ParseError, TokenError
 from millrace.errors import nearest
 from millrace.expressions.constants import date_literal, number, timestamp_literal
 from millrace.expressions.errors import ExpressionError
+from millrace.expressions.expression import Expression
 from millrace.expressions.foreign import foreign
 from millrace.expressions.grammar import ExpressionGrammar
-from millrace.expressions.nodes import (
-    AS_OF,
-    Call,
-    Case,
-    Column,
-    Expression,
-    Literal,
-    Node,
-    walk,
-)
+from millrace.expressions.nodes import AS_OF, Call, Case, Column, Literal, Node, walk
 from millrace.expressions.rules import call, cast, condition
 from millrace.expressions.text import render
 from millrace.expressions.unify import unify

@@ -4,8 +4,6 @@ import re
 from datetime import date
 from functools import cache
 
-from sqlglot.tokens import Tokenizer
-
 from millrace.calendar import to_datetime
 from millrace.expressions.nodes import AS_OF, Call, Case, Column, Literal, Node
 
@@ -132,5 +130,7 @@ def column_text(name: str) -> str:
 
 @cache
 def _reserved() -> frozenset[str]:
+    from sqlglot.tokens import Tokenizer
+
     words = (word for key in Tokenizer.KEYWORDS for word in key.split())
     return frozenset(w for w in words if _SIMPLE_NAME.fullmatch(w))

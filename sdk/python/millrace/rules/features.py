@@ -6,12 +6,7 @@ from typing import Any
 
 from millrace.aggregates import AGGREGATES, WITHOUT_INPUT, Aggregate, Entry, aggregate_named
 from millrace.errors import SpecError
-from millrace.expressions import (
-    Expression,
-    ExpressionError,
-    column_expression,
-    parse_expression,
-)
+from millrace.expressions import Expression, ExpressionError, column_expression, parse_expression
 from millrace.faults import FaultList, is_read
 from millrace.plan import FeaturePlan, Measure
 from millrace.rules.literals import LiteralFault, literal

@@ -1,0 +1,213 @@
+"""``features/<view>/v<N>``: for each event of the view, the values as of that event.
+
+One shuffle brings an entity's events together; the point-in-time kernel does the rest inside
+``mapInArrow``, with no engine in it.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import date
+from typing import TYPE_CHECKING
+
+from millrace.compile.spark import measure_query
+from millrace.durations import DAY_MS
+from millrace.kernel.arrow import KernelView, join_features
+from millrace.plan import Column, ViewPlan
+from millrace.types import DATE, STRING, TIMESTAMP
+from offline.tables.archived_days import events_table
+from offline.tables.events import history_start
+from offline.tables.history_days import (
+    DayLedger,
+    events_rows,
+    null_keys_by_day,
+    read_events,
+    report_build,
+)
+from offline.tables.partition_log import (
+    published_days,
+    read_partition_log,
+    readable_days,
+)
+from resources.lake.delta import table_path
+from resources.lake.reports import ALL_HOURS, BuildReport, Days, Hours
+from resources.lake.view_versions import claim_version
+from resources.lake.writing import Slices, replace_days
+from resources.progress import Progress
+from resources.settings import Settings
+from resources.spark.session import engine_errors, kernel_partitions
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import DataFrame, SparkSession
+
+
+def features_table(view: str, version: str) -> str:
+    """Return the table's name under the lake."""
+    return f"features/{view}/{version}"
+
+
+def build_features(
+    spark: "SparkSession",
+    settings: Settings,
+    view: ViewPlan,
+    days: Days,
+    progress: Progress,
+    *,
+    gated: bool = False,
+) -> BuildReport:
+    """Replace the values of these days, and of later days that had missed their events.
+
+    A day whose own events are absent fails by name. A day whose windows reach into an absent day
+    is built and says so (``missing_days``); building the absent day later restates it, unless its
+    own events are absent by then. Days of events that are held back count as absent. With ``gated``
+    the built days are held back until their checks release them.
+
+    Raises:
+        EngineError: Spark failed.
+    """
+    began = time.monotonic()
+    version = claim_version(settings, view)
+    table = features_table(view.name, version)
+    restated = _days_to_restate(settings, view, table)
+    wanted = (*days, *(d for d in restated if d not in days))
+    ledger = DayLedger.of(settings, view, wanted, _with_restated(days, restated))
+    null_keys = {}
+    if ledger.good:
+        if restated:
+            progress(f"{table}: {len(restated)} later day(s) had missed events, restated")
+        with engine_errors(table):
+            _write(spark, settings, view, version, ledger, progress)
+            null_keys = null_keys_by_day(spark, settings, view, ledger.good)
+    return report_build(
+        settings,
+        view,
+        table,
+        version,
+        ledger,
+        null_keys,
+        began,
+        time_column="event_time",
+        gated=gated,
+    )
+
+
+def _with_restated(days: Days, restated: Mapping[date, Hours]) -> dict[date, Hours]:
+    """Return the hours of those days that are not built as a whole."""
+    parts = days.parts
+    for day, hours in restated.items():
+        if day not in days:
+            parts[day] = hours
+        elif day in parts:
+            parts[day] = range(min(hours.start, parts[day].start), max(hours.stop, parts[day].stop))
+    return {day: hours for day, hours in parts.items() if hours != ALL_HOURS}
+
+
+def _days_to_restate(settings: Settings, view: ViewPlan, table: str) -> dict[date, Hours]:
+    events = read_partition_log(settings, events_table(view.source.name))
+    standing = published_days(events, view.source.fingerprint)
+    readable = readable_days(events, view.source.fingerprint)
+    log = read_partition_log(settings, table)
+    # A day whose own events are bad by now stays as it stands: nobody asked for it, and those who
+    # mend its events build it anew.
+    return {
+        day: state.hours
+        for day, state in sorted(log.items())
+        if state.error is None
+        and day in readable
+        and not events[day].lacks(state.hours)
+        and standing & set(state.missing_days)
+    }
+
+
+def _write(
+    spark: "SparkSession",
+    settings: Settings,
+    view: ViewPlan,
+    version: str,
+    ledger: DayLedger,
+    progress: Progress,
+) -> None:
+    days = ledger.good
+    span = Days.covering(days)
+    read = Days.through(history_start(view, span.start), span.last)
+    rows = events_rows(settings, view, read)
+    table = features_table(view.name, version)
+    progress(f"{table}: {len(days)} day(s) from {rows} events since {read.start}")
+    seen = Slices(tuple(day for day in read if day not in ledger.held))
+    slices = Slices.of_hours(days, ledger.hours)
+    measured = spark.sql(measure_query(view, read_events(spark, settings, view, seen)))
+    schema = ", ".join(f"`{c.name}` {c.type.spark}" for c in feature_columns(view))
+    values = measured.repartition(kernel_partitions(rows), *view.join_keys).mapInArrow(
+        _as_of_events(KernelView.of(view), version, slices.ranges_ms), schema
+    )
+    replace_days(
+        _with_plain_text(values, view),
+        table_path(settings, table),
+        slices.predicate("unix_millis(event_time)"),
+        sort=(*view.join_keys, "event_time"),
+    )
+
+
+def _with_plain_text(values: "DataFrame", view: ViewPlan) -> "DataFrame":
+    """Cast text to text: a string out of ``mapInArrow`` carries its collation by name (Spark 4.2).
+
+    Delta would write ``string collate UTF8_BINARY`` into the schema, which no other reader knows.
+    """
+    from pyspark.sql import functions as F
+
+    return values.select(
+        *(
+            F.col(f"`{c.name}`").cast(c.type.spark).alias(c.name)
+            if STRING in (c.type, c.type.item)
+            else F.col(f"`{c.name}`")
+            for c in feature_columns(view)
+        )
+    )
+
+
+def feature_columns(view: ViewPlan) -> tuple[Column, ...]:
+    """Return the table's columns: join keys, event time, features, version, partition day."""
+    return (
+        *(Column(e.join_key, e.type) for e in view.entities),
+        Column("event_time", TIMESTAMP),
+        *(Column(f.name, f.type) for f in view.outputs),
+        Column("feature_version", STRING),
+        Column("event_date", DATE),
+    )
+
+
+def _as_of_events(
+    view: KernelView, version: str, bounds_ms: list[tuple[int, int]]
+) -> Callable[[Iterator["pa.RecordBatch"]], Iterator["pa.RecordBatch"]]:
+    def values(batches: Iterator["pa.RecordBatch"]) -> Iterator["pa.RecordBatch"]:
+        import numpy as np
+        import pyarrow as pa
+
+        received = list(batches)
+        if not received:
+            return
+        events = pa.Table.from_batches(received)
+        times = events["_event_ms"].to_numpy()
+        wanted = np.zeros(len(times), dtype=bool)
+        for start, end in bounds_ms:
+            wanted |= (times >= start) & (times < end)
+        asked = events.filter(pa.array(wanted))
+        query_ms = asked["_event_ms"]
+        keys = {k: asked[k] for k in view.join_keys}
+        found = join_features(view, events, pa.table({**keys, "_query_ms": query_ms}))
+        moments = query_ms.to_numpy()
+        event_time = pa.array(moments * 1000, pa.timestamp("us", tz="UTC"))
+        day = pa.array((moments // DAY_MS).astype("int32"), pa.int32()).cast(pa.date32())
+        columns = {name: found[name] for name in found.column_names}
+        result = pa.table(
+            {
+                **keys,
+                "event_time": event_time,
+                **columns,
+                "feature_version": pa.repeat(version, len(moments)),
+                "event_date": day,
+            }
+        )
+        yield from result.combine_chunks().to_batches(max_chunksize=200_000)
+
+    return values

@@ -1,0 +1,120 @@
+"""Which days of a table stand as a run built them: what a retry of that run need not build again.
+
+The partition log says what was built, and when the build began to read; whatever it read that is
+younger asks for the day again. Of a source with a stream, a table or files at a URL nothing of that is
+known, so their days of events never stand.
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date
+from pathlib import Path
+
+from millrace.calendar import days_between
+from millrace.plan import SourcePlan, ViewPlan
+from offline.raw.files import RawFile, find_raw_files
+from offline.tables.archived_days import events_table
+from offline.tables.events import history_start
+from offline.tables.features import features_table
+from offline.tables.partition_log import PartitionState, read_partition_log, readable_days
+from offline.tables.tiles import tiles_table
+from resources.lake.reports import Days
+from resources.lake.view_versions import deployed_version
+from resources.settings import Settings
+
+
+def standing_events(
+    settings: Settings, source: SourcePlan, days: Days, since_ms: int
+) -> frozenset[date]:
+    """Return the days of ``events/<source>`` that were built and released since an instant.
+
+    A day does not stand if it was built by another definition, if a file that may hold rows of it
+    was written, replaced or renamed since its build began, or if none holds it any more.
+
+    Raises:
+        DataError: the source has no files.
+    """
+    if source.batch is None or source.stream is not None:
+        return frozenset()
+    log = read_partition_log(settings, events_table(source.name))
+    built = _built(log, source.fingerprint, days, since_ms)
+    if not built:
+        return frozenset()
+    files = find_raw_files(source, settings).files
+    if not all(file.was_looked_at for file in files):
+        return frozenset()
+    changed = [(file, _changed_ms(file)) for file in files]
+    return frozenset(day for day in built if _is_as_read(log[day], changed))
+
+
+def _is_as_read(state: PartitionState, files: Sequence[tuple[RawFile, int]]) -> bool:
+    of_day = [changed_ms for file, changed_ms in files if file.may_hold(state.day, state.day)]
+    if not of_day:
+        return state.rows == 0
+    return max(of_day) < state.began_ms
+
+
+def _changed_ms(file: RawFile) -> int:
+    # No copying tool sets the change time back. A file that has just gone is as good as changed.
+    try:
+        return Path(file.path).stat().st_ctime_ns // 1_000_000
+    except OSError:
+        return sys.maxsize
+
+
+def standing_tiles(
+    settings: Settings, view: ViewPlan, days: Days, since_ms: int
+) -> frozenset[date]:
+    """Return the days of a view's tiles that were built since an instant, from events that stand."""
+    return _standing(settings, view, tiles_table, days, since_ms)
+
+
+def standing_features(
+    settings: Settings, view: ViewPlan, days: Days, since_ms: int
+) -> frozenset[date]:
+    """Return the days of a view's values that were built and released since an instant.
+
+    A day whose windows reach into events that were built after it does not stand.
+    """
+    return _standing(settings, view, features_table, days, since_ms, reaches_back=True)
+
+
+def _standing(
+    settings: Settings,
+    view: ViewPlan,
+    table: Callable[[str, str], str],
+    days: Days,
+    since_ms: int,
+    *,
+    reaches_back: bool = False,
+) -> frozenset[date]:
+    version = deployed_version(settings, view)
+    if version is None:
+        return frozenset()
+    log = read_partition_log(settings, table(view.name, version))
+    events = read_partition_log(settings, events_table(view.source.name))
+
+    def was_read(day: date) -> list[date]:
+        return days_between(history_start(view, day), day) if reaches_back else [day]
+
+    return frozenset(
+        day
+        for day in _built(log, view.fingerprint, days, since_ms)
+        if _are_older((events[d] for d in was_read(day) if d in events), log[day].began_ms)
+    )
+
+
+def _are_older(events: Iterable[PartitionState], instant_ms: int) -> bool:
+    return all(state.built_ms <= instant_ms for state in events)
+
+
+def _built(
+    log: dict[date, PartitionState], fingerprint: str, days: Days, since_ms: int
+) -> list[date]:
+    """Return the days that were built whole since an instant; of hours each is built again."""
+    readable = readable_days(log, fingerprint)
+    return [
+        day
+        for day in days
+        if day in readable and not log[day].by_hour and log[day].began_ms >= since_ms
+    ]

@@ -1,0 +1,84 @@
+"""The verdict on one event, from its bytes and its arrival; duplicates are judged afterwards.
+
+The table of verdicts is docs/stream-events.md, what fits a column docs/values.md; Flink's
+``parse_json_row`` obeys the same ones.
+"""
+
+from datetime import date
+from typing import Any, NamedTuple
+
+from millrace.durations import DAY_MS, format_duration
+from millrace.plan import SourcePlan
+from millrace.rows.json_rows import JsonRows, reached
+from millrace.values.documents import MalformedError, parse_object
+from millrace.values.scalars import Misfit, Number
+from millrace.values.units import unit_hint
+
+REASONS = ("malformed", "schema", "late", "future")
+
+_EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
+
+
+class Verdict(NamedTuple):
+    """What becomes of an event.
+
+    Attributes:
+        reason: why it is refused; None if it counts (unless its id came before).
+        detail: the reason in words, with the offending value; empty if it counts.
+        event_ms: the event time as it counts; of a refused one as it was stamped, None if unknown.
+        values: of the declared columns, in order; empty if refused.
+    """
+
+    reason: str | None
+    detail: str
+    event_ms: int | None
+    values: tuple[Any, ...]
+
+
+class Judge:
+    """Judges the events of one source.
+
+    Timestamps among the values are epoch milliseconds, decimals ``Decimal`` of the column's scale,
+    dates ``datetime.date``. A judge holds no state: a verdict depends on its arguments alone.
+    """
+
+    def __init__(self, source: SourcePlan) -> None:
+        self._read = JsonRows.of_topic(source).read
+        self._event_time = source.event_time
+        self._origin = source.column(source.event_time).origin
+        self._time_at = [column.name for column in source.columns].index(source.event_time)
+        self._time_is_date = source.columns[self._time_at].type.kind == "date"
+        self._skew_ms = source.clock_skew_ms
+        self._lateness_ms = source.allowed_lateness_ms
+
+    def judge(self, value: bytes | None, ingest_ms: int) -> Verdict:
+        """Return the verdict on a record's value that arrived at ``ingest_ms``."""
+        try:
+            values = self._read(value)
+        except MalformedError as error:
+            return Verdict("malformed", str(error), None, ())
+        except Misfit as error:
+            return Verdict("schema", str(error), None, ())
+        stamped = values[self._time_at]
+        if self._time_is_date and stamped is not None:
+            stamped = (stamped.toordinal() - _EPOCH_ORDINAL) * DAY_MS
+        if stamped is None:
+            return Verdict("schema", f"the event time {self._event_time!r} is null", None, ())
+        age_ms = ingest_ms - stamped
+        if age_ms < 0:
+            if -age_ms > self._skew_ms:
+                detail = f"{-age_ms} ms ahead of its arrival; {format_duration(self._skew_ms)} is allowed"
+                return Verdict("future", detail + self._unit(value, stamped), stamped, ())
+            stamped = ingest_ms
+        elif age_ms > self._lateness_ms:
+            detail = f"arrived {age_ms} ms after its time; {format_duration(self._lateness_ms)} is allowed"
+            return Verdict("late", detail + self._unit(value, stamped), stamped, ())
+        return Verdict(None, "", stamped, values)
+
+    def _unit(self, value: bytes | None, stamped: int) -> str:
+        """Name the unit of an integer that is plainly no number of milliseconds."""
+        hint = unit_hint(stamped)
+        if not hint:
+            return ""
+        is_integer = isinstance(reached(parse_object(value), self._origin), Number)
+        return f"; {hint}" if is_integer else ""
