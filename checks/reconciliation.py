@@ -12,12 +12,9 @@ import dagster as dg
 
 from lineage.builds import enclosing
 from millrace.errors import EngineError
+from millrace.names import events_table
 from millrace.plan import Plan, SourcePlan
-from offline.tables.archived_days import (
-    archived_letters,
-    archived_rows,
-    events_table,
-)
+from offline.tables.archived_days import archived_letters, archived_rows
 from resources.dagster.asset_keys import dead_letters_path
 from resources.endpoints import kafka_bootstrap
 from resources.kafka.client import end_offsets

@@ -69,7 +69,7 @@ def upload(
 
 def _rows(settings: "Settings", plan: "Plan", view: str) -> int | None:
     """Return the rows of the view's tiles table, for the length of the bar; None if not known."""
-    from offline.tables.tiles import tiles_table
+    from millrace.names import tiles_table
     from resources.lake.delta import partition_stats
     from resources.lake.view_versions import deployed_version
 

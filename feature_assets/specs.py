@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from feature_assets import descriptions, links, timing
+from millrace.names import dead_letter_topic
 from millrace.plan import BatchPlan, Plan, ServicePlan, SourcePlan, ViewPlan
 from resources.dagster.asset_keys import (
     SERVICES,
@@ -168,7 +169,7 @@ def _topic_spec(
             **links.about(topic_path(source), source.where),
             **links.topic_links(addresses, topic),
             "topic": topic,
-            "dead_letter_topic": f"{topic}.dlq",
+            "dead_letter_topic": dead_letter_topic(topic),
             "format": source.stream.format if source.stream else "",
             "dagster/column_schema": descriptions.events_schema(source),
         },

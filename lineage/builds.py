@@ -20,6 +20,7 @@ from lineage.emitter import Emitter
 from lineage.quiet import quietly
 from lineage.runs import Backfill, Enclosing, End, Work, python_version
 from lineage.shipping import ship_soon
+from millrace.names import dead_letters_table, events_table
 from millrace.plan import SourcePlan, ViewPlan
 from resources.dagster.asset_keys import lake_table
 from resources.lake.reports import BuildReport, Days, days_by_reason
@@ -193,7 +194,7 @@ class TableBuild:
         if self.view is None and self.source.batch is not None:
             return [datasets.files(self.settings, self.source)]
         # Without files, archived days are taken as they stand: the table itself is what is read.
-        name = f"events/{self.source.name}"
+        name = events_table(self.source.name)
         found = datasets.events(self.settings, self.source)
         if name in versions:
             found = found.with_facets({"version": facets.version(versions[name])})
@@ -246,7 +247,7 @@ class TableBuild:
         return [written, self._letters().with_output_facets({"outputStatistics": refused})]
 
     def _letters(self) -> Dataset:
-        return datasets.table(self.settings, f"dead_letters/{self.source.name}")
+        return datasets.table(self.settings, dead_letters_table(self.source.name))
 
     def _nulls(self, table: str, built: Mapping[date, object]) -> dict[str, dict[str, int]]:
         """Return the nulls of each column in the days that were written, from Delta's log."""

@@ -13,6 +13,7 @@ from lineage.naming import (
     topic_name,
 )
 from millrace.compile import lineage as declared
+from millrace.names import events_table, features_table, tiles_table
 from millrace.plan import SourcePlan, ViewPlan
 from millrace.types import DataType
 from resources.settings import Settings
@@ -82,7 +83,7 @@ def topic(bootstrap: str, source: SourcePlan) -> Dataset | None:
 
 def events(settings: Settings, source: SourcePlan, read_from: Sequence[Dataset] = ()) -> Dataset:
     """Return ``events/<source>``; with what a run reads it from also its column lineage."""
-    found = table(settings, f"events/{source.name}", description=source.description)
+    found = table(settings, events_table(source.name), description=source.description)
     found = found.with_facets({"schema": _event_schema(source)})
     if not read_from:
         return found
@@ -92,19 +93,19 @@ def events(settings: Settings, source: SourcePlan, read_from: Sequence[Dataset] 
 
 def tiles(settings: Settings, view: ViewPlan, version: str) -> Dataset:
     """Return ``tiles/<view>`` with its column lineage."""
-    found = table(settings, f"tiles/{view.name}/{version}", view=view)
-    events_table = f"events/{view.source.name}"
-    names = {events_table: table_name(settings, events_table)}
-    columns = columns_of(declared.tiles_columns(view, events_table), names)
+    found = table(settings, tiles_table(view.name, version), view=view)
+    events = events_table(view.source.name)
+    names = {events: table_name(settings, events)}
+    columns = columns_of(declared.tiles_columns(view, events), names)
     return found.with_facets({"schema": _schema(declared.tile_fields(view)), **columns})
 
 
 def features(settings: Settings, view: ViewPlan, version: str) -> Dataset:
     """Return ``features/<view>`` with its column lineage."""
-    found = table(settings, f"features/{view.name}/{version}", view=view)
-    events_table = f"events/{view.source.name}"
-    names = {events_table: table_name(settings, events_table)}
-    columns = columns_of(declared.features_columns(view, events_table), names)
+    found = table(settings, features_table(view.name, version), view=view)
+    events = events_table(view.source.name)
+    names = {events: table_name(settings, events)}
+    columns = columns_of(declared.features_columns(view, events), names)
     schema = _schema(declared.feature_fields(view), _descriptions(view))
     return found.with_facets({"schema": schema, **columns})
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
 
+from millrace.names import events_table
 from millrace.plan import SourcePlan, ViewPlan
 from offline.tables.events import build_events, count_archived_events
 from offline.tables.features import build_features
@@ -43,7 +44,7 @@ class OfflineStore:
         """Build ``events/<source>``; see ``offline.tables.events.build_events``."""
         if source.batch is None and source.stream is not None:
             return count_archived_events(self.settings, source, views, days, gated=self.gated)
-        with self._spark(f"events/{source.name}", progress) as spark:
+        with self._spark(events_table(source.name), progress) as spark:
             report = build_events(
                 spark, self.settings, source, views, days, progress, gated=self.gated
             )

@@ -11,6 +11,7 @@ from typing import Any
 from millrace.aggregates import Place
 from millrace.durations import DAY_MS, HOUR_MS
 from millrace.kernel.arrow import arrow_type
+from millrace.names import events_table, tiles_table
 from millrace.plan import Plan, ViewPlan
 from millrace.tiles import (
     TILE_START,
@@ -22,9 +23,7 @@ from millrace.tiles import (
     tile_start_ms,
 )
 from millrace.types import DataType
-from offline.tables.archived_days import events_table
 from offline.tables.partition_log import append_partition_log
-from offline.tables.tiles import tiles_table
 from resources.declarations import load_valid_plan
 from resources.lake.delta import rs_path
 from resources.lake.reports import BuildReport, PartitionOutcome

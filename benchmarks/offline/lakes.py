@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import write_deltalake
 
+from millrace.names import events_table
 from millrace.plan import SourcePlan
 from offline.tables.partition_log import append_partition_log
 from resources.lake.reports import BuildReport, Days, PartitionOutcome
@@ -100,7 +101,7 @@ def _write_events(settings: Settings, source: SourcePlan, events: pa.Table) -> N
     day_numbers = events["_event_ms"].to_numpy() // DAY_MS
     days = pa.array(day_numbers.astype(np.int32)).cast(pa.date32())
     events = events.append_column("_ingest_ms", events["_event_ms"])
-    table = f"events/{source.name}"
+    table = events_table(source.name)
     write_deltalake(
         f"{settings.lake}/{table}",
         events.append_column("event_date", days),

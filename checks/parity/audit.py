@@ -18,6 +18,7 @@ from checks.parity.recomputing import Recomputed, Recomputer, plain_values
 from checks.parity.report import Difference, InFlightShare, ParityReport, iso_text
 from checks.parity.sampling import SampledKey, sample_keys, unlikely_key
 from millrace.errors import DataError, EngineUnavailable
+from millrace.names import events_table
 from millrace.plan import DerivedPlan, Output, Plan, ViewPlan
 from millrace.types import FLOAT64
 from offline.tables.history import find_history
@@ -186,7 +187,7 @@ def _wait_for_archive(
             raise EngineUnavailable(
                 f"the archive of {view.source.name} is still {behind} events behind the answers "
                 f"after {waited:.0f} s",
-                where=f"events/{view.source.name}",
+                where=events_table(view.source.name),
                 fix="millrace status; millrace logs archive",
             )
         progress(f"{view.name}: waiting for the archive to pass {iso_text(as_of_ms)}")
@@ -197,7 +198,7 @@ def _wait_for_archive(
 def _events_behind(
     settings: Settings, view: ViewPlan, topic: str, wanted: Mapping[int, int]
 ) -> int:
-    passed = read_markers(open_table(settings, f"events/{view.source.name}"), topic)
+    passed = read_markers(open_table(settings, events_table(view.source.name)), topic)
     return sum(max(0, end - passed.get(number, 0)) for number, end in wanted.items())
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from millrace.calendar import day_ms
 from millrace.errors import EngineUnavailable, StoreError
+from millrace.names import events_table, tiles_table
 from millrace.plan import ViewPlan
 from millrace.published import PLANS_KEY, PublishedView
-from offline.tables.archived_days import archived_rows, events_table
+from offline.tables.archived_days import archived_rows
 from offline.tables.history import History
 from offline.tables.partition_log import built_days, held_days, read_partition_log
-from offline.tables.tiles import tiles_table
 from resources.endpoints import store_url
 from resources.lake.delta import partition_stats
 from resources.lake.reports import Days, day_list

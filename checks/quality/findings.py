@@ -7,8 +7,8 @@ from typing import Any
 
 from checks.quality.profiles_table import Document, read_findings
 from millrace.errors import NotDeclared, nearest
+from millrace.names import events_table, features_table
 from millrace.plan import Plan, ViewPlan
-from offline.tables.archived_days import events_table
 from offline.tables.partition_log import held_days, read_partition_log
 from resources.lake.view_versions import deployed_version
 from resources.settings import Settings
@@ -81,7 +81,7 @@ def _feature_tables(settings: Settings, views: Sequence[ViewPlan]) -> Iterator[s
     for view in views:
         version = deployed_version(settings, view)
         if version is not None:
-            yield f"features/{view.name}/{version}"
+            yield features_table(view.name, version)
 
 
 def _of_table(settings: Settings, table: str, since: date | None) -> TableFindings:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
+from millrace.names import profiles_table
 from millrace.quality.profile import ROW_TYPES, DayProfile
 from resources.lake.delta import DAY_COLUMN, file_actions, open_table, own_files, rs_path
 from resources.lake.options import storage_options
@@ -37,11 +38,6 @@ class StoredDay:
     profile: DayProfile
     files: str
     findings: tuple[Document, ...] = field(default=())
-
-
-def profiles_table(table: str) -> str:
-    """Return the name, under the lake, of the profiles of a table."""
-    return f"profiles/{table}"
 
 
 def day_files(settings: Settings, table: str) -> dict[date, str]:

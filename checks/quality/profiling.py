@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
+from millrace.names import profiles_table
 from resources.lake.delta import open_dataset, open_table, partition_stats, table_path
 from resources.lake.writing import day_predicate
 from resources.settings import Settings
@@ -100,7 +101,7 @@ def _add_from_tasks(
     settings: Settings, shape: "TableShape", days: Sequence[date], partials: "Partials"
 ) -> None:
     frame = connect(settings).read.format("delta").load(table_path(settings, shape.table))
-    with engine_errors(f"profiles/{shape.table}"):
+    with engine_errors(profiles_table(shape.table)):
         chosen = frame.filter(day_predicate(days)).select(
             "event_date", *(f"`{name}`" for name in shape.read if name != "event_date")
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.output import page, progress
+from millrace.names import dead_letter_topic
 
 if TYPE_CHECKING:
     from checks.parity.report import ParityReport
@@ -225,7 +226,7 @@ def poison(settings: "Settings", plan: "Plan", source: str) -> DeadLetter:
 
     stream = plan.sources[source].stream
     topic = stream.topic if stream else ""
-    letters = f"{topic}.dlq"
+    letters = dead_letter_topic(topic)
     bootstrap = kafka_bootstrap(settings)
     reader = consumer(bootstrap)
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.output import page
+from millrace.names import dead_letters_table, events_table
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -165,7 +166,7 @@ def balance(
         .collect()[0]
         .asDict()
     )
-    stats = partition_stats(settings, f"events/{demo_set.source}")
+    stats = partition_stats(settings, events_table(demo_set.source))
     return Books(
         source=demo_set.source,
         raw=counted.pop("_raw"),
@@ -204,7 +205,7 @@ def _letters(settings: "Settings", source: str) -> "list[Mapping[str, Any]]":
     """Return the dead letters that came from files."""
     from resources.lake.delta import open_table
 
-    table = open_table(settings, f"dead_letters/{source}")
+    table = open_table(settings, dead_letters_table(source))
     if table is None:
         return []
     columns = ["reason", "event_day", "origin"]

@@ -21,10 +21,10 @@ from feature_assets.timing import due_ms, is_over, newest_due
 from jobs.batch.backfill_jobs import SourceJob
 from jobs.instance.run_states import UNDER_WAY
 from millrace.calendar import days_after, days_between, to_ms
+from millrace.names import events_table
 from millrace.plan import SourcePlan, ViewPlan
 from offline.raw.arrivals import Arrivals
 from offline.raw.files import Looks
-from offline.tables.archived_days import events_table
 from offline.tables.partition_log import PartitionState, read_partition_log
 from resources.dagster.asset_keys import (
     arrived_sensor,

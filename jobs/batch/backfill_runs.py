@@ -13,13 +13,12 @@ from typing import Any
 
 from millrace.calendar import days_after, next_day
 from millrace.errors import DataError, EngineRejected, EngineUnavailable, PlatformError
+from millrace.names import events_table, tiles_table
 from millrace.plan import Plan, SourcePlan, ViewPlan
 from offline.raw.changes import changed_since
 from offline.raw.files import find_raw_files
-from offline.tables.archived_days import events_table
 from offline.tables.events import earlier_days
 from offline.tables.partition_log import built_days, published_days, read_partition_log
-from offline.tables.tiles import tiles_table
 from resources.dagster.asset_keys import (
     backfill_job,
     daily_job,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
+from millrace.names import dead_letters_table, duplicates_table, events_table
 from millrace.plan import SourcePlan
 from resources.lake.delta import DAY_COLUMN, file_actions, open_dataset, open_table
 from resources.lake.offset_ledger import OUT_OF_STEP_MS, REASONS, StreamBooks, read_markers
@@ -23,21 +24,6 @@ if TYPE_CHECKING:
 
 OFFSET = "_offset"
 IS_ARCHIVED = "_is_archived"
-
-
-def events_table(source: str) -> str:
-    """Return the table's name under the lake."""
-    return f"events/{source}"
-
-
-def dead_letters_table(source: str) -> str:
-    """Return the name of the table of refused events."""
-    return f"dead_letters/{source}"
-
-
-def duplicates_table(source: str) -> str:
-    """Return the name of the table of arrivals that were duplicates of archived events."""
-    return f"duplicates/{source}"
 
 
 def has_column(settings: Settings, table: str, column: str) -> bool:

@@ -10,9 +10,10 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from millrace.names import dead_letters_table
 from offline.raw.columns import DETAIL, FILE, PAYLOAD
 from offline.raw.files import RawFile
-from offline.tables.archived_days import dead_letters_table, has_column
+from offline.tables.archived_days import has_column
 from offline.tables.classification import VERDICT
 from resources.lake.delta import open_dataset, open_table, rs_path, table_path
 from resources.lake.lock import locked

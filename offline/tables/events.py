@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from millrace.calendar import days_after, days_between
 from millrace.durations import DAY_MS
 from millrace.errors import DataError, EngineError
+from millrace.names import dead_letters_table, events_table
 from millrace.plan import SourcePlan, ViewPlan
 from offline.raw.arrivals import Arrivals
 from offline.raw.files import RawFile, RawFiles, blamed_days, diagnose, find_raw_files
@@ -21,8 +22,6 @@ from offline.raw.rows import read_rows
 from offline.tables.archived_days import (
     archived_outcomes,
     archived_rows,
-    dead_letters_table,
-    events_table,
     letters_of_files,
     replaced_by_files,
 )
@@ -342,7 +341,7 @@ def _write(
         f"events/{source.name}: reading {what if files[0].was_looked_at else source.files.path}, "
         f"for {len(good)} day(s) from {span.start} to {span.last}"
     )
-    with engine_errors(f"events/{source.name}"):
+    with engine_errors(events_table(source.name)):
         rows = condemn_strays(spark, read_rows(spark, source, files), source, files)
         # The archive may not commit between the look at its rows and the write beside them.
         with locked(settings, events_table(source.name)):

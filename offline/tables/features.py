@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from millrace.compile.spark import measure_query
 from millrace.durations import DAY_MS
 from millrace.kernel.arrow import KernelView, join_features
+from millrace.names import events_table, features_table
 from millrace.plan import Column, ViewPlan
 from millrace.types import DATE, STRING, TIMESTAMP
-from offline.tables.archived_days import events_table
 from offline.tables.events import history_start
 from offline.tables.history_days import (
     DayLedger,
@@ -39,11 +39,6 @@ from resources.spark.session import engine_errors, kernel_partitions
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
-
-
-def features_table(view: str, version: str) -> str:
-    """Return the table's name under the lake."""
-    return f"features/{view}/{version}"
 
 
 def build_features(

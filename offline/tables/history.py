@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from millrace.calendar import FIRST_NUMBER, LAST_NUMBER, day_number, day_of, next_day
 from millrace.durations import DAY_MS
 from millrace.errors import DataError
+from millrace.names import events_table
 from millrace.plan import ViewPlan
 from millrace.window import Window
 from offline.tables.partition_log import (
@@ -97,7 +98,7 @@ def find_history(settings: Settings, view: ViewPlan, query_ms: "pa.Array") -> Hi
     Raises:
         DataError: the events table does not exist, or lacks a column as the view reads it.
     """
-    table = f"events/{view.source.name}"
+    table = events_table(view.source.name)
     opened = open_table(settings, table)
     if opened is None:
         raise DataError(
@@ -142,7 +143,7 @@ def _require_columns(settings: Settings, view: ViewPlan, span: str) -> None:
         raise DataError(
             f"the events were built from another declaration of the source, without "
             f"{', '.join(lacking)}",
-            where=f"events/{view.source.name}",
+            where=events_table(view.source.name),
             fix=f"millrace backfill {view.name} {span}",
         )
 

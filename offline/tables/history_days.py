@@ -9,8 +9,8 @@ from uuid import uuid4
 
 from millrace.compile.dialects import SPARK
 from millrace.compile.expressions import to_spark
+from millrace.names import events_table
 from millrace.plan import ViewPlan
-from offline.tables.archived_days import events_table
 from offline.tables.events import absent_days, history_start
 from offline.tables.partition_log import (
     AWAITS_CHECKS,

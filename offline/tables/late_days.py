@@ -11,8 +11,8 @@ before the late arrival, and an event is seen from its arrival on.
 from dataclasses import dataclass
 from datetime import date
 
+from millrace.names import events_table
 from millrace.plan import SourcePlan
-from offline.tables.archived_days import events_table
 from offline.tables.partition_log import built_days, read_partition_log
 from resources.lake.delta import open_table, partition_stats
 from resources.settings import Settings

@@ -6,8 +6,8 @@ from datetime import date
 from typing import Any
 
 from millrace.errors import PlanError
+from millrace.names import events_table, features_table
 from millrace.plan import SourcePlan, ViewPlan
-from offline.tables.archived_days import events_table
 from offline.tables.partition_log import read_partition_log
 from offline.tables.source_changes import find_change, refuse_what_cannot_be
 from resources.lake.reports import Days
@@ -91,8 +91,8 @@ def planned_change(settings: Settings, view: ViewPlan) -> PlannedChange:
     former = others[-1] if others else None
     missing: set[date] = set()
     if former is not None:
-        built = read_partition_log(settings, f"features/{view.name}/{version}") if version else {}
-        missing = read_partition_log(settings, f"features/{view.name}/{former}").keys() - built
+        built = read_partition_log(settings, features_table(view.name, version)) if version else {}
+        missing = read_partition_log(settings, features_table(view.name, former)).keys() - built
     roles = []
     if change.stands is not None and change.stands.event_id != source.event_id:
         former_id = change.stands.event_id

@@ -15,9 +15,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from millrace.errors import PlanError
+from millrace.names import events_table
 from millrace.plan import Column, SourcePlan
 from millrace.types import DataType, parse_type
-from offline.tables.archived_days import archived_rows, events_table
+from offline.tables.archived_days import archived_rows
 from resources.lake.delta import DAY_COLUMN, file_actions, open_table, read_rows, rs_path
 from resources.lake.options import storage_options
 from resources.settings import Settings
@@ -304,7 +305,7 @@ def unfit(source: SourcePlan, was: Column, now: Column, what: str) -> PlanError:
     """Return the refusal of a change of type, with the ways out of it."""
     return PlanError(
         f"{moved_text(was, now)}: {what} cannot become {now.type} unchanged",
-        where=f"events/{source.name}",
+        where=events_table(source.name),
         fix=f"keep `{now.name}: {was.type}`; or build the days that hold them anew in one go "
         "(millrace backfill VIEW --start D --end D), which replaces what came from files; or "
         f"declare a column of another name beside it: {{type: {now.type}, from: {now.origin}}}",

@@ -9,9 +9,9 @@ brings what is new. The archive's books are carried along by it. See docs/decisi
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from millrace.names import duplicates_table, events_table
 from millrace.plan import Column, SourcePlan
 from millrace.types import DataType
-from offline.tables.archived_days import duplicates_table, events_table
 from offline.tables.source_changes import (
     PLATFORM_COLUMNS,
     SourceChange,

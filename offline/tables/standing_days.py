@@ -11,13 +11,11 @@ from datetime import date
 from pathlib import Path
 
 from millrace.calendar import days_between
+from millrace.names import events_table, features_table, tiles_table
 from millrace.plan import SourcePlan, ViewPlan
 from offline.raw.files import RawFile, find_raw_files
-from offline.tables.archived_days import events_table
 from offline.tables.events import history_start
-from offline.tables.features import features_table
 from offline.tables.partition_log import PartitionState, read_partition_log, readable_days
-from offline.tables.tiles import tiles_table
 from resources.lake.reports import Days
 from resources.lake.view_versions import deployed_version
 from resources.settings import Settings

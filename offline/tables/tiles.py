@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from millrace.compile.spark import tile_query
 from millrace.durations import format_duration
+from millrace.names import tiles_table
 from millrace.plan import ViewPlan
 from millrace.tiles import TILE_START
 from offline.tables.history_days import DayLedger, null_keys_by_day, read_events, report_build
@@ -18,11 +19,6 @@ from resources.spark.session import engine_errors
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
-
-
-def tiles_table(view: str, version: str) -> str:
-    """Return the table's name under the lake."""
-    return f"tiles/{view}/{version}"
 
 
 def build_tiles(

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any, Literal
 
+from millrace.names import events_table, features_table
 from millrace.plan import ViewPlan
-from offline.tables.archived_days import events_table
 from offline.tables.partition_log import (
     PartitionState,
     built_days,
@@ -105,7 +105,7 @@ def view_histories(settings: Settings, views: Iterable[ViewPlan]) -> dict[str, V
 
 def _versions(view: ViewPlan, known: Sequence[str]) -> tuple[str | None, str | None]:
     """Return the table of the declared version, and that of the newest other one; None: neither."""
-    names = [f"features/{view.name}/v{n}" for n, _ in enumerate(known, start=1)]
+    names = [features_table(view.name, f"v{n}") for n, _ in enumerate(known, start=1)]
     own = names[known.index(view.fingerprint)] if view.fingerprint in known else None
     others = [name for name in names if name != own]
     return own, others[-1] if others else None

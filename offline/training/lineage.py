@@ -14,6 +14,7 @@ from lineage.quiet import quietly
 from lineage.runs import End, Work, python_version
 from lineage.shipping import ship_soon
 from millrace.compile.lineage import features_columns
+from millrace.names import events_table
 from resources.settings import Settings
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class _TrainingSet:
         fields: dict[str, Any] = {name: _copied(name) for name in spine.column_names}
         deciding: list[Any] = []
         for asked in self.request.views:
-            events = f"events/{asked.view.source.name}"
+            events = events_table(asked.view.source.name)
             names[events] = datasets.events(self.settings, asked.view.source).id
             columns = features_columns(asked.view, events)
             for column, feature in zip(asked.columns, asked.view.outputs, strict=True):

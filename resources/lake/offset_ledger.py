@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from millrace.names import archive_application
 from millrace.plan import Plan, SourcePlan
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class StreamBooks:
 
     def entries(self) -> dict[str, int]:
         """Return the books as application ids and versions."""
-        root = app_id(self.topic)
+        root = archive_application(self.topic)
         return {
             **{f"{root}/{p}": offset for p, offset in self.next.items()},
             **{f"{root}/{p}/first": offset for p, offset in self.first.items()},
@@ -85,16 +86,11 @@ def archived_sources(plan: Plan) -> dict[str, SourcePlan]:
     return {name: source for name, source in plan.sources.items() if source.stream is not None}
 
 
-def app_id(topic: str) -> str:
-    """Return the prefix of the application ids of a topic."""
-    return f"millrace-archive/{topic}"
-
-
 def read_books(table: "DeltaTable | None", topic: str) -> StreamBooks:
     """Return the books of a topic as an opened ``events/<source>`` has them; empty if it has none."""
     if table is None:
         return StreamBooks(topic)
-    root = app_id(topic)
+    root = archive_application(topic)
     counts = {name: table.transaction_version(f"{root}/{name}") or 0 for name in _COUNTERS}
     return StreamBooks(
         topic,
@@ -108,7 +104,7 @@ def read_books(table: "DeltaTable | None", topic: str) -> StreamBooks:
 
 def read_markers(table: "DeltaTable | None", topic: str) -> dict[int, int]:
     """Return the offset up to which a table holds a topic's events, by partition."""
-    return {} if table is None else _by_partition(table, app_id(topic) + "/{}")
+    return {} if table is None else _by_partition(table, archive_application(topic) + "/{}")
 
 
 def _by_partition(table: "DeltaTable", pattern: str) -> dict[int, int]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from millrace.errors import EngineUnavailable
+from millrace.names import dead_letter_topic
 from resources.kafka.client import (
     begin_offsets,
     consumer,
@@ -49,11 +50,6 @@ Place = tuple[int, int, int]
 def place_of(record: Record) -> Place:
     """Return where a record stands."""
     return record.partition, record.offset, record.arrived_ms
-
-
-def dead_letter_topic(topic: str) -> str:
-    """Return the name of a topic's dead-letter topic."""
-    return f"{topic}.dlq"
 
 
 class DeadLetterTopic:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from millrace.names import archive_group
 from resources.kafka.client import consumer, engine_error, kafka_errors
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Intake:
         self._consumer = consumer(
             bootstrap,
             **{
-                "group.id": f"millrace-archive-{topic}",
+                "group.id": archive_group(topic),
                 "auto.offset.reset": "error",
                 "enable.partition.eof": True,
                 "isolation.level": "read_committed",

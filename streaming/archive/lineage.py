@@ -10,6 +10,7 @@ from lineage.datasets import Dataset
 from lineage.emitter import Emitter
 from lineage.quiet import quietly
 from lineage.runs import End, Work, python_version
+from millrace.names import dead_letters_table
 from millrace.plan import SourcePlan
 from resources.lake.offset_ledger import StreamBooks
 from resources.settings import Settings
@@ -100,7 +101,7 @@ class ArchiveTold:
 
     def _outputs(self, read: Dataset) -> list[Dataset]:
         events = datasets.events(self._settings, self._source, [read])
-        return [events, datasets.table(self._settings, f"dead_letters/{self._source.name}")]
+        return [events, datasets.table(self._settings, dead_letters_table(self._source.name))]
 
     def _told(self) -> dict[str, facets.Facet]:
         offsets = {str(p): o for p, o in sorted(self._books.next.items())}

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from millrace.errors import EngineUnavailable
+from millrace.names import archive_application, dead_letter_topic
 from millrace.plan import SourcePlan
 from offline.tables.source_changes import record_definition
 from offline.tables.source_tables import follow_declaration
@@ -22,7 +23,7 @@ from resources.kafka.client import (
     end_offsets,
     ensure_topics,
 )
-from resources.lake.offset_ledger import StreamBooks, app_id, read_books, stored
+from resources.lake.offset_ledger import StreamBooks, read_books, stored
 from resources.settings import Settings
 from resources.spark.session import connect
 from streaming.archive import memory
@@ -34,7 +35,7 @@ from streaming.archive.batch import (
     event_columns,
     letter_columns,
 )
-from streaming.archive.dead_letter_topic import DeadLetterTopic, Place, dead_letter_topic, place_of
+from streaming.archive.dead_letter_topic import DeadLetterTopic, Place, place_of
 from streaming.archive.intake import Intake
 from streaming.archive.tables import LOCK_WAIT_S, LakeTable, SourceTables
 
@@ -114,7 +115,7 @@ class SourceArchive:
         self._judge = BatchJudge(self._source, arrivals, told)
 
     def _markers(self, table: LakeTable) -> dict[str, int]:
-        names = [f"{app_id(self._topic)}/{p}" for p in self._books.next]
+        names = [f"{archive_application(self._topic)}/{p}" for p in self._books.next]
         return stored(table.refresh(), names)
 
     @property
@@ -180,7 +181,9 @@ class SourceArchive:
         if unsent and not self._letter_topic.send(unsent, self._beat):
             return
         after = self._next_books(batch, positions)
-        markers = {f"{app_id(self._topic)}/{p}": offset for p, offset in positions.items()}
+        markers = {
+            f"{archive_application(self._topic)}/{p}": offset for p, offset in positions.items()
+        }
         self._append_letters(batch, markers)
         self._append_duplicates(batch, markers)
         entries = after.entries()

@@ -3,8 +3,8 @@
 from typing import Any
 
 from millrace.errors import EngineError
+from millrace.names import events_table
 from millrace.plan import Plan, SourcePlan
-from offline.tables.archived_days import events_table
 from resources.endpoints import kafka_bootstrap
 from resources.kafka.client import end_offsets
 from resources.lake.delta import open_table

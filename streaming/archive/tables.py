@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from millrace.calendar import is_within
 from millrace.durations import DAY_MS
 from millrace.errors import EngineUnavailable
+from millrace.names import dead_letters_table, duplicates_table, events_table
 from millrace.plan import SourcePlan
 from millrace.values.arrow import arrow_type
-from offline.tables.archived_days import dead_letters_table, duplicates_table, events_table
 from resources.lake.delta import open_table, rs_path
 from resources.lake.lock import locked
 from resources.lake.offset_ledger import stored, transactions

@@ -258,8 +258,8 @@ def _has_history(
     engines: Engines, view: ViewPlan, record: StreamRecord, progress: Progress
 ) -> bool:
     """Tell whether tiles are built that can be uploaded: all of those that the older version has."""
+    from millrace.names import tiles_table
     from offline.tables.partition_log import ended_days, read_partition_log
-    from offline.tables.tiles import tiles_table
     from streaming.control.waiting import history_reason, missing_history
 
     if record.previous is not None:

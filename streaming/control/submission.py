@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from millrace.compile.flink import FlinkEndpoints, job_id, stream_job
 from millrace.durations import DAY_MS, MINUTE_MS
 from millrace.errors import EngineError, EngineUnavailable, UnsupportedByEngine
-from millrace.names import flink_group, tile_topic
+from millrace.names import dead_letter_topic, flink_group, tile_topic
 from millrace.plan import StreamPlan, ViewPlan
 from resources.progress import Progress
 from streaming.control import lineage
@@ -124,7 +124,7 @@ def topics_of(view: ViewPlan) -> "list[Topic]":
     tiles = {"cleanup.policy": "compact,delete", "retention.ms": str(kept_ms)}
     return [
         Topic(source, SOURCE_PARTITIONS, arrival),
-        Topic(f"{source}.dlq", SOURCE_PARTITIONS, {}),
+        Topic(dead_letter_topic(source), SOURCE_PARTITIONS, {}),
         Topic(tile_topic(view), _TILE_PARTITIONS, tiles),
     ]
 

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 from millrace.calendar import day_of, days_between
 from millrace.coarsen import Coarsening
 from millrace.errors import EngineError
+from millrace.names import events_table, tiles_table
 from millrace.plan import ViewPlan
-from offline.tables.archived_days import events_table
 from offline.tables.partition_log import PartitionState, built_days, read_partition_log
-from offline.tables.tiles import tiles_table
 from resources.dagster.client import HISTORY_JOB
 from resources.lake.reports import Days
 from resources.lake.view_versions import deployed_version

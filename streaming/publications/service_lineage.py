@@ -9,6 +9,7 @@ from lineage.emitter import Emitter
 from lineage.naming import online_name, table_name
 from lineage.quiet import quietly
 from millrace.errors import EngineUnavailable
+from millrace.names import features_table
 from millrace.plan import Plan, ServicePlan
 from resources.endpoints import store_url
 from resources.lake.view_versions import deployed_version
@@ -43,4 +44,4 @@ def _read(settings: Settings, plan: Plan, service: ServicePlan) -> Iterator[Data
             except EngineUnavailable:
                 continue
         elif version := deployed_version(settings, view):
-            yield Dataset(table_name(settings, f"features/{view.name}/{version}"))
+            yield Dataset(table_name(settings, features_table(view.name, version)))

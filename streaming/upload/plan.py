@@ -11,10 +11,9 @@ from millrace.calendar import day_ms, day_of, days_between
 from millrace.coarsen import Coarsening
 from millrace.durations import DAY_MS, MINUTE_MS
 from millrace.errors import DataError
+from millrace.names import events_table, tiles_table
 from millrace.plan import ViewPlan
-from offline.tables.archived_days import events_table
 from offline.tables.partition_log import built_days, ended_days, read_partition_log
-from offline.tables.tiles import tiles_table
 from resources.lake.delta import DAY_COLUMN, file_actions, open_table
 from resources.lake.view_versions import deployed_version
 from resources.settings import Settings

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from millrace.codec import TAGS
 from millrace.errors import PlatformError, StoreError
+from millrace.names import WRITER_GROUP
 from resources.kafka import client as kafka
 from streaming.writer.feeds import Call, Feed
 from streaming.writer.presence import Presence
@@ -40,7 +41,7 @@ _LONGEST_WAIT_S = 1.0
 _KAFKA_TIMEOUT_S = 2.0
 # Nothing here is subscribed, so no group waits for polls; the fetched records are the only buffer.
 _CONSUMER: Mapping[str, Any] = {
-    "group.id": "millrace-writer",
+    "group.id": WRITER_GROUP,
     "auto.offset.reset": "error",
     "queued.max.messages.kbytes": 32_768,
     "fetch.message.max.bytes": 1_048_576,

@@ -59,6 +59,7 @@ from millrace.compile.trees import column, is_not_null, named, table
 from millrace.durations import DAY_MS
 from millrace.errors import UnsupportedByEngine
 from millrace.expressions import Expression
+from millrace.names import flink_group
 from millrace.plan import StreamPlan, ViewPlan
 from millrace.tiles import TILE_START, tile_columns
 
@@ -179,7 +180,7 @@ def stream_job(view: ViewPlan, endpoints: FlinkEndpoints | None = None) -> Strea
         source_table(
             view.source,
             stream.topic,
-            f"millrace-{view.name}-{view.fingerprint}",
+            flink_group(view),
             endpoints.bootstrap_servers,
         ),
         _tile_table(view, endpoints),

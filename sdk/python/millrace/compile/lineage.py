@@ -12,6 +12,7 @@ from typing import Any
 from millrace.aggregates import Partial, check_forms, partials
 from millrace.compile.tile_forms import ENCODED
 from millrace.durations import format_duration
+from millrace.names import dead_letters_table, events_table
 from millrace.plan import DerivedPlan, FeaturePlan, Output, SourcePlan, ViewPlan
 from millrace.tiles import TILE_START, TileColumn, feature_columns, tile_columns
 from millrace.types import DATE, INT64, STRING, TIMESTAMP, DataType
@@ -37,10 +38,10 @@ def lineage(view: ViewPlan) -> dict[str, Any]:
         "view": view.name,
         "fingerprint": view.fingerprint,
         "datasets": _datasets(view),
-        "column_lineage": features_columns(view, _events(view.source)),
+        "column_lineage": features_columns(view, events_table(view.source.name)),
         "column_lineage_of": {
-            _events(view.source): events_columns(view.source, origins(view.source)),
-            _tiles(view): tiles_columns(view, _events(view.source)),
+            events_table(view.source.name): events_columns(view.source, origins(view.source)),
+            _tiles(view): tiles_columns(view, events_table(view.source.name)),
             **(
                 {f"online/{view.name}": online_columns(view, _tiles(view))}
                 if view.is_online
@@ -146,10 +147,6 @@ def online_columns(view: ViewPlan, tiles: str) -> ColumnLineage:
     }
 
 
-def _events(source: SourcePlan) -> str:
-    return f"events/{source.name}"
-
-
 def _tiles(view: ViewPlan) -> str:
     return f"tiles/{view.name}"
 
@@ -162,7 +159,7 @@ def _keys(view: ViewPlan, dataset: str) -> dict[str, Any]:
 
 
 def _datasets(view: ViewPlan) -> list[dict[str, Any]]:
-    source, events, tiles = view.source, _events(view.source), _tiles(view)
+    source, events, tiles = view.source, events_table(view.source.name), _tiles(view)
     served, raw = f"online/{view.name}", list[dict[str, Any]]()
     if source.batch is not None:
         raw.append({"name": source.batch.path, "kind": source.batch.format, "inputs": []})
@@ -173,7 +170,9 @@ def _datasets(view: ViewPlan) -> list[dict[str, Any]]:
     return [
         *raw,
         _dataset(events, "delta", [dataset["name"] for dataset in raw], event_fields(source)),
-        _dataset(f"dead_letters/{source.name}", "delta", [dataset["name"] for dataset in raw], []),
+        _dataset(
+            dead_letters_table(source.name), "delta", [dataset["name"] for dataset in raw], []
+        ),
         _dataset(tiles, "delta", [events], tile_fields(view)),
         _dataset(f"features/{view.name}", "delta", [events], feature_fields(view)),
         *(

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from millrace.calendar import to_date
 from millrace.durations import DAY_MS, HOUR_MS
+from millrace.names import events_table, features_table
 from millrace.plan import Column, SourcePlan, ViewPlan
 from millrace.quality.column_partial import ColumnPartial
 from millrace.quality.profile import DayProfile
@@ -60,7 +61,7 @@ def source_shape(source: SourcePlan) -> TableShape:
     """Return the shape of ``events/<source>``; the identity is the event id, or the whole row."""
     names = tuple(c.name for c in source.columns)
     identity = names if source.event_id is None else (source.event_id,)
-    return TableShape(f"events/{source.name}", source.columns, "_event_ms", identity)
+    return TableShape(events_table(source.name), source.columns, "_event_ms", identity)
 
 
 def view_shape(view: ViewPlan, version: str) -> TableShape:
@@ -72,7 +73,7 @@ def view_shape(view: ViewPlan, version: str) -> TableShape:
     keys = tuple(Column(e.join_key, e.type) for e in view.entities)
     columns = (*keys, *(Column(f.name, f.type) for f in view.outputs))
     names = tuple(c.name for c in columns)
-    return TableShape(f"features/{view.name}/{version}", columns, "event_time", names)
+    return TableShape(features_table(view.name, version), columns, "event_time", names)
 
 
 @dataclass

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from millrace.errors import DataError
+from millrace.names import profiles_table
 from millrace.quality.sketches import Numbers, kept_kll, mode_share
 
 Kind = Literal["number", "text", "flag", "instant", "other"]
@@ -170,7 +171,7 @@ class DayProfile:
         if not ordered or ordered[0]["column"] is not None:
             raise DataError(
                 "a profile has no row for the table itself",
-                where=f"profiles/{table}",
+                where=profiles_table(table),
                 fix="build the day again; its profile is replaced",
             )
         own = ordered[0]
