@@ -17,7 +17,7 @@ from millrace.window import Window
 from millrace.windows import KINDS, Lifetime, Session, Sliding
 from tests.kernel_cases import default_of
 from tests.oracle import told
-from tests.reference import DAY_MS, Feature
+from tests.reference import Feature
 
 SECOND_MS, MINUTE_MS, HOUR_MS = 1_000, 60_000, 3_600_000
 
@@ -45,44 +45,19 @@ def _zone_past_midnight() -> str:
 
 _MIDNIGHT = _zone_past_midnight()
 
-_WINDOWS: Mapping[type[Window], tuple[Windowed, Windowed]] = {
-    Sliding: (
-        Windowed({"window": "2m"}, {"length_ms": 2 * MINUTE_MS, "hop_ms": 10 * SECOND_MS}),
-        Windowed(
-            {"window": "5m", "offset": "1m"},
-            {"length_ms": 5 * MINUTE_MS, "hop_ms": 10 * SECOND_MS, "offset_ms": MINUTE_MS},
-        ),
+_WINDOWS: Mapping[type[Window], Windowed] = {
+    Sliding: Windowed({"window": "2m"}, {"length_ms": 2 * MINUTE_MS, "hop_ms": 10 * SECOND_MS}),
+    Lifetime: Windowed(
+        {"window": "lifetime", "offset": "1m", "hop": "10s"},
+        {"length_ms": None, "hop_ms": 10 * SECOND_MS, "offset_ms": MINUTE_MS},
     ),
-    Lifetime: (
-        Windowed({"window": "lifetime"}, {"length_ms": None, "hop_ms": DAY_MS}),
-        Windowed(
-            {"window": "lifetime", "offset": "1m", "hop": "10s"},
-            {"length_ms": None, "hop_ms": 10 * SECOND_MS, "offset_ms": MINUTE_MS},
-        ),
+    Tumbling: Windowed(
+        {"window": {"tumbling": "1d", "timezone": _MIDNIGHT, "previous": 1}},
+        {"length_ms": None, "hop_ms": HOUR_MS, "calendar": ("1d", _MIDNIGHT, 1)},
     ),
-    Tumbling: (
-        Windowed(
-            {"window": {"tumbling": "1d", "timezone": _MIDNIGHT, "previous": 1}},
-            {"length_ms": None, "hop_ms": HOUR_MS, "calendar": ("1d", _MIDNIGHT, 1)},
-        ),
-        Windowed(
-            {"window": {"tumbling": "1h", "timezone": "Asia/Kathmandu"}},
-            {
-                "length_ms": None,
-                "hop_ms": 15 * MINUTE_MS,
-                "calendar": ("1h", "Asia/Kathmandu", 0),
-            },
-        ),
-    ),
-    Session: (
-        Windowed(
-            {"window": {"session": "2m", "max": "10m"}},
-            {"length_ms": 10 * MINUTE_MS, "hop_ms": MINUTE_MS, "session_ms": 2 * MINUTE_MS},
-        ),
-        Windowed(
-            {"window": {"session": "90s", "max": "1h"}},
-            {"length_ms": HOUR_MS, "hop_ms": MINUTE_MS, "session_ms": 90 * SECOND_MS},
-        ),
+    Session: Windowed(
+        {"window": {"session": "2m", "max": "10m"}},
+        {"length_ms": 10 * MINUTE_MS, "hop_ms": MINUTE_MS, "session_ms": 2 * MINUTE_MS},
     ),
 }
 check_forms("the live views", KINDS, _WINDOWS)
@@ -91,22 +66,22 @@ check_forms("the live views", KINDS, _WINDOWS)
 def every_aggregate(
     prefix: str, types: Mapping[str, str], columns: Sequence[str], place: int
 ) -> dict[str, Live]:
-    """Return a feature for each aggregate and kind of window, by name.
+    """Return a feature for each aggregate and every other kind of window, by name.
 
     Args:
         prefix: what their names begin with.
         types: of the source's columns.
         columns: which to take; an aggregate reads one of them, so that its windows share tiles.
-        place: which of the two windows of a kind, and where in the columns to begin.
+        place: 0 or 1: which of the kinds, and where in the columns to begin.
     """
     found: dict[str, Live] = {}
     for number, entry in enumerate(AGGREGATES.values()):
         column = _column(entry, types, columns, number + place)
-        for kind, windows in _WINDOWS.items():
+        for kind in KINDS[place::2]:
             name = f"{prefix}_{entry.name}_{kind.__name__.lower()}"
             # Half of the windows are told what to say in place of null.
             has_default = kind in {Tumbling, Session}
-            found[name] = _live(name, entry, column, types, windows[place], has_default=has_default)
+            found[name] = _live(name, entry, column, types, _WINDOWS[kind], has_default=has_default)
     return found
 
 
