@@ -3,8 +3,9 @@
 import base64
 import json
 import random
+import struct
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -64,6 +65,8 @@ def a_value(type_: DataType, chance: random.Random) -> Any:
         "timestamp": [chance.randint(-(10**11), 10**12)],
         "date": [date(1969, 12, 1) + timedelta(days=chance.randint(0, 60))],
         "bytes": [b"", b"\x7f", b"\x80", b"a"],
+        # Floats of 32 bits: 0.1 is the nearest one's double.
+        "vector": [[chance.choice([0.0, -0.0, 0.10000000149011612, 1e5]) for _ in range(3)]],
     }
     return chance.choice(choices[type_.kind])
 
@@ -265,12 +268,14 @@ def _id_type(view: ViewPlan) -> DataType | None:
 def _typed(value: Any, type_: DataType) -> Any:
     if value is None:
         return None
-    if type_.kind == "decimal":
-        return Decimal(value)
-    if type_.kind == "float64":
-        return float(value)
-    if type_.kind == "date":
-        return date.fromisoformat(value)
-    if type_.kind == "bytes":
-        return base64.b64decode(value)
-    return value
+    readers: Mapping[str, Callable[[Any], Any]] = {
+        "decimal": Decimal,
+        "float64": float,
+        "date": date.fromisoformat,
+        "bytes": base64.b64decode,
+        # The shortest texts of floats of 32 bits.
+        "vector": lambda v: [struct.unpack("f", struct.pack("f", one))[0] for one in v],
+        "list": lambda v: [float(one) for one in v],
+    }
+    read = readers.get(type_.kind)
+    return value if read is None else read(value)

@@ -1,8 +1,9 @@
 """Features of plans as the reference knows them, and what tests tell aggregates."""
 
+import math
 from collections.abc import Mapping
 
-from millrace.aggregates import AGGREGATES, Aggregate
+from millrace.aggregates import AGGREGATES, TOLERANCES, Aggregate
 from millrace.expressions import evaluate
 from millrace.plan import DerivedPlan, FeaturePlan
 from millrace.types import DataType
@@ -21,6 +22,15 @@ def told(aggregate: str) -> tuple[tuple[str, float], ...]:
 def bound_to(aggregate: str, type_: DataType | None) -> Aggregate:
     """Return an aggregate with those parameters, of values of a type or of events as such."""
     return AGGREGATES[aggregate].bind(type_, dict(told(aggregate)))
+
+
+def agree_as_vectors(aggregate: Aggregate, got: object, want: object) -> bool | None:
+    """Tell whether two vectors are as near as engines promise; None where they are none."""
+    if aggregate.type.kind != "vector" or not (isinstance(got, list) and isinstance(want, list)):
+        return None
+    relative = TOLERANCES[aggregate.agreement]
+    pairs = list(zip(got, want, strict=True))
+    return all(math.isclose(a, b, rel_tol=relative, abs_tol=relative and 2**-149) for a, b in pairs)
 
 
 def oracle_feature(feature: FeaturePlan) -> reference.Feature:

@@ -254,10 +254,18 @@ def _aggregate(name: str, type_: str, rows: list[Event], told: Mapping[str, floa
 
 _OF_NUMBERS: Mapping[str, Callable[[list, str, Mapping[str, float]], object]] = {  # type: ignore[type-arg]
     "sum": lambda values, type_, told: _sum(values, type_),
-    "avg": lambda values, type_, told: _double(Fraction(sum(map(Fraction, values))) / len(values)),
+    "avg": lambda values, type_, told: _mean(values, type_),
     "median": lambda values, type_, told: percentile([float(v) for v in values], 50),
     "percentile": lambda values, type_, told: percentile([float(v) for v in values], told["p"]),
 }
+
+
+def _mean(values: list, type_: str) -> object:  # type: ignore[type-arg]
+    """Of vectors the mean of each element, as the float of 32 bits nearest to its nearest double."""
+    if type_.startswith("vector"):
+        means = [_mean(list(elements), "float64") for elements in zip(*values, strict=True)]
+        return [struct.unpack("f", struct.pack("f", mean))[0] for mean in means]
+    return _double(Fraction(sum(map(Fraction, values))) / len(values))
 
 
 def percentile(doubles: list[float], p: float) -> float:

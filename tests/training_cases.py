@@ -66,6 +66,7 @@ feature_views:
       - {name: last_taste, aggregate: last, column: taste, window: lifetime}
       - {name: first_taste_2h, aggregate: first, column: taste, window: 2h}
       - {name: tastes_1d, aggregate: count, column: taste, window: 1d}
+      - {name: mean_taste_2d, aggregate: avg, column: taste, window: 2d, offset: 1h}
       - {name: dear_share, derive: "dear_2d / NULLIF(busy, 0)", default: -1}
       - {name: busy, derive: "n_1h * 2 + HOUR(AS_OF())"}
   - name: buyer_orders

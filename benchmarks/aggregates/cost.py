@@ -5,7 +5,7 @@ Run: ``python -m benchmarks.aggregates.cost``. It prints the table of README.md.
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import median
 
 import numpy as np
@@ -17,7 +17,8 @@ from millrace.durations import DAY_MS
 from millrace.kernel.arrow import KernelFeature, KernelView, join_features
 from millrace.layouts import Slot
 from millrace.tiles import TileColumn
-from millrace.types import INT64
+from millrace.types import INT64, DataType, vector
+from millrace.values.arrow import vector_array
 from millrace.windows import Sliding
 
 EVENTS, KEYS, QUERIES = 400_000, 2_000, 100_000
@@ -25,6 +26,7 @@ TILES, EVENTS_A_TILE = 30, 40
 REPEATS = 5
 DIFFERENT = 10_000
 SPAN_MS = 100 * DAY_MS
+VECTOR = vector(64)
 
 
 def cpu_s(work: Callable[[], object], repeats: int = REPEATS) -> float:
@@ -37,11 +39,19 @@ def cpu_s(work: Callable[[], object], repeats: int = REPEATS) -> float:
     return median(taken)
 
 
-def tables() -> tuple[pa.Table, pa.Table]:
+def values_of(type_: DataType, count: int, chance: np.random.Generator) -> pa.Array:
+    """Return int64 of some different values, or vectors of any."""
+    if type_.kind != "vector":
+        return pa.array(chance.integers(0, DIFFERENT, count))
+    vectors = chance.normal(size=(count, type_.length)).astype(np.float32)
+    return vector_array(vectors, np.ones(count, np.bool_))
+
+
+def tables(type_: DataType) -> tuple[pa.Table, pa.Table]:
     """Return events of some keys over 100 days, and queries at the times of some of them."""
     chance = np.random.default_rng(1)
     at = chance.integers(0, SPAN_MS, EVENTS)
-    keys, values = chance.integers(0, KEYS, EVENTS), chance.integers(0, DIFFERENT, EVENTS)
+    keys, values = chance.integers(0, KEYS, EVENTS), values_of(type_, EVENTS, chance)
     asked = chance.integers(0, EVENTS, QUERIES)
     events = pa.table({"k": keys, "_event_ms": at, "_ingest_ms": at, "m0": values})
     return events, pa.table({"k": keys[asked], "_query_ms": at[asked] + 1})
@@ -50,17 +60,19 @@ def tables() -> tuple[pa.Table, pa.Table]:
 def kernel_us(aggregate: Aggregate, events: pa.Table, spine: pa.Table) -> float:
     """Return the microseconds a training row takes, over 30 days by a day."""
     feature = KernelFeature("f", aggregate, "m0", Sliding(30 * DAY_MS, DAY_MS))
-    view = KernelView(("k",), (("m0", INT64),), has_event_id=False, features=(feature,))
+    measure = ("m0", aggregate.input or INT64)
+    view = KernelView(("k",), (measure,), has_event_id=False, features=(feature,))
     return cpu_s(lambda: join_features(view, events, spine), 3) / QUERIES * 1e6
 
 
 def tile_costs(aggregate: Aggregate) -> tuple[float, float, float]:
     """Return (microseconds per event of a tile, per lookup of many tiles, bytes of a tile)."""
     chance, algebra = np.random.default_rng(1), aggregate.algebra
+    type_ = aggregate.input or INT64
     values = [
         [
-            (int(n), Place(i, i, i))
-            for i, n in enumerate(chance.integers(0, DIFFERENT, EVENTS_A_TILE))
+            (value, Place(i, i, i))
+            for i, value in enumerate(values_of(type_, EVENTS_A_TILE, chance).to_pylist())
         ]
         for _ in range(TILES)
     ]
@@ -100,17 +112,27 @@ def _size(aggregate: Aggregate, kept: tuple[object, ...]) -> int:
 
 
 def main() -> None:
-    events, spine = tables()
     sys.stdout.write(
         "| aggregate | bytes a tile | an event into a tile, µs | a lookup of 30 tiles, µs "
         "| a training row, µs |\n|---|---|---|---|---|\n"
     )
-    for entry in AGGREGATES.values():
-        aggregate = entry.example
+    told = {INT64: [(str(entry.example), entry.example) for entry in AGGREGATES.values()]}
+    told[VECTOR] = [
+        (f"{entry.name}` of a `{VECTOR}", entry.bind(VECTOR))
+        for entry in AGGREGATES.values()
+        if entry.accepts(VECTOR)
+    ]
+    for type_, aggregates in told.items():
+        events, spine = tables(type_)
+        _tell(aggregates, events, spine)
+
+
+def _tell(aggregates: Sequence[tuple[str, Aggregate]], events: pa.Table, spine: pa.Table) -> None:
+    for name, aggregate in aggregates:
         per_event, lookup, size = tile_costs(aggregate)
         row = kernel_us(aggregate, events, spine)
         sys.stdout.write(
-            f"| `{aggregate}` | {size:.0f} | {per_event:.1f} | {lookup:.0f} | {row:.1f} |\n"
+            f"| `{name}` | {size:.0f} | {per_event:.1f} | {lookup:.0f} | {row:.1f} |\n"
         )
 
 

@@ -11,12 +11,14 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from checks.parity.history_served import read_cut_over, served_history
 from checks.parity.recomputing import Recomputed, Recomputer, plain_values
 from checks.parity.report import Difference, InFlightShare, ParityReport, iso_text
 from checks.parity.sampling import SampledKey, sample_keys, unlikely_key
+from millrace.aggregates import TOLERANCES, Agreement
 from millrace.errors import DataError, EngineUnavailable
 from millrace.names import events_table
 from millrace.plan import DerivedPlan, Output, Plan, ViewPlan
@@ -43,7 +45,6 @@ _KEYS_AT_ONCE = 50
 _PAUSE_S = 0.25
 _APPEND_SLACK_S = 0.05
 _SHOWN = 50
-_RELATIVE = 1e-9
 _ABSOLUTE = 1e-12
 
 
@@ -283,7 +284,7 @@ def _derived_of_served(
 
 
 def is_same(feature: Output, served: Any, recomputed: Any) -> bool:
-    """Compare two values of a feature: exactly, but where doubles are added to a relative 1e-9.
+    """Compare two values of a feature: exactly, but where doubles are added as far as engines agree.
 
     Averages, variances and sums of doubles depend on the order of addition, which engines do not
     share; a tiny absolute difference is let pass besides, for sums that cancel out. So it is with
@@ -291,11 +292,11 @@ def is_same(feature: Output, served: Any, recomputed: Any) -> bool:
     """
     if served is None or recomputed is None:
         return served is recomputed
-    is_rounded = (
-        feature.type == FLOAT64
-        if isinstance(feature, DerivedPlan)
-        else feature.aggregate.agreement == "rounded"
-    )
-    if is_rounded:
-        return math.isclose(served, recomputed, rel_tol=_RELATIVE, abs_tol=_ABSOLUTE)
-    return bool(served == recomputed)
+    agreement: Agreement = "rounded" if feature.type == FLOAT64 else "exact"
+    if not isinstance(feature, DerivedPlan):
+        agreement = feature.aggregate.agreement
+    if agreement == "exact":
+        return bool(served == recomputed)
+    one, other = ([v] if isinstance(v, float) else v for v in (served, recomputed))
+    is_close = partial(math.isclose, rel_tol=TOLERANCES[agreement], abs_tol=_ABSOLUTE)
+    return len(one) == len(other) and all(map(is_close, one, other))

@@ -110,7 +110,10 @@ def as_plain(value: Any) -> Any:
 
 
 def assert_same(name: str, got: Any, want: Any) -> None:
-    if isinstance(want, float) and isinstance(got, float):
+    if isinstance(want, list) and isinstance(got, list):
+        for i, (one, other) in enumerate(zip(got, want, strict=True)):
+            assert_same(f"{name}[{i}]", one, other)
+    elif isinstance(want, float) and isinstance(got, float):
         assert math.isclose(got, want, rel_tol=1e-9), (name, got, want)
     else:
         assert got == want, (name, got, want)

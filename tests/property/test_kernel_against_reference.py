@@ -16,8 +16,8 @@ from millrace.types import INT64, STRING, parse_type
 from millrace.window import Window
 from millrace.windows import Lifetime, Sliding
 from tests import reference, window_cases
-from tests.kernel_cases import EVERY, Query, accepting, default_of, kernel_values
-from tests.oracle import told
+from tests.kernel_cases import EVERY, Query, accepting, bound, default_of, kernel_values
+from tests.oracle import agree_as_vectors, told
 from tests.window_cases import STAGE, reference_fields
 
 # On hop edges, one millisecond beside them, and anywhere; before and after the stage's origin.
@@ -114,7 +114,11 @@ QUERIES = st.lists(
 )
 
 
-def agree(aggregate: str, got: object, wanted: object) -> bool:
+def agree(feature: reference.Feature, got: object, wanted: object) -> bool:
+    aggregate = feature.aggregate
+    as_vectors = agree_as_vectors(bound(aggregate, parse_type(feature.type)), got, wanted)
+    if as_vectors is not None:
+        return as_vectors
     if not isinstance(wanted, float) or not isinstance(got, float):
         return type(got) is type(wanted) and got == wanted
     # Sums are rounded once; a mean is divided twice; squares of tiny numbers leave the doubles.
@@ -155,7 +159,7 @@ def check(
     for query, row in zip(queries, rows, strict=True):
         for one, got in zip(features, row, strict=True):
             wanted = reference.value(events, one, query.key, query.q_ms, hindsight=hindsight)
-            assert agree(one.aggregate, got, wanted), (query, one, got, wanted)
+            assert agree(one, got, wanted), (query, one, got, wanted)
 
 
 @pytest.mark.parametrize("type_", [*NUMBERS, *OTHERS])
@@ -169,13 +173,13 @@ def test_counts_extremes_and_edges_of_every_type_equal_the_reference(
     check(type_, COMPARED, events, queries, windows, hindsight=hindsight, has_event_id=has_event_id)
 
 
-@pytest.mark.parametrize("type_", NUMBERS)
+@pytest.mark.parametrize("type_", [*NUMBERS, "vector(3)"])
 @settings(max_examples=100, deadline=None)
 @given(data=st.data(), queries=QUERIES, hindsight=st.booleans())
 def test_sums_means_and_spreads_of_every_number_equal_the_reference(
     type_: str, data: st.DataObject, queries: list[Query], *, hindsight: bool
 ) -> None:
-    events = data.draw(event_lists(NUMBERS[type_]))
+    events = data.draw(event_lists({**NUMBERS, **OTHERS}[type_]))
     windows = data.draw(WINDOWS)
     check(type_, ADDED, events, queries, windows, hindsight=hindsight, has_event_id=True)
 

@@ -27,6 +27,7 @@ from tests.online_cases import (
     size_of,
     view_of,
 )
+from tests.oracle import agree_as_vectors
 from tests.window_cases import STAGE, WINDOWS, Stage
 
 MONEY = decimal(12, 2)
@@ -89,6 +90,9 @@ def check(view: ViewPlan, events: list[reference.Event], answers: list[Answer], 
 
 
 def is_close(feature: FeaturePlan, got: object, want: object, scale: float) -> bool:
+    as_vectors = agree_as_vectors(feature.aggregate, got, want)
+    if as_vectors is not None:
+        return as_vectors
     if isinstance(want, float) and isinstance(got, float):
         tolerance = {"variance": scale**2, "stddev": scale}.get(feature.aggregate.name, 0.0)
         return math.isclose(got, want, rel_tol=1e-9, abs_tol=1e-9 * tolerance)

@@ -30,7 +30,7 @@ from millrace.types import FLOAT64, INT32, INT64, STRING, DataType, decimal, vec
 from millrace.window import Window
 from millrace.windows import Session, Sliding
 from tests import reference
-from tests.oracle import bound_to, oracle_feature
+from tests.oracle import agree_as_vectors, bound_to, oracle_feature
 from tests.window_cases import STAGE, WINDOWS, Stage
 
 HOP_MS = 10_000
@@ -143,7 +143,10 @@ def expected(feature: FeaturePlan, events: list[reference.Event], q_ms: int) -> 
 
 
 def assert_agree(feature: FeaturePlan, got: object, want: object) -> None:
-    if isinstance(want, float) and isinstance(got, float):
+    as_vectors = agree_as_vectors(feature.aggregate, got, want)
+    if as_vectors is not None:
+        assert as_vectors, (got, want)
+    elif isinstance(want, float) and isinstance(got, float):
         # Of a spread, what is small beside the values themselves is rounding.
         tolerance = 1e-9 * 1e6 if feature.aggregate.name in {"variance", "stddev"} else 0.0
         assert math.isclose(got, want, rel_tol=1e-9, abs_tol=tolerance)
@@ -208,7 +211,10 @@ def test_any_grouping_of_merges_gives_one_value(
         states.append(algebra.merge(left, right))
     grouped = aggregate.finalize(states[0] if states else algebra.init())
     want = aggregate.finalize(in_order)
-    if isinstance(want, float):
+    as_vectors = agree_as_vectors(aggregate, grouped, want)
+    if as_vectors is not None:
+        assert as_vectors, (grouped, want)
+    elif isinstance(want, float):
         scale = max((_size(e.value) for e in events), default=0.0)
         is_square = feature.aggregate.name in {"variance", "stddev"}
         tolerance = 1e-9 * (scale**2 if feature.aggregate.name == "variance" else scale)

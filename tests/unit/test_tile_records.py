@@ -28,6 +28,7 @@ EXAMPLES: dict[str, tuple[Any, Any]] = {
     "date": ("2024-02-29", date(2024, 2, 29)),
     "bytes": ("AP8Q", b"\x00\xff\x10"),
     "vector(3)": ([0.5, -2.0, 1.0], [0.5, -2.0, 1.0]),
+    "list<float64>": ([0.1, 1e300], [0.1, 1e300]),
 }
 """By kind: as it stands in the JSON, and the value it means."""
 

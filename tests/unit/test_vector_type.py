@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from checks.parity.audit import is_same
 from millrace.codec import Codec, Packed
 from millrace.compile.checks import check_rules, source_rules
 from millrace.errors import DataError, SpecError, StoreError
@@ -105,7 +106,7 @@ def test_only_lengths_within_bounds_are_types(text: str) -> None:
             "aggregate: last",
             "aggregate: max",
             "feature 'last_taste': max of a vector(3) has no meaning",
-            "vector(3) works with count",
+            "vector(3) works with count, avg, first, last",
         ),
         (
             "column: taste",
@@ -154,6 +155,14 @@ def test_only_lengths_within_bounds_are_types(text: str) -> None:
             "window: 1d}\n    checks:\n      - {type: drift, feature: last_taste, max: 1}",
             "the check 'drift' cannot judge 'last_taste', a vector(3)",
             "it judges",
+        ),
+        (
+            "window: 1d}",
+            """window: 1d}
+    checks:
+      - {type: expectation, feature: last_taste, mode: rows, expect: expect_column_values_to_be_unique}""",
+            "expect_column_values_to_be_unique cannot judge a vector(3)",
+            "expect_column_values_to_not_be_null",
         ),
     ],
 )
@@ -319,6 +328,38 @@ def test_the_kernel_takes_vectors_out_of_slices_with_nulls() -> None:
     found = join_features(KernelView.of(view), events, spine)
     assert found["last_taste"].to_pylist() == [[1, 2, 3], [4, 5, 6], None]
     assert found["last_taste"].type == arrow_type(vector(3))
+
+
+def test_parity_takes_neighbouring_floats_for_one_mean_alone() -> None:
+    (last,) = planned(FILE).view("tastes").features
+    (mean,) = planned(changed("aggregate: last", "aggregate: avg")).view("tastes").features
+    assert mean.type == vector(3)
+    near = float(np.nextafter(np.float32(TENTH), np.float32(1)))
+    far = float(np.nextafter(np.float32(near), np.float32(1)))
+    assert is_same(mean, [TENTH, 0.0, 1.0], [near, 0.0, 1.0])
+    assert not is_same(mean, [TENTH, 0.0, 1.0], [far, 0.0, 1.0])
+    assert not is_same(mean, [1.0], [1.0, 2.0])
+    assert not is_same(last, [TENTH, 0.0, 1.0], [near, 0.0, 1.0])
+
+
+def test_a_mean_is_that_of_each_element_whatever_the_sizes() -> None:
+    view = planned(changed("aggregate: last", "aggregate: avg")).view("tastes")
+    vectors = [[3e38, 1, 0.1], [3e38, 2, 0.1], [-3e38, 4, 0.1], None]
+    at = [view.start_ms + i for i in range(len(vectors))]
+    events = pa.table(
+        {
+            "who": pa.array([1] * len(at), pa.int64()),
+            "_event_ms": at,
+            "_ingest_ms": at,
+            "_event_id": pa.array(range(len(at)), pa.int64()),
+            "m0": pa.array(vectors, arrow_type(vector(3))),
+        }
+    )
+    spine = pa.table({"who": [1, 1, 2], "_query_ms": [at[-1] + 1, at[1], at[1]]})
+    found = join_features(KernelView.of(view), events, spine)["last_taste"]
+    means = pa.array([[1e38, 7 / 3, 0.1], [3e38, 1, 0.1], None], found.type)
+    assert found.type == arrow_type(vector(3))
+    assert found.combine_chunks().equals(means)
 
 
 def test_a_packed_vector_has_its_length_and_fits() -> None:

@@ -112,13 +112,17 @@ def _vector_reader(type_: DataType) -> Reader:
 
 
 def _list_reader(type_: DataType) -> Reader:
-    read_value = value_reader(type_.values)
+    read_value, packed = value_reader(type_.values), type_.values.record.packed
+    is_plain = packed is not None and from_struct(type_.values) is None
 
     def read(data: bytes, at: int) -> tuple[list[Any], int]:
         (length,) = _U32.unpack_from(data, at)
         at += _U32.size
         if length > len(data) - at:
             raise Cut(f"{length} values begin at byte {at} of {len(data)}")
+        if is_plain:
+            form = f">{length}{packed}"
+            return list(struct.unpack_from(form, data, at)), at + struct.calcsize(form)
         values = []
         for _ in range(length):
             value, at = read_value(data, at)

@@ -1,4 +1,4 @@
-SET 'pipeline.name' = 'typed_values-dc01f50e3455ee12'
+SET 'pipeline.name' = 'typed_values-28cd0c9e393bf096'
 ;
 SET 'pipeline.max-parallelism' = '128'
 ;
@@ -43,6 +43,9 @@ CREATE TEMPORARY FUNCTION `epoch_ms` AS
 CREATE TEMPORARY FUNCTION `previous_arrival` AS
 'millrace.flink.PreviousArrival'
 ;
+CREATE TEMPORARY FUNCTION `vector_sums` AS
+'millrace.flink.VectorSums'
+;
 CREATE TEMPORARY FUNCTION `first_edge` AS
 'millrace.flink.FirstEdge'
 ;
@@ -79,7 +82,7 @@ WITH (
   'topic' = 'readings',
   'ordered' = 'true',
   'properties.bootstrap.servers' = 'localhost:9092',
-  'properties.group.id' = 'millrace-typed_values-dc01f50e3455ee12',
+  'properties.group.id' = 'millrace-typed_values-28cd0c9e393bf096',
   'properties.fetch.max.wait.ms' = '20'
 )
 ;
@@ -119,6 +122,7 @@ CREATE TEMPORARY TABLE `tiles` (
   `m5_distinct_1000` BYTES,
   `m5_buckets` BYTES,
   `m6_count` BIGINT,
+  `m6_sums` ARRAY<DOUBLE>,
   `m6_first` ROW<`event_ms` BIGINT, `ingest_ms` BIGINT, `event_id` INT, `value` ARRAY<FLOAT>>,
   `m6_last` ROW<`event_ms` BIGINT, `ingest_ms` BIGINT, `event_id` INT, `value` ARRAY<FLOAT>>,
   `last_event_ms` BIGINT,
@@ -126,7 +130,7 @@ CREATE TEMPORARY TABLE `tiles` (
 )
 WITH (
   'connector' = 'upsert-kafka',
-  'topic' = 'millrace.tiles.typed_values.dc01f50e3455ee12',
+  'topic' = 'millrace.tiles.typed_values.28cd0c9e393bf096',
   'properties.bootstrap.servers' = 'localhost:9092',
   'properties.linger.ms' = '5',
   'properties.batch.size' = '131072',
@@ -255,6 +259,7 @@ SELECT
   `m5_distinct_1000`,
   `m5_buckets`,
   `m6_count`,
+  `m6_sums`,
   `m6_first`,
   `m6_last`,
   `last_event_ms`
@@ -295,6 +300,7 @@ FROM (
     DISTINCT_VALUES(CAST(`m5` AS BIGINT), 1000) AS `m5_distinct_1000`,
     BUCKET_COUNTS(CAST(`m5` AS BIGINT)) AS `m5_buckets`,
     COUNT(`m6`) AS `m6_count`,
+    VECTOR_SUMS(`m6`) AS `m6_sums`,
     FIRST_EDGE(`_event_ms`, `_ingest_ms`, `_event_id`, `m6`) AS `m6_first`,
     LAST_EDGE(`_event_ms`, `_ingest_ms`, `_event_id`, `m6`) AS `m6_last`,
     MAX(`_event_ms`) AS `last_event_ms`

@@ -53,6 +53,7 @@ SELECT
   MILLRACE_ENCODE('distinct', 'int64', `m5_values`, 1000) AS `m5_distinct_1000`,
   MILLRACE_ENCODE('buckets', 'int64', `m5_values`) AS `m5_buckets`,
   `m6_count`,
+  `m6_sums`,
   `m6_first`,
   `m6_last`,
   `last_event_ms`,
@@ -161,6 +162,14 @@ FROM (
     ) AS `m4_events`,
     COLLECT_LIST(`m5`) AS `m5_values`,
     COUNT(`m6`) AS `m6_count`,
+    AGGREGATE(
+      COLLECT_LIST(`m6`),
+      CAST(NULL AS ARRAY<DOUBLE>),
+      (`sums`, `vector`) -> COALESCE(
+        ZIP_WITH(`sums`, CAST(`vector` AS ARRAY<DOUBLE>), (`a`, `b`) -> `a` + `b`),
+        CAST(`vector` AS ARRAY<DOUBLE>)
+      )
+    ) AS `m6_sums`,
     MIN(
       CASE
         WHEN NOT `m6` IS NULL

@@ -29,9 +29,10 @@ from millrace.aggregates.partials import (
     Partial,
     Rows,
     Sum,
+    VectorSums,
 )
 from millrace.aggregates.places import Edge, Place
-from millrace.types import FLOAT64, INT64, MAX_DECIMAL_PRECISION, DataType, decimal
+from millrace.types import FLOAT64, INT64, MAX_DECIMAL_PRECISION, DataType, decimal, list_of
 
 State = tuple[Any, ...]
 """Working state over some events; immutable."""
@@ -159,6 +160,26 @@ class Totals(Algebra):
         return (count, total, 0.0)
 
 
+class VectorTotals(Algebra):
+    """State is (count, sums): of each element, as doubles; None of no vectors."""
+
+    @property
+    def partials(self) -> tuple[Partial, ...]:
+        return (Count(INT64), VectorSums(list_of(FLOAT64)))
+
+    def init(self) -> State:
+        return (0, None)
+
+    def update(self, state: State, value: Any, place: Place) -> State:
+        return state if is_null(value) else self.merge(state, (1, value))
+
+    def merge(self, left: State, right: State) -> State:
+        count, a, b = left[0] + right[0], left[1], right[1]
+        if a is None or b is None:
+            return right if a is None else left
+        return (count, [one + other for one, other in zip(a, b, strict=True)])
+
+
 @dataclass(frozen=True)
 class OneValue(Algebra, ABC):
     """State is (what is kept,), None of no events.
@@ -265,6 +286,11 @@ class Newest(Algebra):
     def merge(self, left: State, right: State) -> State:
         known = [state[0] for state in (left, right) if state[0] is not None]
         return (max(known, default=None),)
+
+
+def totals_of(type_: DataType) -> Algebra:
+    """Return the algebra of counts and sums of values of a type."""
+    return VectorTotals(type_) if type_.kind == "vector" else Totals(type_)
 
 
 def partial_sum_type(type_: DataType) -> DataType:

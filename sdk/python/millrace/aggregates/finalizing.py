@@ -1,11 +1,12 @@
 """What the states of aggregates become: the values that are given for them."""
 
 import math
+from array import array
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Protocol
 
-from millrace.aggregates.algebras import Algebra, State, finite, within
+from millrace.aggregates.algebras import Algebra, State, VectorTotals, finite, within
 from millrace.aggregates.buckets import MEDIAN_P, percentile_of
 from millrace.aggregates.registers import estimate
 from millrace.aggregates.value_counts import Frequencies
@@ -43,7 +44,10 @@ def total(aggregate: Bound, state: State) -> Any:
 
 
 def mean(aggregate: Bound, state: State) -> Any:
-    """Return the mean of (count, total, error)."""
+    """Return the mean of (count, total, error); of vectors the nearest floats to those of (count, sums)."""
+    if isinstance(aggregate.algebra, VectorTotals):
+        count, sums = state
+        return None if sums is None else array("f", [one / count for one in sums]).tolist()
     count, total, error = state
     if count == 0 or total is None:
         return None

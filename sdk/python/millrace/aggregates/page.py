@@ -20,10 +20,12 @@ from millrace.types import (
 
 _EXAMPLES = (INT64, INT32, decimal(12, 2), FLOAT64, STRING, TIMESTAMP, DATE)
 _VECTOR = vector(1)
+_SAME = "the input's type"
 _TAKES = {len(_EXAMPLES): "anything", len(_EXAMPLES) - 1: "all but float64", 4: "numbers"}
 _AGREEMENT = {
     "exact": "equal in every engine",
     "rounded": "to a relative 1e-9",
+    "narrow": "to a neighbour among the floats of 32 bits",
 }
 
 _ADDING = """
@@ -70,7 +72,7 @@ def _page() -> Iterator[str]:
     yield (
         "\nNulls, NaN and the infinities do not count. Bytes are those of a packed tile; a tile also has "
         "a header of 18 bytes, a bit\nfor each column and 8 bytes for its number of events. Features "
-        "that keep the same column of one input share it. A vector takes 4 bytes an element. Measured bytes and times are in "
+        "that keep the same column of one input share it. A vector takes 4 bytes an element, a sum of vectors (`sums`) 8. Measured bytes and times are in "
         "[benchmarks/aggregates](../benchmarks/aggregates/README.md).\n"
     )
     if any(entry.parameters for entry in AGGREGATES.values()):
@@ -90,13 +92,21 @@ def _row(entry: Entry) -> str:
     takes = takes if entry.needs_input else f"events, or {takes}"
     told = dict(entry.example.parameters)
     bound = [entry.bind(type_, told) for type_ in taken]
-    agreement = dict.fromkeys(_AGREEMENT[one.agreement] for one in bound)
+    agreement = list(dict.fromkeys(_AGREEMENT[one.agreement] for one in bound))
+    gives = _gives(bound)
+    if entry.accepts(_VECTOR) and (of_vector := entry.bind(_VECTOR, told)).type == _VECTOR:
+        gives = gives if gives == _SAME else f"{gives}, of vectors theirs"
+        agreement[-1] += (
+            ""
+            if of_vector.agreement == "exact"
+            else f"; of vectors {_AGREEMENT[of_vector.agreement]}"
+        )
     kept = ", ".join(f"`{p.suffix}`" for p in bound[0].partials)
     cells = (
         f"`{entry.name}`",
         entry.summary,
         takes,
-        _gives(bound),
+        gives,
         "null" if bound[0].empty is None else str(bound[0].empty),
         " or, of doubles, ".join(agreement),
         f"{kept}: {_sizes(bound)}",
@@ -106,7 +116,7 @@ def _row(entry: Entry) -> str:
 
 def _gives(bound: Sequence[Aggregate]) -> str:
     if len({one.type for one in bound}) > 1 and all(one.type == one.input for one in bound):
-        return "the input's type"
+        return _SAME
     wider = "decimal(min(38, p+10), s)"
     return ", ".join(
         dict.fromkeys(wider if one.type.kind == "decimal" else str(one.type) for one in bound)

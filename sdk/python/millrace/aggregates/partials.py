@@ -52,6 +52,12 @@ class Sum(Partial):
     suffix = "sum"
 
 
+class VectorSums(Partial):
+    """Their sum, element by element; null of none."""
+
+    suffix = "sums"
+
+
 class Min(Partial):
     """The smallest of them."""
 
@@ -175,6 +181,7 @@ PARTIALS: tuple[type[Partial], ...] = (
     Rows,
     Count,
     Sum,
+    VectorSums,
     Min,
     Max,
     Mean,

@@ -23,6 +23,7 @@ from millrace.aggregates.algebras import (
     Moments,
     State,
     Totals,
+    totals_of,
 )
 from millrace.aggregates.buckets import Buckets
 from millrace.aggregates.distinct import Values
@@ -45,8 +46,14 @@ from millrace.types import (
     list_of,
 )
 
-Agreement = Literal["exact", "rounded"]
-"""How far engines agree on values: to the bit, or where doubles are added to a relative 1e-9."""
+Agreement = Literal["exact", "rounded", "narrow"]
+"""How far engines agree on values: to the bit; where doubles are added, to a relative 1e-9; where those
+are rounded to 32 bits then, to a neighbour among the floats."""
+
+TOLERANCES: Mapping[Agreement, float] = MappingProxyType(
+    {"exact": 0.0, "rounded": 1e-9, "narrow": 2.0**-23}
+)
+"""The relative difference that each allows."""
 
 _NUMERIC = frozenset({"int32", "int64", "float64", "decimal"})
 _ANY = frozenset(KINDS)
@@ -221,7 +228,10 @@ class Aggregate:
     @property
     def agreement(self) -> Agreement:
         """How far engines agree on the value."""
-        return "rounded" if self.entry.is_added and self.type.kind == "float64" else "exact"
+        if not self.entry.is_added:
+            return "exact"
+        agreements: dict[str, Agreement] = {"float64": "rounded", "vector": "narrow"}
+        return agreements.get(self.type.kind, "exact")
 
     @property
     def empty(self) -> Any:
@@ -251,6 +261,10 @@ def _double(type_: DataType) -> DataType:
     return FLOAT64
 
 
+def _mean_type(type_: DataType) -> DataType:
+    return type_ if type_.kind == "vector" else FLOAT64
+
+
 def _int64(type_: DataType) -> DataType:
     return INT64
 
@@ -278,7 +292,15 @@ _ENTRIES = (
     Entry(
         "sum", "the values added up", _NUMERIC, Totals, _sum_type, finalizing.total, is_added=True
     ),
-    Entry("avg", "their mean", _NUMERIC, Totals, _double, finalizing.mean, is_added=True),
+    Entry(
+        "avg",
+        "their mean",
+        _NUMERIC | {"vector"},
+        totals_of,
+        _mean_type,
+        finalizing.mean,
+        is_added=True,
+    ),
     Entry(
         "min", "the smallest value", _ANY, lambda type_: Extreme(type_, Min), _same, finalizing.kept
     ),

@@ -20,6 +20,7 @@ the order in which they arrived, and the functions that SQL lacks:
 - ``first_edge`` and ``last_edge(event_ms, ingest_ms[, event_id], value)``: a row of the
   arguments, of the least or greatest event by ``millrace.aggregates.Edge.rank``; null values are
   passed over.
+- ``vector_sums(ARRAY<FLOAT>)``: the sum of vectors as ``ARRAY<DOUBLE>``, null over none.
 - ``distinct_values(value, limit)`` and the like: the bytes of an ``Encoding`` of
   ``millrace.aggregates`` over the values that are not null; null over none.
 """

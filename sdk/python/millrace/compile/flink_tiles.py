@@ -191,6 +191,9 @@ FORMS: Mapping[type[Partial], Form] = MappingProxyType(
     {
         **{kind: Form(aggregated) for kind, aggregated in PLAIN.items()},
         partials.Sum: Form(_sum, finished=_finished_sum),
+        partials.VectorSums: Form(
+            lambda view, kept: call("VECTOR_SUMS", measured(kept)), function="vector_sums"
+        ),
         partials.Mean: _MOMENT,
         partials.M2: _MOMENT,
         partials.First: Form(_edge("first_edge"), type=_edge_type, function="first_edge"),

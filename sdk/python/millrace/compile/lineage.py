@@ -310,6 +310,7 @@ _TEXTS: Mapping[type[Partial], str] = MappingProxyType(
         partials.Rows: "count(*)",
         partials.Count: "count({of})",
         partials.Sum: "sum({of})",
+        partials.VectorSums: "sums({of})",
         partials.Min: "min({of})",
         partials.Max: "max({of})",
         partials.Mean: "mean({of})",

@@ -117,6 +117,21 @@ def _sum(view: ViewPlan, kept: TileColumn) -> exp.Expression:
     return _cast(call("TRY_SUM", value), kept.type.spark)
 
 
+def _vector_sums(view: ViewPlan, kept: TileColumn) -> exp.Expression:
+    # Spark has no sum of arrays; null over none.
+    added = exp.Lambda(
+        this=exp.Add(this=column("a"), expression=column("b")),
+        expressions=[identifier("a"), identifier("b")],
+    )
+    doubles = _cast(column("vector"), "ARRAY<DOUBLE>")
+    merged = exp.Lambda(
+        this=call("COALESCE", call("ZIP_WITH", column("sums"), doubles, added), doubles.copy()),
+        expressions=[identifier("sums"), identifier("vector")],
+    )
+    nothing = _cast(exp.Null(), "ARRAY<DOUBLE>")
+    return call("AGGREGATE", call("COLLECT_LIST", measured(kept)), nothing, merged)
+
+
 def _double(kept: TileColumn) -> exp.Expression:
     value = measured(kept)
     return value if kept.of.type.kind == "float64" else _cast(value, "DOUBLE")
@@ -194,6 +209,7 @@ FORMS: Mapping[type[Partial], Callable[[ViewPlan, TileColumn], exp.Expression]] 
     {
         **PLAIN,
         partials.Sum: _sum,
+        partials.VectorSums: _vector_sums,
         partials.Mean: _mean,
         partials.M2: _m2,
         partials.First: _first,

@@ -77,6 +77,13 @@ class Measure:
         ranks[np.lexsort(self.vectors[values].T[::-1])] = np.arange(len(values))
         return ranks
 
+    def elements(self, vectors: npt.NDArray[np.float32], place: int) -> exact.Doubles:
+        """Return one element of each of its vectors, 0 for null."""
+        if not len(vectors):
+            return np.zeros(len(self.values))
+        found: exact.Doubles = vectors[self.values, place].astype(np.float64)
+        return found if self.valid is None else np.where(self.valid, found, 0.0)
+
     def terms(self) -> exact.Terms:
         """Cut the column for exact sums; a null adds nothing."""
         if self.words is not None:
@@ -114,7 +121,7 @@ class Result:
     """Values of one feature, one per query, or of lists one list after the other.
 
     Attributes:
-        values: the numbers, or ranks.
+        values: the numbers, or ranks; of vectors that are neither a row of floats for each query.
         valid: which queries have a value; None: all.
         high: high words of wide sums.
         lengths: of lists, how many of the values each query has; 0 where it has none.

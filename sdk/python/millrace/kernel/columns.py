@@ -11,7 +11,13 @@ import pyarrow.compute as pc
 from millrace.kernel.axis import Bools, Int64s, Positions
 from millrace.kernel.chunk import Array, Measure, Result, Texts
 from millrace.types import DataType
-from millrace.values.arrow import MOST_IN_LISTS, arrow_type, too_many_values, vector_rows
+from millrace.values.arrow import (
+    MOST_IN_LISTS,
+    arrow_type,
+    too_many_values,
+    vector_array,
+    vector_rows,
+)
 
 NARROW_DECIMAL = 18  # digits that fit an int64
 
@@ -122,6 +128,9 @@ def empty_output(
         is_null: a row may be null.
         dictionary: what values are ranks in; None if they are the values.
     """
+    if data_type.kind == "vector" and dictionary is None:
+        floats = np.zeros((rows, data_type.length), np.float32)
+        return Vectors(floats, np.zeros(rows, np.bool_))
     if data_type.item is None:
         return Scalars.empty(data_type, rows, is_null=is_null, dictionary=dictionary)
     valid = np.ones(rows, np.bool_) if is_null else None
@@ -188,6 +197,23 @@ class Scalars:
         return pa.Array.from_buffers(
             arrow_type(self.data_type), len(self.values), [validity, pa.py_buffer(data)]
         )
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """An output of vectors that are no event's: a row of floats for each."""
+
+    values: npt.NDArray[np.float32]
+    valid: Bools
+
+    def put(self, rows: Positions, result: Result) -> None:
+        """Fill rows; different rows may be filled by different threads at once."""
+        self.values[rows] = result.values
+        self.valid[rows] = True if result.valid is None else result.valid
+
+    def to_arrow(self) -> pa.Array:
+        """Return the column as Arrow."""
+        return vector_array(self.values[self.valid], self.valid)
 
 
 @dataclass(frozen=True)

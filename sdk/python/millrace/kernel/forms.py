@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from millrace.aggregates import AGGREGATES, Aggregate, Algebra, check_forms
 from millrace.aggregates.buckets import MEDIAN_P
@@ -182,7 +183,32 @@ def _counts(column: _Sorted, windows: Sequence[Window]) -> Gathered:
     return [Result(count, None) for count in column.counts(windows)]
 
 
+@dataclass(frozen=True)
+class _VectorMeans:
+    """Means of a window's vectors, a row of floats for each query, and how many vectors there are."""
+
+    means: npt.NDArray[np.float32]
+    count: Int64s
+
+
+def _vector_means(
+    column: _Sorted, vectors: npt.NDArray[np.float32], windows: Sequence[Window]
+) -> Gathered:
+    """Add up one element after the other."""
+    counts, length = column.counts(windows), column.column.type.length
+    found = [_VectorMeans(np.zeros((len(count), length), np.float32), count) for count in counts]
+    for element in range(length):
+        terms = exact.double_terms(column.column.elements(vectors, element))
+        for one, parts in zip(found, column.sums(terms, windows), strict=True):
+            fraction, exponent = exact.to_scaled(parts, terms, len(one.count))
+            mean = _rounded(fraction / np.maximum(one.count, 1), exponent, one.count > 0)
+            one.means[:, element] = mean.values
+    return found
+
+
 def _totals(column: _Sorted, windows: Sequence[Window]) -> Gathered:
+    if column.column.vectors is not None:
+        return _vector_means(column, column.column.vectors, windows)
     terms = column.column.terms()
     sums, counts = column.sums(terms, windows), column.counts(windows)
     return [
@@ -198,7 +224,9 @@ def _sum(total: _Total, aggregate: Aggregate) -> Result:
     return _integer_sum(total.parts, aggregate.type, total.count > 0)
 
 
-def _mean(total: _Total, aggregate: Aggregate) -> Result:
+def _mean(total: _Total | _VectorMeans, aggregate: Aggregate) -> Result:
+    if isinstance(total, _VectorMeans):
+        return Result(total.means, total.count > 0)
     fraction, exponent = exact.to_scaled(total.parts, total.terms, len(total.count))
     mean = fraction / np.maximum(total.count, 1) / 10.0**total.type.scale
     return _rounded(mean, exponent, total.count > 0)

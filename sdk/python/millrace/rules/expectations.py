@@ -10,6 +10,12 @@ from millrace.rules.literals import LiteralFault, literal
 from millrace.spec import Check
 from millrace.types import DataType
 
+_OF_VECTORS = (
+    "expect_column_proportion_of_non_null_values_to_be_between",
+    "expect_column_values_to_be_null",
+    "expect_column_values_to_not_be_null",
+)
+
 
 def check_expectation(check: Check, type_: DataType | None, faults: FaultList) -> None:
     """Add a fault for what Great Expectations would refuse in a check of type ``expectation``.
@@ -41,6 +47,12 @@ def check_expectation(check: Check, type_: DataType | None, faults: FaultList) -
         if name not in given and not (name == "column" and is_named):
             faults.add(where, f"{expect} needs {name}", f"add {name}: … to its arguments")
     if is_rows and "column" not in given and type_ is not None:
+        if type_.kind == "vector" and expect not in _OF_VECTORS:
+            what = f"{expect} cannot judge a {type_}"
+            faults.add(
+                check.where.at("expect"), what, f"of a vector there are {', '.join(_OF_VECTORS)}"
+            )
+            return
         _check_value_set(check, given.get("value_set"), type_, faults)
 
 
