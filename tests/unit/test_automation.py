@@ -386,7 +386,7 @@ def test_a_store_that_is_away_is_tried_again_and_bad_data_are_not(
         tried.append(view)
         raise StoreError("the store is away") if len(tried) < 3 else DataError("no day is built")
 
-    monkeypatch.setattr("streaming.upload.upload", upload)
+    monkeypatch.setattr("streaming.upload.upload.upload", upload)
     result = run_upload(served, instance)
     assert not result.success
     assert tried == ["spend"] * 3

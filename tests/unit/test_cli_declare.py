@@ -182,11 +182,11 @@ def test_wrong_usage_ends_with_2(run: Run, arguments: list[str]) -> None:
 
 
 def test_every_module_of_commands_is_registered() -> None:
-    modules = {path.stem for path in Path(cli.__path__[0]).glob("*.py")}
+    room = Path(cli.__path__[0])
     with_commands = {
-        name
-        for name in modules
-        if "\ndef register(" in Path(cli.__path__[0], f"{name}.py").read_text(encoding="utf-8")
+        ".".join(path.relative_to(room).with_suffix("").parts)
+        for path in room.rglob("*.py")
+        if "\ndef register(" in path.read_text(encoding="utf-8")
     }
     assert with_commands == set(_MODULES)
     assert {command.callback.__name__ for command in build_app().registered_commands if command.callback} >= {"validate", "plan", "export"}  # fmt: skip
