@@ -3,9 +3,10 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+SIDE_BY_SIDE := -n 2 --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check setup up down status doctor fmt lint type imports unit services golden clean
+.PHONY: help demo test check setup up down status doctor fmt lint type imports unit services soak golden clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,7 +15,7 @@ demo: setup ## run the main job on real data, end to end (ARGS="--fast", ARGS="-
 	@$(BIN)/millrace demo $(ARGS)
 
 test: check ## everything that is checked: lint, types, import rules, all tests
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 check: lint type imports ## what needs no test run: lint, format, types, import rules
 
@@ -48,10 +49,14 @@ imports: setup ## the import rules between the rooms
 	@$(BIN)/lint-imports
 
 unit: setup ## the tests that need no server
-	@$(BIN)/python -m pytest -m "not services" $(ARGS)
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not services" $(ARGS)
 
 services: setup ## the tests that start real servers
-	@$(BIN)/python -m pytest -m services $(ARGS)
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m services $(ARGS)
+
+soak: setup ## the long forms of tests: 1000 examples a property, minutes of kills, full traffic
+	@HYPOTHESIS_PROFILE=thorough MILLRACE_TEST_MINUTES=10 MILLRACE_TEST_RATE=2000 \
+	  MILLRACE_TEST_SECONDS=60 $(BIN)/python -m pytest -n 0 -m "soak or hypothesis" $(ARGS)
 
 golden: setup ## rewrite the compiled texts under tests/golden; review the difference
 	@$(BIN)/python -m tests.golden.rewrite

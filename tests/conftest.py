@@ -18,17 +18,28 @@ from resources.spark.session import forget_session
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-# A shared machine is slow at times; slowness is never what these tests are about.
+# A shared machine is slow at times; slowness is never what these tests are about. The same few
+# examples each time, so that a run tells of the change before it; `make soak` looks for new ones.
 hypothesis_settings.register_profile(
-    "default", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+    "default",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=True,
+    max_examples=40,
 )
 hypothesis_settings.register_profile(
-    "thorough", parent=hypothesis_settings.get_profile("default"), max_examples=1000
+    "thorough",
+    parent=hypothesis_settings.get_profile("default"),
+    derandomize=False,
+    max_examples=1000,
 )
 hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 # Tests tell nobody what they build, but for those that are about telling.
 os.environ.setdefault("MILLRACE_LINEAGE", "none")
+
+# No engine of a test lives long enough to earn back what optimizing its code costs.
+os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
 
 
 def _group(item: pytest.Function) -> str:
@@ -42,13 +53,16 @@ def _group(item: pytest.Function) -> str:
     return next((name for name in shared if name in item.fixturenames), item.path.name)
 
 
-def _place(item: pytest.Function) -> int:
-    """The longest groups first, so that no worker ends with one alone; tests of no server last."""
+def _place(item: pytest.Function) -> tuple[int, bool]:
+    """The longest groups first, so that no worker ends with one alone; tests of no server last.
+
+    What is done on the stack that is struck is done in one go: it runs until the last of them.
+    """
     first = ("faults", "spark_stack", "live_stack")
     group = _group(item)
     if group in first:
-        return first.index(group)
-    return len(first) + (item.get_closest_marker("services") is None)
+        return first.index(group), "struck_stack" in item.fixturenames
+    return len(first) + (item.get_closest_marker("services") is None), False
 
 
 def pytest_itemcollected(item: pytest.Function) -> None:

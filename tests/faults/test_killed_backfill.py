@@ -1,12 +1,10 @@
 """A backfill whose engine, and then whose own process, is killed with -9 in the middle."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -18,12 +16,14 @@ import pytest
 from deltalake import DeltaTable
 
 from resources.settings import CHECKOUT
-from tests.conftest import run_millrace
+from tests.live.running_stack import RunningStack, until
 
 pytestmark = pytest.mark.services
 
 TABLES = ("events/clicks", "tiles/clicker/v1", "features/clicker/v1")
-DAYS, ROWS_A_DAY = 20, 10_000
+DAYS, ROWS_A_DAY = 10, 10_000
+BUILT_S = 600
+"""A real Spark on a machine that others use too."""
 START_US = (date(2024, 3, 1) - date(1970, 1, 1)).days * 86_400_000_000
 
 VIEW = """
@@ -47,26 +47,17 @@ feature_views:
 """
 
 
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A whole stack of its own, over twenty files of clicks; yields its environment."""
-    root = tmp_path_factory.mktemp("killed")
-    (root / "views").mkdir()
-    (root / "views" / "clicks.yaml").write_text(VIEW)
-    write_clicks(root / "data")
-    env = {name: value for name, value in os.environ.items() if not name.startswith("MILLRACE_")}
-    if "MILLRACE_CACHE" in os.environ:
-        env["MILLRACE_CACHE"] = os.environ["MILLRACE_CACHE"]
-    env |= {
-        "MILLRACE_HOME": str(root / "home"),
-        "MILLRACE_VIEWS": str(root / "views"),
-        "MILLRACE_DATA": str(root / "data"),
-    }
-    run_millrace("up", env=env)
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[RunningStack]:
+    """Spark and Dagster of its own, over a file of clicks for each day."""
+    stack = RunningStack.declared(tmp_path, {"clicks": VIEW})
+    stack.env = {**stack.env, "MILLRACE_DATA": str(tmp_path / "data")}
+    write_clicks(tmp_path / "data")
     try:
-        yield env
+        stack.up(("spark", "dagster"))
+        yield stack
     finally:
-        run_millrace("down", env=env)
+        stack.down()
 
 
 def write_clicks(folder: Path) -> None:
@@ -85,13 +76,13 @@ def write_clicks(folder: Path) -> None:
         pq.write_table(table, folder / f"day-{day:02}.parquet")
 
 
-def start_backfill(env: dict[str, str]) -> "subprocess.Popen[str]":
+def start_backfill(stack: RunningStack) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [
             *(sys.executable, "-m", "cli.main", "backfill", "clicker"),
-            *("--start", "2024-03-01", "--end", "2024-03-21", "--wait", "--json"),
+            *("--start", "2024-03-01", "--end", "2024-03-11", "--wait", "--json"),
         ],
-        env=env,
+        env=dict(stack.env),
         cwd=CHECKOUT,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -99,37 +90,22 @@ def start_backfill(env: dict[str, str]) -> "subprocess.Popen[str]":
     )
 
 
-def content(env: dict[str, str]) -> dict[str, Any]:
-    lake = Path(env["MILLRACE_HOME"]) / "lake"
+def content(stack: RunningStack) -> dict[str, Any]:
     found = {}
     for name in TABLES:
-        table = DeltaTable(str(lake / name)).to_pyarrow_table()
+        table = DeltaTable(str(stack.home / "lake" / name)).to_pyarrow_table()
         found[name] = table.sort_by([(c, "ascending") for c in table.column_names if c != "first"])
     return found
 
 
-def status(env: dict[str, str]) -> dict[str, Any]:
-    parts: dict[str, Any] = json.loads(run_millrace("status", "--json", env=env).stdout)["parts"]
-    return parts
-
-
-def until(condition: Callable[[], Any], what: str, deadline_s: float = 120) -> Any:
-    end = time.monotonic() + deadline_s
-    while time.monotonic() < end:
-        if found := condition():
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"{what}: not within {deadline_s} s")
-
-
-def delta_version(env: dict[str, str], table: str) -> int:
-    path = Path(env["MILLRACE_HOME"]) / "lake" / table
+def delta_version(stack: RunningStack, table: str) -> int:
+    path = stack.home / "lake" / table
     return DeltaTable(str(path)).version() if DeltaTable.is_deltatable(str(path)) else -1
 
 
-def run_process(env: dict[str, str]) -> int | None:
+def run_process(stack: RunningStack) -> int | None:
     """Find the process of a Dagster run: a child of the stack's code server."""
-    code = psutil.Process(status(env)["dagster"]["pids"]["code"])
+    code = psutil.Process(stack.pid("dagster", "code"))
     for child in code.children(recursive=True):
         if {"spawn_main", "execute_run"} & set(" ".join(child.cmdline()).replace("(", " ").split()):
             return child.pid
@@ -137,26 +113,26 @@ def run_process(env: dict[str, str]) -> int | None:
 
 
 def test_killed_engine_and_killed_run_leave_whole_days_and_a_rerun_gives_the_same_content(
-    stack: dict[str, str],
+    stack: RunningStack,
 ) -> None:
     first = start_backfill(stack)
-    assert first.wait(timeout=300) == 0
+    assert first.wait(timeout=BUILT_S) == 0
     clean = content(stack)
     assert clean["events/clicks"].num_rows == DAYS * ROWS_A_DAY
 
     tiles = delta_version(stack, TABLES[1])
     struck = start_backfill(stack)
-    until(lambda: delta_version(stack, TABLES[1]) > tiles, "tiles of the second backfill")
-    os.kill(status(stack)["spark"]["pid"], signal.SIGKILL)
-    struck.wait(timeout=300)
+    until(lambda: delta_version(stack, TABLES[1]) > tiles, "its tiles", BUILT_S)
+    stack.kill("spark")
+    struck.wait(timeout=BUILT_S)
     assert content(stack) == clean
-    until(lambda: status(stack)["spark"]["state"] == "running", "Spark is started again")
+    until(lambda: stack.status()["spark"]["state"] == "running", "Spark is started again")
 
     events = delta_version(stack, TABLES[0])
     orphaned = start_backfill(stack)
-    until(lambda: delta_version(stack, TABLES[0]) > events, "events of the third backfill")
+    until(lambda: delta_version(stack, TABLES[0]) > events, "its events", BUILT_S)
     os.kill(until(lambda: run_process(stack), "the process of the run"), signal.SIGKILL)
     # Dagster starts the run once more, and the command goes on with that one.
-    output, _ = orphaned.communicate(timeout=300)
+    output, _ = orphaned.communicate(timeout=BUILT_S)
     assert orphaned.returncode == 0, output
     assert content(stack) == clean

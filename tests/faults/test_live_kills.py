@@ -19,7 +19,7 @@ from tests.live.oracle import TopicOracle
 from tests.live.proof import prove_books, prove_values
 from tests.live.running_stack import RunningStack, finish_producer, start_producer, until
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.soak]
 
 TOPIC, SOURCE = "live_payments", "live_payments"
 PROBED = 1_000_000_007

@@ -37,7 +37,7 @@ from resources.lake.reports import Days
 from resources.settings import Settings
 from tests.source_plans import source_plan
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.soak]
 
 FIRST = date(2024, 3, 1)
 DAYS = Days(FIRST, FIRST + timedelta(days=3))

@@ -198,7 +198,7 @@ class DagsterProgram:
 
 @dataclass
 class Striker:
-    """Kills one of several at random again and again; in a ``with``, until its end.
+    """Kills one of several at random again and again, each of them soon; in a ``with``, until its end.
 
     Attributes:
         programs: struck once they have worked for ``grown_s``.
@@ -227,6 +227,11 @@ class Striker:
         self._stop.set()
         self._thread.join()
 
+    @property
+    def spared(self) -> set[str]:
+        """Those that were not killed yet."""
+        return {*self.programs, *self.receivers} - set(self.kills)
+
     def check(self) -> None:
         """Raise what went wrong while striking."""
         assert not self._error, self._error
@@ -241,7 +246,9 @@ class Striker:
 
     def _strike(self, chance: random.Random) -> None:
         grown = [n for n, one in self.programs.items() if one.worked_s() > self.grown_s]
-        name = chance.choice([*grown, *self.receivers])
+        able = [*grown, *self.receivers]
+        # Each once, then whoever comes: a short run strikes all of them as well.
+        name = chance.choice([one for one in able if one in self.spared] or able)
         self.kills[name] += 1
         if name in self.programs:
             self.programs[name].kill()

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from millrace.aggregates import AGGREGATES
@@ -163,7 +163,6 @@ def check(
 
 
 @pytest.mark.parametrize("type_", [*NUMBERS, *OTHERS])
-@settings(max_examples=60, deadline=None)
 @given(data=st.data(), queries=QUERIES, hindsight=st.booleans(), has_event_id=st.booleans())
 def test_counts_extremes_and_edges_of_every_type_equal_the_reference(
     type_: str, data: st.DataObject, queries: list[Query], *, hindsight: bool, has_event_id: bool
@@ -174,7 +173,6 @@ def test_counts_extremes_and_edges_of_every_type_equal_the_reference(
 
 
 @pytest.mark.parametrize("type_", [*NUMBERS, "vector(3)"])
-@settings(max_examples=100, deadline=None)
 @given(data=st.data(), queries=QUERIES, hindsight=st.booleans())
 def test_sums_means_and_spreads_of_every_number_equal_the_reference(
     type_: str, data: st.DataObject, queries: list[Query], *, hindsight: bool
@@ -213,7 +211,6 @@ def test_a_tiny_spread_around_a_far_mean_survives_other_magnitudes_in_the_key() 
     check("float64", spreads, events, queries, windows, hindsight=False, has_event_id=False)
 
 
-@settings(max_examples=80, deadline=None)
 @given(
     events=event_lists(NUMBERS["int64"]),
     queries=QUERIES,
@@ -249,7 +246,6 @@ def test_order_chunks_and_threads_change_nothing(
     assert [plain[i] for i in places] == split
 
 
-@settings(max_examples=80, deadline=None)
 @given(
     events=event_lists(NUMBERS["int64"]),
     unseen=event_lists(NUMBERS["int64"]),
@@ -272,7 +268,6 @@ def test_what_happens_or_arrives_at_the_query_or_later_changes_nothing(
     )
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     rows=st.lists(
         st.tuples(

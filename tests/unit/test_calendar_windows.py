@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from millrace.calendar_windows import Tumbling
@@ -38,7 +38,6 @@ def utc(*bounds_ms: int | None) -> list[str]:
     return [f"{datetime.fromtimestamp((at or 0) / 1000, UTC):%m-%d %H:%M}" for at in bounds_ms]
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     unit=st.sampled_from(list(LONGEST_MS)),
     zone=st.sampled_from(ZONES),

@@ -219,7 +219,8 @@ def test_a_fault_is_reported_once_and_drags_no_other_along(case: str) -> None:
 
 
 def test_deep_nesting_is_a_fault_and_no_crash() -> None:
-    specs, faults = read_yaml("[" * 5000, "deep.yaml")
+    # Deeper than Python may recurse; the reader's time grows with the square of it.
+    specs, faults = read_yaml("[" * 1000, "deep.yaml")
     assert specs == Specs()
     assert faults[0].where == "deep.yaml:1"
 
