@@ -20,7 +20,7 @@ import psutil
 from resources.declarations import load_valid_plan
 from resources.settings import CHECKOUT, settings_from_env
 from stack.control import Stack
-from streaming.status import status as stream_status
+from streaming.control.status import status as stream_status
 from tests.conftest import run_millrace
 
 PARTS = ("kafka", "flink", "store", "writer", "archive", "server", "dagster")
