@@ -20,25 +20,25 @@ from millrace.coarsen import Coarsening
 from millrace.codec import tile_field
 from millrace.compile.serving import codec_of, serving_plan
 from millrace.durations import DAY_MS
+from millrace.names import tiles_table
 from millrace.online.view import OnlineView
 from millrace.packing import TilePacker
 from millrace.plan import ViewPlan
 from millrace.published import PLANS_KEY
 from millrace.tiles import LAST_EVENT
-from resources.offline import OfflineStore
-from resources.planned_changes import planned_change
-from resources.reports import Days
+from offline.store import OfflineStore
+from offline.tables.planned_changes import planned_change
+from offline.tables.view_history import view_histories
+from offline.training.sets import build_training_set
+from resources.lake.reports import Days
+from resources.lake.view_versions import deployed_version
 from resources.settings import Settings
-from resources.tiles_table import tiles_table
-from resources.training import build_training_set
-from resources.versions import deployed_version
-from resources.view_history import view_histories
-from streaming.batch_tiles import BatchTiles
-from streaming.reconcile import decide
-from streaming.records import RecordFiles
-from streaming.submission import definition_of
-from streaming.survey import declared_of, survey
-from streaming.upload import upload
+from streaming.control.reconcile import decide
+from streaming.control.submission import definition_of
+from streaming.control.survey import declared_of, survey
+from streaming.publications.records import RecordFiles
+from streaming.upload.batch_tiles import BatchTiles
+from streaming.upload.upload import upload
 from streaming.writer.feeds import Feed
 from streaming.writer.records import TileReader
 from streaming.writer.tile_store import TileStore
