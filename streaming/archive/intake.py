@@ -22,7 +22,9 @@ _MOST_HELD = 80_000
 _MOST_HELD_BYTES = 64 << 20
 """What all partitions of a topic together may have waiting in memory, about."""
 _SILENCE_S = 10.0
-"""A partition that says nothing for so long is waited for no more: its leader may be gone."""
+"""A partition that says nothing for so long, while others speak, is waited for no more: its leader may
+be gone. While none of them speaks the broker is away, or this process was held up: that tells nothing."""
+_LONGEST_STEP_S = 1.0
 
 
 class Record(NamedTuple):
@@ -39,7 +41,7 @@ class _Partition:
     held: deque[Record] = field(default_factory=deque)
     held_bytes: int = 0
     at_end: bool = False
-    heard_s: float = field(default_factory=time.monotonic)
+    heard_s: float = 0.0
     is_paused: bool = False
     next: int = 0
     """The offset after the newest record or marker that is known."""
@@ -56,6 +58,9 @@ class Intake:
         self.is_behind = False
         """There was more than one look takes in: an outage is being made up for, or load is high."""
         self._parts = {p: _Partition(next=offset) for p, offset in offsets.items()}
+        self._heard_s = 0.0
+        """How long anything was heard, in steps from one poll that heard something to the next."""
+        self._polled_at_s = time.monotonic()
         self._consumer = consumer(
             bootstrap,
             **{
@@ -88,11 +93,11 @@ class Intake:
         with kafka_errors(self._bootstrap):
             messages = self._consumer.consume(_FETCH, wait_s)
         self.is_behind = len(messages) == _FETCH
-        now = time.monotonic()
+        self._advance(any(m.partition() in self._parts and _is_of_partition(m) for m in messages))
         for message in messages:
             error = message.error()
             if error is not None:
-                self._note(error, message, now)
+                self._note(error, message)
                 continue
             value, number, offset = message.value(), message.partition(), message.offset()
             part = self._parts[number]
@@ -101,15 +106,21 @@ class Intake:
                 part.held_bytes += len(value)
             part.next = offset + 1
             part.at_end = False
-            part.heard_s = now
+            part.heard_s = self._heard_s
 
-    def _note(self, error: "KafkaError", message: "Message", now: float) -> None:
+    def _advance(self, is_heard: bool) -> None:
+        now = time.monotonic()
+        if is_heard:
+            self._heard_s += min(now - self._polled_at_s, _LONGEST_STEP_S)
+        self._polled_at_s = now
+
+    def _note(self, error: "KafkaError", message: "Message") -> None:
         from confluent_kafka import KafkaError
 
         if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  (its public name)
             part = self._parts[message.partition()]
             part.at_end = True
-            part.heard_s = now
+            part.heard_s = self._heard_s
             # Transaction markers at the end have offsets, and are no records.
             part.next = max(part.next, message.offset())
             return
@@ -160,9 +171,8 @@ class Intake:
         ]
         return min((_known_until(part) for part in awaited), default=None)
 
-    @staticmethod
-    def _is_awaited(part: _Partition) -> bool:
-        return not part.at_end and time.monotonic() - part.heard_s < _SILENCE_S
+    def _is_awaited(self, part: _Partition) -> bool:
+        return not part.at_end and self._heard_s - part.heard_s < _SILENCE_S
 
     def positions(self) -> dict[int, int]:
         """Return the offset after everything that was handed out, by partition."""
@@ -170,6 +180,14 @@ class Intake:
             number: part.held[0].offset if part.held else part.next
             for number, part in self._parts.items()
         }
+
+
+def _is_of_partition(message: "Message") -> bool:
+    """Whether it comes from the broker: a record, or that a partition is at its end."""
+    from confluent_kafka import KafkaError
+
+    error = message.error()
+    return error is None or error.code() == KafkaError._PARTITION_EOF  # noqa: SLF001  (its public name)
 
 
 def _known_until(part: _Partition) -> int:

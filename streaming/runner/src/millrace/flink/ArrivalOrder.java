@@ -15,6 +15,7 @@ import org.apache.flink.api.common.typeinfo.Types;
 import org.apache.flink.api.java.tuple.Tuple2;
 import org.apache.flink.kafka.shaded.org.apache.kafka.clients.admin.Admin;
 import org.apache.flink.kafka.shaded.org.apache.kafka.clients.admin.ListOffsetsOptions;
+import org.apache.flink.kafka.shaded.org.apache.kafka.clients.admin.ListOffsetsResult;
 import org.apache.flink.kafka.shaded.org.apache.kafka.clients.admin.ListOffsetsResult.ListOffsetsResultInfo;
 import org.apache.flink.kafka.shaded.org.apache.kafka.clients.admin.OffsetSpec;
 import org.apache.flink.kafka.shaded.org.apache.kafka.common.KafkaFuture;
@@ -46,6 +47,10 @@ final class ArrivalOrder extends AbstractStreamOperator<RowData>
 
     private static final long LOOK_AGAIN_MS = 5;
     private static final ListOffsetsOptions TIMEOUT = new ListOffsetsOptions().timeoutMs(1_000);
+
+    /** What the clock goes on by at most from one look to the next: who was held up saw nothing. */
+    private static final long LONGEST_TICK_MS = 50;
+
     private static final long LONGEST_WAIT_MS = 30_000;
     private static final long MOST_HELD_BYTES = 64L << 20;
     private static final int ROW_BYTES = 256;
@@ -66,12 +71,22 @@ final class ArrivalOrder extends AbstractStreamOperator<RowData>
     private transient TreeMap<Integer, Lane> lanes;
 
     private transient Admin admin;
-    private transient KafkaFuture<Map<TopicPartition, ListOffsetsResultInfo>> answer;
+    private transient EndProbe prober;
+    private transient ListOffsetsResult answer;
     private transient long askedNumber;
     private transient long cameIn;
     private transient int heldCount;
     private transient long heldBytes;
     private transient boolean isTicking;
+
+    /**
+     * How long there was something to be known. It stands still while Kafka is away and while what
+     * comes after this operator holds it up: nothing can show then that a partition is at its end.
+     */
+    private transient long clockMs;
+
+    private transient long lookedAtMs;
+    private transient boolean isReached;
     private transient StreamRecord<RowData> reused;
 
     ArrivalOrder(String topic, Properties client, TypeInformation<RowData> type) {
@@ -93,10 +108,10 @@ final class ArrivalOrder extends AbstractStreamOperator<RowData>
                                 new ListStateDescriptor<>(
                                         "offsets", Types.TUPLE(Types.INT, Types.LONG)));
         for (RowData row : heldState.get()) {
-            hold(row, now());
+            hold(row);
         }
         for (Tuple2<Integer, Long> offset : offsetState.get()) {
-            lane(offset.f0, now()).nextOffset = offset.f1;
+            lane(offset.f0).nextOffset = offset.f1;
         }
     }
 
@@ -105,6 +120,7 @@ final class ArrivalOrder extends AbstractStreamOperator<RowData>
         super.open();
         reused = new StreamRecord<>(null);
         admin = Admin.create(client);
+        prober = new EndProbe(client);
         Map<TopicPartition, OffsetSpec> earliest = new HashMap<>();
         for (TopicPartitionInfo partition :
                 admin.describeTopics(List.of(topic)).allTopicNames().get().get(topic).partitions()) {
@@ -112,7 +128,7 @@ final class ArrivalOrder extends AbstractStreamOperator<RowData>
         }
         for (Map.Entry<TopicPartition, ListOffsetsResultInfo> start :
                 admin.listOffsets(earliest).all().get().entrySet()) {
-            Lane lane = lane(start.getKey().partition(), now());
+            Lane lane = lane(start.getKey().partition());
             lane.nextOffset = Math.max(lane.nextOffset, start.getValue().offset());
         }
         settle();
@@ -120,7 +136,7 @@ final class ArrivalOrder extends AbstractStreamOperator<RowData>
 
     @Override
     public void processElement(StreamRecord<RowData> element) throws Exception {
-        hold(element.getValue(), now());
+        hold(element.getValue());
         settle();
     }
 
@@ -148,12 +164,15 @@ final class ArrivalOrder extends AbstractStreamOperator<RowData>
         if (admin != null) {
             admin.close(Duration.ZERO);
         }
+        if (prober != null) {
+            prober.close();
+        }
         super.close();
     }
 
-    private void hold(RowData row, long nowMs) {
-        Lane lane = lane(row.getInt(PARTITION), nowMs);
-        lane.add(row, row.getLong(INGEST_MS), row.getLong(OFFSET), ++cameIn, nowMs);
+    private void hold(RowData row) {
+        Lane lane = lane(row.getInt(PARTITION));
+        lane.add(row, row.getLong(INGEST_MS), row.getLong(OFFSET), ++cameIn, clockMs);
         heldCount++;
         heldBytes += bytes(row);
     }
@@ -163,15 +182,19 @@ final class ArrivalOrder extends AbstractStreamOperator<RowData>
         return ROW_BYTES + (row.isNullAt(VALUE) ? 0 : row.getBinary(VALUE).length);
     }
 
-    private Lane lane(int partition, long nowMs) {
-        return lanes.computeIfAbsent(partition, it -> new Lane(it, 0, nowMs));
+    private Lane lane(int partition) {
+        return lanes.computeIfAbsent(partition, it -> new Lane(it, 0, clockMs));
     }
 
     /** Lets go what need not wait, and asks about the rest. */
     private void settle() throws Exception {
-        long nowMs = now();
-        takeAnswer(nowMs);
-        release(nowMs);
+        long nowMs = getProcessingTimeService().getCurrentProcessingTime();
+        if (isReached) {
+            clockMs += Math.max(0, Math.min(nowMs - lookedAtMs, LONGEST_TICK_MS));
+        }
+        lookedAtMs = nowMs;
+        takeAnswer();
+        release();
         if (heldCount == 0) {
             return;
         }
@@ -184,10 +207,10 @@ final class ArrivalOrder extends AbstractStreamOperator<RowData>
         }
     }
 
-    private void release(long nowMs) {
+    private void release() {
         while (heldCount > 0) {
             Lane first = oldest();
-            if (!isDue(first, nowMs)) {
+            if (!isDue(first)) {
                 return;
             }
             RowData row = first.held.poll().row();
@@ -208,9 +231,9 @@ final class ArrivalOrder extends AbstractStreamOperator<RowData>
         return first;
     }
 
-    private boolean isDue(Lane first, long nowMs) {
+    private boolean isDue(Lane first) {
         Lane.Held head = first.held.peek();
-        if (heldBytes > MOST_HELD_BYTES || nowMs - head.sinceMs() >= LONGEST_WAIT_MS) {
+        if (heldBytes > MOST_HELD_BYTES || clockMs - head.sinceMs() >= LONGEST_WAIT_MS) {
             return true;
         }
         for (Lane lane : lanes.values()) {
@@ -227,26 +250,24 @@ final class ArrivalOrder extends AbstractStreamOperator<RowData>
             latest.put(new TopicPartition(topic, lane.partition), OffsetSpec.latest());
         }
         askedNumber = cameIn;
-        answer = admin.listOffsets(latest, TIMEOUT).all();
+        answer = admin.listOffsets(latest, TIMEOUT);
     }
 
-    private void takeAnswer(long nowMs) throws Exception {
-        if (answer == null || !answer.isDone()) {
+    private void takeAnswer() throws Exception {
+        if (answer == null || !answer.all().isDone()) {
             return;
         }
-        KafkaFuture<Map<TopicPartition, ListOffsetsResultInfo>> given = answer;
+        ListOffsetsResult given = answer;
         answer = null;
-        if (given.isCompletedExceptionally()) {
-            // The broker is away: records wait until it is back, or as long as they may.
-            return;
+        // Partitions without a leader say nothing; the clock goes on if any of them does.
+        isReached = false;
+        for (Lane lane : lanes.values()) {
+            KafkaFuture<ListOffsetsResultInfo> end =
+                    given.partitionResult(new TopicPartition(topic, lane.partition));
+            if (!end.isCompletedExceptionally()) {
+                isReached = true;
+                lane.sawEnd(end.getNow(null).offset(), askedNumber, clockMs, topic, prober);
+            }
         }
-        for (Map.Entry<TopicPartition, ListOffsetsResultInfo> end : given.get().entrySet()) {
-            lane(end.getKey().partition(), nowMs)
-                    .sawEnd(end.getValue().offset(), askedNumber, nowMs);
-        }
-    }
-
-    private long now() {
-        return getProcessingTimeService().getCurrentProcessingTime();
     }
 }
