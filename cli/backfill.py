@@ -11,7 +11,8 @@ from cli.output import JsonFlag, console, page, progress, show_json
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from jobs.batch.backfill_runs import PartitionResult, RangeRun, RunFollower
+    from jobs.batch.backfill_plan import RangeRun
+    from jobs.batch.backfill_runs import PartitionResult, RunFollower
     from millrace.plan import Plan
     from resources.dagster.client import DagsterApi
     from resources.settings import Settings
@@ -50,7 +51,7 @@ def backfill(
     """
     from datetime import UTC, datetime
 
-    from jobs.batch.backfill_runs import look_at_files, range_runs, with_history
+    from jobs.batch.backfill_plan import look_at_files, range_runs, with_history
     from offline.tables.planned_changes import refuse_backfill
     from resources.declarations import load_valid_plan
     from resources.lake.reports import Days
@@ -176,7 +177,7 @@ def _show_foreseen(runs: Sequence["RangeRun"], documents: Sequence[dict[str, Any
 
 
 def _foreseen(settings: "Settings", run: "RangeRun") -> dict[str, Any]:
-    from jobs.batch.backfill_runs import built_partitions
+    from jobs.batch.backfill_plan import built_partitions
 
     return {**run.as_json(), "built": built_partitions(settings, run), "raw": _raw(settings, run)}
 

@@ -141,7 +141,8 @@ def _declared(settings: "Settings") -> "Plan":
 def _launched(settings: "Settings", plan: "Plan", sets: "Sequence[DemoSet]") -> "list[RunFollower]":
     from datetime import UTC, datetime
 
-    from jobs.batch.backfill_runs import RunFollower, launch, range_runs
+    from jobs.batch.backfill_plan import range_runs
+    from jobs.batch.backfill_runs import RunFollower, launch
     from resources.dagster.client import DagsterApi
     from resources.endpoints import dagster_url
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from feature_assets.links import BUILD_OP
-from jobs.batch.backfill_runs import RangeRun, launch, with_history
+from jobs.batch.backfill_plan import RangeRun, with_history
+from jobs.batch.backfill_runs import launch
 from jobs.instance.run_kinds import UPKEEP
 from jobs.instance.run_states import UNDER_WAY
 from millrace.errors import PlatformError

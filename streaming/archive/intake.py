@@ -93,7 +93,7 @@ class Intake:
         with kafka_errors(self._bootstrap):
             messages = self._consumer.consume(_FETCH, wait_s)
         self.is_behind = len(messages) == _FETCH
-        self._advance(any(m.partition() in self._parts and _is_of_partition(m) for m in messages))
+        self._advance(messages)
         for message in messages:
             error = message.error()
             if error is not None:
@@ -108,9 +108,9 @@ class Intake:
             part.at_end = False
             part.heard_s = self._heard_s
 
-    def _advance(self, is_heard: bool) -> None:
+    def _advance(self, messages: "Sequence[Message]") -> None:
         now = time.monotonic()
-        if is_heard:
+        if any(map(_is_of_partition, messages)):
             self._heard_s += min(now - self._polled_at_s, _LONGEST_STEP_S)
         self._polled_at_s = now
 

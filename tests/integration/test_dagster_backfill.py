@@ -13,6 +13,7 @@ import pytest
 from deltalake import write_deltalake
 
 from jobs.batch import backfill_runs as runs
+from jobs.batch.backfill_plan import range_runs
 from millrace.errors import EngineRejected
 from millrace.plan import Plan
 from offline.tables.partition_log import append_partition_log
@@ -275,7 +276,7 @@ def test_hours_are_built_failed_and_mended_by_the_hour(stack: Stack) -> None:
     plan = plan_of([stack.declarations])
 
     def built(start: str, end: str) -> tuple[runs.RunFollower, AssetState]:
-        [run] = runs.range_runs(plan, ["spend"], Days.parse(start, end), datetime.now(tz=UTC))
+        [run] = range_runs(plan, ["spend"], Days.parse(start, end), datetime.now(tz=UTC))
         follower = runs.RunFollower(stack.api, run, runs.launch(stack.api, run))
         for _ in runs.follow([follower]):
             pass

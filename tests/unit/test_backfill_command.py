@@ -15,14 +15,8 @@ from typer.testing import CliRunner
 from cli import backfill as command
 from cli.main import build_app
 from cli.output import progress
-from jobs.batch.backfill_runs import (
-    RunFollower,
-    failure_lines,
-    follow,
-    launch,
-    range_runs,
-    with_history,
-)
+from jobs.batch.backfill_plan import range_runs, with_history
+from jobs.batch.backfill_runs import RunFollower, failure_lines, follow, launch
 from millrace.errors import EngineRejected, EngineUnavailable, NotDeclared, PlatformError
 from millrace.plan import Plan, SchedulePlan
 from offline.tables.partition_log import append_partition_log

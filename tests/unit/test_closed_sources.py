@@ -14,7 +14,7 @@ from feature_assets.specs import source_partitions
 from feature_assets.timing import features_freshness
 from jobs.alerts.days import day_facts
 from jobs.batch.automation import late_requests
-from jobs.batch.backfill_runs import range_runs
+from jobs.batch.backfill_plan import range_runs
 from jobs.definitions import build_definitions
 from millrace.durations import DAY_MS
 from millrace.errors import PlatformError

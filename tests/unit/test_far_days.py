@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from feature_assets.specs import source_partitions
-from jobs.batch.backfill_runs import range_runs
+from jobs.batch.backfill_plan import range_runs
 from jobs.definitions import build_definitions
 from lineage.facets import nominal_days
 from millrace.calendar import FIRST_DAY, FIRST_MS, LAST_DAY, LAST_MS, day_ms, day_of, days_between
