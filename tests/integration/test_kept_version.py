@@ -1,6 +1,8 @@
 """What an earlier version wrote is read, served and continued by this one: tests/stored."""
 
+import asyncio
 import json
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
@@ -289,7 +291,12 @@ def lookup(store: Store, told: Any) -> Any:
     instant = as_ms(datetime.fromisoformat(told["as_of"]))
 
     async def ask(client: Client) -> Any:
-        return (await client.post("/v1/features:lookup", body)).json
+        # A machine that is busy may be slow to connect; the server then says that the store is away.
+        deadline = time.monotonic() + 60
+        while (reply := await client.post("/v1/features:lookup", body)).status == 503:
+            assert time.monotonic() < deadline, reply.json
+            await asyncio.sleep(0.05)
+        return reply.json
 
     return served(store.url, ask, now_ms=lambda: instant - 1)
 
