@@ -19,7 +19,7 @@ from resources.dagster.asset_keys import dead_letters_path
 from resources.endpoints import kafka_bootstrap
 from resources.kafka.client import end_offsets
 from resources.lake.delta import open_table
-from resources.lake.offset_ledger import StreamBooks, archived_sources, read_books
+from resources.lake.offset_ledger import OffsetLedger, archived_sources, read_ledger
 from resources.settings import Settings, settings_from_env
 
 if TYPE_CHECKING:
@@ -83,12 +83,12 @@ def examine(settings: Settings, source: SourcePlan) -> dg.AssetCheckResult:
             return _result(settings, before, rows)
 
 
-def _books(settings: Settings, source: SourcePlan, topic: str) -> StreamBooks:
-    return read_books(open_table(settings, events_table(source.name)), topic)
+def _books(settings: Settings, source: SourcePlan, topic: str) -> OffsetLedger:
+    return read_ledger(open_table(settings, events_table(source.name)), topic)
 
 
 def _result(
-    settings: Settings, books: StreamBooks, rows: "Mapping[str, int]"
+    settings: Settings, books: OffsetLedger, rows: "Mapping[str, int]"
 ) -> dg.AssetCheckResult:
     faults = [
         f"the books count {books.counts[name]} {name}, the table holds {found}"
@@ -125,7 +125,7 @@ def _result(
     )
 
 
-def _lag(settings: Settings, books: StreamBooks) -> int | None:
+def _lag(settings: Settings, books: OffsetLedger) -> int | None:
     try:
         ends = end_offsets(kafka_bootstrap(settings), books.topic)
     except EngineError:

@@ -277,9 +277,9 @@ class LookupEngine:
                 )
             )
         if rows:
-            self._start(self._kept(rows))
+            self._start(self._store_rows(rows))
 
-    async def _kept(self, rows: Sequence[MergedRow]) -> None:
+    async def _store_rows(self, rows: Sequence[MergedRow]) -> None:
         try:
             kept = await self.store.keep(rows)
         except StoreUnavailable as error:

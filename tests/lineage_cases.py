@@ -34,7 +34,7 @@ from offline.tables.history import History
 from offline.training.lineage import telling
 from offline.training.requested_features import request_features
 from resources.declarations import plan_of
-from resources.lake.offset_ledger import StreamBooks
+from resources.lake.offset_ledger import OffsetLedger
 from resources.settings import Settings
 from streaming.archive.lineage import telling_archive
 from streaming.control import deployments
@@ -128,7 +128,7 @@ class LineageStack:
 
     def archive(self, events: int = 5) -> None:
         """Archive some events of the topic, then stop."""
-        books = StreamBooks("payments", first={0: 0}, next={0: 0})
+        books = OffsetLedger("payments", first={0: 0}, next={0: 0})
         source = self.plan.sources["payments"]
         with telling_archive(self.settings, source, self.engines.brokers, books) as told:
             told.cycle(replace(books.plus({"events": events}), next={0: events}))

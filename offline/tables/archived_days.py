@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from millrace.names import dead_letters_table, duplicates_table, events_table
 from millrace.plan import SourcePlan
 from resources.lake.delta import DAY_COLUMN, file_actions, open_dataset, open_table
-from resources.lake.offset_ledger import OUT_OF_STEP_MS, REASONS, StreamBooks, read_markers
+from resources.lake.offset_ledger import OUT_OF_STEP_MS, REASONS, OffsetLedger, read_markers
 from resources.lake.reports import Days, PartitionOutcome
 from resources.lake.writing import Slices, day_predicate
 from resources.settings import Settings
@@ -38,7 +38,7 @@ def archived_rows(settings: Settings, source: str) -> dict[date, int]:
     return {} if table is None else _rows_with(table, OFFSET)
 
 
-def archived_letters(settings: Settings, source: str, books: StreamBooks) -> dict[str, int]:
+def archived_letters(settings: Settings, source: str, books: OffsetLedger) -> dict[str, int]:
     """Return how many dead letters that the books cover the table holds, by reason; all four.
 
     Letters are appended before the books count them: those of a batch under way, or of one that a

@@ -1,9 +1,9 @@
-"""The archive's books: what became of every event of a topic, as the lake tells it.
+"""The archive's offset ledger: what became of every event of a topic, as the lake tells it.
 
-They stand in the transaction log of ``events/<source>`` as application transactions
+It stands in the transaction log of ``events/<source>`` as application transactions
 (``txn`` actions), so a count, the offsets it covers and the rows it counts are one commit: no
-crash can part them. Any Delta reader sees them, log checkpoints keep them, and Spark's commits
-carry them along. The idea of committing offsets with the data is Spark's and Kafka Connect's; the
+crash can part them. Any Delta reader sees it, log checkpoints keep it, and Spark's commits
+carry it along. The idea of committing offsets with the data is Spark's and Kafka Connect's; the
 counters beside them are ours.
 """
 
@@ -27,7 +27,7 @@ _COUNTERS = ("events", "duplicates", *REASONS, "gaps", "lost")
 
 
 @dataclass(frozen=True)
-class StreamBooks:
+class OffsetLedger:
     """What became of the events of a topic so far; ``span = accounted``, always.
 
     Attributes:
@@ -64,7 +64,7 @@ class StreamBooks:
         """Refused events by reason, all four."""
         return {reason: self.counts[reason] for reason in REASONS}
 
-    def plus(self, counts: Mapping[str, int]) -> "StreamBooks":
+    def plus(self, counts: Mapping[str, int]) -> "OffsetLedger":
         """Return the books with these counts added."""
         added = {name: n + counts.get(name, 0) for name, n in self.counts.items()}
         return replace(self, counts=added)
@@ -86,13 +86,13 @@ def archived_sources(plan: Plan) -> dict[str, SourcePlan]:
     return {name: source for name, source in plan.sources.items() if source.stream is not None}
 
 
-def read_books(table: "DeltaTable | None", topic: str) -> StreamBooks:
-    """Return the books of a topic as an opened ``events/<source>`` has them; empty if it has none."""
+def read_ledger(table: "DeltaTable | None", topic: str) -> OffsetLedger:
+    """Return the ledger of a topic as an opened ``events/<source>`` has them; empty if it has none."""
     if table is None:
-        return StreamBooks(topic)
+        return OffsetLedger(topic)
     root = archive_application(topic)
     counts = {name: table.transaction_version(f"{root}/{name}") or 0 for name in _COUNTERS}
-    return StreamBooks(
+    return OffsetLedger(
         topic,
         first=_by_partition(table, root + "/{}/first"),
         next=read_markers(table, topic),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from millrace.plan import SourcePlan
 from millrace.values.arrow import array_of, arrow_type
 from streaming.archive.arrivals import Arrivals, id_key
-from streaming.archive.classification import Judge, Verdict
+from streaming.archive.classification import Classification, Classifier
 from streaming.archive.dead_letter_topic import Letter, Place, place_of
 from streaming.archive.intake import Record
 from streaming.archive.tables import days_of
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass
 class Batch:
-    """Records judged and not yet committed, in order of arrival."""
+    """Records classified and not yet committed, in order of arrival."""
 
-    events: list[tuple[Record, Verdict]] = field(default_factory=list)
+    events: list[tuple[Record, Classification]] = field(default_factory=list)
     duplicates: list[tuple[Record, Any]] = field(default_factory=list)
     letters: list[Letter] = field(default_factory=list)
     newest_ms: int | None = None
@@ -35,18 +35,18 @@ class Batch:
         return {"events": len(self.events), "duplicates": len(self.duplicates), **reasons}
 
 
-class BatchJudge:
+class BatchClassifier:
     """Judges the records of one source, duplicates included.
 
     Args:
         source: the declaration.
-        arrivals: what is known of event ids; it grows with what is judged.
+        arrivals: what is known of event ids; it grows with what is classified.
         told: reasons that were given to records before a crash; they stand, though the
             declaration may have changed since.
     """
 
     def __init__(self, source: SourcePlan, arrivals: Arrivals, told: Mapping[Place, str]) -> None:
-        self._judge = Judge(source).judge
+        self._classify = Classifier(source).classify
         self._arrivals = arrivals
         self._told = told
         names = [column.name for column in source.columns]
@@ -55,47 +55,49 @@ class BatchJudge:
         self._key = id_key(kind)
 
     def add(self, records: Sequence[Record], batch: Batch) -> None:
-        """Judge records, which follow those judged before, into a batch."""
-        judged = [(record, self._judge(record.value, record.arrived_ms)) for record in records]
+        """Classify records, which follow those classified before, into a batch."""
+        classified = [
+            (record, self._classify(record.value, record.arrived_ms)) for record in records
+        ]
         if self._told:
-            judged = [(record, self._as_told(record, verdict)) for record, verdict in judged]
-        keys = [self._id_key(verdict) for _, verdict in judged]
+            classified = [(record, self._as_told(record, found)) for record, found in classified]
+        keys = [self._id_key(found) for _, found in classified]
         self._arrivals.recall([key for key in keys if key is not None])
-        for (record, verdict), key in zip(judged, keys, strict=True):
-            if verdict.reason is not None:
-                letter = Letter(record, verdict.reason, verdict.detail, verdict.event_ms)
+        for (record, found), key in zip(classified, keys, strict=True):
+            if found.reason is not None:
+                letter = Letter(record, found.reason, found.detail, found.event_ms)
                 batch.letters.append(letter)
             elif key is not None and self._arrivals.is_duplicate(key, record.arrived_ms):
-                batch.duplicates.append((record, verdict.values[self._id_at or 0]))
+                batch.duplicates.append((record, found.values[self._id_at or 0]))
             else:
-                batch.events.append((record, verdict))
+                batch.events.append((record, found))
         if records:
             newest_ms = max(record.arrived_ms for record in records)
             batch.newest_ms = max(newest_ms, batch.newest_ms or newest_ms)
 
-    def _as_told(self, record: Record, verdict: Verdict) -> Verdict:
+    def _as_told(self, record: Record, found: Classification) -> Classification:
         reason = self._told.get(place_of(record))
-        return verdict if reason is None else Verdict(reason, verdict.detail, verdict.event_ms, ())
+        return found if reason is None else Classification(reason, found.detail, found.event_ms, ())
 
-    def _id_key(self, verdict: Verdict) -> bytes | None:
-        if self._id_at is None or verdict.reason is not None:
+    def _id_key(self, found: Classification) -> bytes | None:
+        if self._id_at is None or found.reason is not None:
             return None
-        event_id = verdict.values[self._id_at]
+        event_id = found.values[self._id_at]
         return None if event_id is None else self._key(event_id)
 
 
 def event_columns(
-    source: SourcePlan, events: Sequence[tuple[Record, Verdict]]
+    source: SourcePlan, events: Sequence[tuple[Record, Classification]]
 ) -> "dict[str, pa.Array]":
     """Return the columns of ``events/<source>``."""
     import pyarrow as pa
 
-    values = list(zip(*(verdict.values for _, verdict in events), strict=True))
+    values = list(zip(*(found.values for _, found in events), strict=True))
     columns = {
         column.name: array_of(values[i] if values else [], column.type)
         for i, column in enumerate(source.columns)
     }
-    event_ms = [verdict.event_ms for _, verdict in events]
+    event_ms = [found.event_ms for _, found in events]
     return {
         **columns,
         "_event_ms": pa.array(event_ms, pa.int64()),

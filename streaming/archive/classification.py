@@ -1,6 +1,6 @@
-"""The verdict on one event, from its bytes and its arrival; duplicates are judged afterwards.
+"""The classification of one event, from its bytes and its arrival; duplicates are found afterwards.
 
-The table of verdicts is docs/stream-events.md, what fits a column docs/values.md; Flink's
+The rules in their order are in docs/stream-events.md, what fits a column docs/values.md; Flink's
 ``parse_json_row`` obeys the same ones.
 """
 
@@ -19,7 +19,7 @@ REASONS = ("malformed", "schema", "late", "future")
 _EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 
 
-class Verdict(NamedTuple):
+class Classification(NamedTuple):
     """What becomes of an event.
 
     Attributes:
@@ -35,11 +35,11 @@ class Verdict(NamedTuple):
     values: tuple[Any, ...]
 
 
-class Judge:
-    """Judges the events of one source.
+class Classifier:
+    """Classifies the events of one source.
 
     Timestamps among the values are epoch milliseconds, decimals ``Decimal`` of the column's scale,
-    dates ``datetime.date``. A judge holds no state: a verdict depends on its arguments alone.
+    dates ``datetime.date``. It holds no state: a classification depends on its arguments alone.
     """
 
     def __init__(self, source: SourcePlan) -> None:
@@ -51,29 +51,31 @@ class Judge:
         self._skew_ms = source.clock_skew_ms
         self._lateness_ms = source.allowed_lateness_ms
 
-    def judge(self, value: bytes | None, ingest_ms: int) -> Verdict:
-        """Return the verdict on a record's value that arrived at ``ingest_ms``."""
+    def classify(self, value: bytes | None, ingest_ms: int) -> Classification:
+        """Classify a record's value that arrived at ``ingest_ms``."""
         try:
             values = self._read(value)
         except MalformedError as error:
-            return Verdict("malformed", str(error), None, ())
+            return Classification("malformed", str(error), None, ())
         except Misfit as error:
-            return Verdict("schema", str(error), None, ())
+            return Classification("schema", str(error), None, ())
         stamped = values[self._time_at]
         if self._time_is_date and stamped is not None:
             stamped = (stamped.toordinal() - _EPOCH_ORDINAL) * DAY_MS
         if stamped is None:
-            return Verdict("schema", f"the event time {self._event_time!r} is null", None, ())
+            return Classification(
+                "schema", f"the event time {self._event_time!r} is null", None, ()
+            )
         age_ms = ingest_ms - stamped
         if age_ms < 0:
             if -age_ms > self._skew_ms:
                 detail = f"{-age_ms} ms ahead of its arrival; {format_duration(self._skew_ms)} is allowed"
-                return Verdict("future", detail + self._unit(value, stamped), stamped, ())
+                return Classification("future", detail + self._unit(value, stamped), stamped, ())
             stamped = ingest_ms
         elif age_ms > self._lateness_ms:
             detail = f"arrived {age_ms} ms after its time; {format_duration(self._lateness_ms)} is allowed"
-            return Verdict("late", detail + self._unit(value, stamped), stamped, ())
-        return Verdict(None, "", stamped, values)
+            return Classification("late", detail + self._unit(value, stamped), stamped, ())
+        return Classification(None, "", stamped, values)
 
     def _unit(self, value: bytes | None, stamped: int) -> str:
         """Name the unit of an integer that is plainly no number of milliseconds."""

@@ -12,7 +12,7 @@ from lineage.quiet import quietly
 from lineage.runs import End, Work, python_version
 from millrace.names import dead_letters_table
 from millrace.plan import SourcePlan
-from resources.lake.offset_ledger import StreamBooks
+from resources.lake.offset_ledger import OffsetLedger
 from resources.settings import Settings
 
 PERIOD_S = 300.0
@@ -21,7 +21,7 @@ PERIOD_S = 300.0
 
 @contextmanager
 def telling_archive(
-    settings: Settings, source: SourcePlan, bootstrap: str, books: StreamBooks
+    settings: Settings, source: SourcePlan, bootstrap: str, books: OffsetLedger
 ) -> "Iterator[ArchiveTold]":
     """Tell that a source is being archived, until the block ends.
 
@@ -48,7 +48,7 @@ class ArchiveTold:
     """The archive of one source, as lineage is told of it; none of its methods fails."""
 
     def __init__(
-        self, settings: Settings, source: SourcePlan, bootstrap: str, books: StreamBooks
+        self, settings: Settings, source: SourcePlan, bootstrap: str, books: OffsetLedger
     ) -> None:
         self._settings, self._source, self._bootstrap = settings, source, bootstrap
         self._before = self._books = books
@@ -72,7 +72,7 @@ class ArchiveTold:
         )
         emitter.start(self._work)
 
-    def cycle(self, books: StreamBooks) -> None:
+    def cycle(self, books: OffsetLedger) -> None:
         """Take the books after a cycle; told every five minutes, and at the end."""
         self._books = books
         if time.monotonic() >= self._due_s:

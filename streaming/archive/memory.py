@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from millrace.calendar import FIRST_MS, day_of
 from millrace.plan import SourcePlan
 from resources.lake.delta import open_dataset
-from resources.lake.offset_ledger import OUT_OF_STEP_MS, StreamBooks, read_markers
+from resources.lake.offset_ledger import OUT_OF_STEP_MS, OffsetLedger, read_markers
 from streaming.archive.arrivals import Arrivals, id_key
 from streaming.archive.dead_letter_topic import Place
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 
-def uncounted_letters(table: "DeltaTable", books: StreamBooks) -> dict[Place, str]:
+def uncounted_letters(table: "DeltaTable", books: OffsetLedger) -> dict[Place, str]:
     """Return the reasons of the dead letters beyond the books, by where they stand."""
     columns = ("partition", "offset", "arrived_ms", "reason")
     return {
@@ -27,14 +27,14 @@ def uncounted_letters(table: "DeltaTable", books: StreamBooks) -> dict[Place, st
     }
 
 
-def uncounted_duplicates(table: "DeltaTable", books: StreamBooks) -> set[Place]:
+def uncounted_duplicates(table: "DeltaTable", books: OffsetLedger) -> set[Place]:
     """Return where the duplicates beyond the books stand."""
     columns = ("partition", "offset", "arrived_ms")
     return {tuple(row.values()) for row in _beyond(table, books, columns)}
 
 
 def _beyond(
-    table: "DeltaTable", books: StreamBooks, columns: tuple[str, ...]
+    table: "DeltaTable", books: OffsetLedger, columns: tuple[str, ...]
 ) -> Iterator[dict[str, Any]]:
     import pyarrow.compute as pc
 
@@ -49,12 +49,12 @@ def _beyond(
                 yield row
 
 
-def _oldest_uncounted_ms(books: StreamBooks) -> int:
+def _oldest_uncounted_ms(books: OffsetLedger) -> int:
     return FIRST_MS if books.newest_ms is None else books.newest_ms - OUT_OF_STEP_MS
 
 
 def recall_arrivals(
-    events: "DeltaTable", duplicates: "DeltaTable", source: SourcePlan, books: StreamBooks
+    events: "DeltaTable", duplicates: "DeltaTable", source: SourcePlan, books: OffsetLedger
 ) -> Arrivals:
     """Return the arrivals of event ids that the books cover, of the last horizon.
 
@@ -96,7 +96,7 @@ def _archived(
 
 
 def _counted_duplicates(
-    duplicates: "DeltaTable", books: StreamBooks, since_ms: int
+    duplicates: "DeltaTable", books: OffsetLedger, since_ms: int
 ) -> Iterator[Mapping[str, Any]]:
     import pyarrow as pa
     import pyarrow.compute as pc

@@ -23,14 +23,14 @@ from resources.kafka.client import (
     end_offsets,
     ensure_topics,
 )
-from resources.lake.offset_ledger import StreamBooks, read_books, stored
+from resources.lake.offset_ledger import OffsetLedger, read_ledger, stored
 from resources.settings import Settings
 from resources.spark.session import connect
 from streaming.archive import memory
 from streaming.archive.arrivals import Arrivals
 from streaming.archive.batch import (
     Batch,
-    BatchJudge,
+    BatchClassifier,
     duplicate_columns,
     event_columns,
     letter_columns,
@@ -85,7 +85,7 @@ class SourceArchive:
         follow_declaration(settings, source, lambda: connect(settings), wait_s=LOCK_WAIT_S)
         table = self.tables.events.refresh()
         record_definition(settings, source)
-        books = read_books(table, topic)
+        books = read_ledger(table, topic)
         self._stored = stored(table, books.entries())
         begins, ends = begin_offsets(bootstrap, topic), end_offsets(bootstrap, topic)
         self._books = _starting_books(books, begins, ends)
@@ -95,7 +95,7 @@ class SourceArchive:
         shown = ", ".join(f"{p}: {o}" for p, o in self._books.next.items())
         log.info("%s: reading topic %s from %s", source.name, topic, shown)
 
-    def _open_letters(self, bootstrap: str, books: StreamBooks) -> None:
+    def _open_letters(self, bootstrap: str, books: OffsetLedger) -> None:
         letters = self.tables.letters.refresh()
         self._in_lake = memory.uncounted_letters(letters, books)
         self._letter_topic = DeadLetterTopic(bootstrap, self._source.name, self._topic)
@@ -112,14 +112,14 @@ class SourceArchive:
             arrivals = memory.recall_arrivals(events, duplicates, self._source, books)
             log.info("%s: %d event ids of the last horizon", self._source.name, len(arrivals))
         told = {**self._in_topic, **self._in_lake}
-        self._judge = BatchJudge(self._source, arrivals, told)
+        self._judge = BatchClassifier(self._source, arrivals, told)
 
     def _markers(self, table: LakeTable) -> dict[str, int]:
         names = [f"{archive_application(self._topic)}/{p}" for p in self._books.next]
         return stored(table.refresh(), names)
 
     @property
-    def books(self) -> StreamBooks:
+    def books(self) -> OffsetLedger:
         """The books as of the last commit."""
         return self._books
 
@@ -192,7 +192,7 @@ class SourceArchive:
         self._stored, self._books = entries, after
         log.debug("%s: %s in %.3f s", self._source.name, batch.counts(), time.monotonic() - began)
 
-    def _next_books(self, batch: Batch, positions: dict[int, int]) -> StreamBooks:
+    def _next_books(self, batch: Batch, positions: dict[int, int]) -> OffsetLedger:
         passed = sum(positions.values()) - sum(self._books.next.values())
         counted = self._books.plus({**batch.counts(), "gaps": passed - len(batch)})
         newest_ms = max(
@@ -225,8 +225,8 @@ def _advanced(before: dict[str, int], markers: dict[str, int]) -> dict[str, int]
 
 
 def _starting_books(
-    books: StreamBooks, begins: dict[int, int], ends: dict[int, int]
-) -> StreamBooks:
+    books: OffsetLedger, begins: dict[int, int], ends: dict[int, int]
+) -> OffsetLedger:
     """Return the books with partitions added, lost records counted, and topics made anew noticed.
 
     The span of offsets passed over stays what it was; so a partition that begins again moves its

@@ -8,7 +8,7 @@ from millrace.plan import Plan, SourcePlan
 from resources.endpoints import kafka_bootstrap
 from resources.kafka.client import end_offsets
 from resources.lake.delta import open_table
-from resources.lake.offset_ledger import StreamBooks, archived_sources, read_books
+from resources.lake.offset_ledger import OffsetLedger, archived_sources, read_ledger
 from resources.settings import Settings
 
 
@@ -25,7 +25,7 @@ def archive_status(settings: Settings, plan: Plan) -> dict[str, dict[str, Any]]:
 
 def _status(settings: Settings, source: SourcePlan) -> dict[str, Any]:
     topic = source.stream.topic if source.stream else ""
-    books = read_books(open_table(settings, events_table(source.name)), topic)
+    books = read_ledger(open_table(settings, events_table(source.name)), topic)
     return {
         "events": books.counts["events"],
         "duplicates": books.counts["duplicates"],
@@ -34,7 +34,7 @@ def _status(settings: Settings, source: SourcePlan) -> dict[str, Any]:
     }
 
 
-def _lag(settings: Settings, books: StreamBooks) -> int | None:
+def _lag(settings: Settings, books: OffsetLedger) -> int | None:
     try:
         ends = end_offsets(kafka_bootstrap(settings), books.topic)
     except EngineError:

@@ -13,7 +13,7 @@ from millrace.plan import Plan
 from resources.progress import Progress
 from resources.settings import Settings
 from streaming.control import lineage
-from streaming.control.deployments import cancel, deploy, halted, is_alive, upload_tiles
+from streaming.control.deployments import cancel, deploy, is_alive, stop_jobs, upload_tiles
 from streaming.control.reconcile import RETIRE_AFTER_MS, Action, ActionKind
 from streaming.control.submission import Save, failed, submit
 from streaming.engines import Engines
@@ -111,17 +111,17 @@ def _resubmit(engines: Engines, record: StreamRecord, save: Save, progress: Prog
 
 
 def _stop(context: _Context) -> None:
-    halted(context.engines, context.files, context.record, context.progress)
+    stop_jobs(context.engines, context.files, context.record, context.progress)
 
 
 def _finish(context: _Context) -> None:
     record = context.files.write(replace(context.record, desired="stopped"))
-    halted(context.engines, context.files, record, context.progress)
+    stop_jobs(context.engines, context.files, record, context.progress)
 
 
 def _withdraw(context: _Context) -> None:
     record = replace(context.record, desired="stopped")
-    halted(context.engines, context.files, context.files.write(record), context.progress)
+    stop_jobs(context.engines, context.files, context.files.write(record), context.progress)
     with context.engines.store() as client:
         publishing.withdraw(client, record.view)
     context.progress(f"{record.view} is published no more")

@@ -49,7 +49,7 @@ def deploy(
     files = RecordFiles.of(settings.home)
     with files.changing(view.name):
         engines.ensure_topics(topics_of(view))
-        record = _brought_up(engines, files, view, progress)
+        record = _bring_up(engines, files, view, progress)
         with engines.store() as client:
             publishing.publish(client, record, engines.now_ms())
             publishing.publish_services(client, plan)
@@ -60,7 +60,7 @@ def deploy(
     return record
 
 
-def _brought_up(
+def _bring_up(
     engines: Engines, files: RecordFiles, view: ViewPlan, progress: Progress
 ) -> StreamRecord:
     record = files.read(view.name)
@@ -70,7 +70,7 @@ def _brought_up(
         return _go_on(engines, files, record, view, progress)
     if record.previous is not None and record.previous.fingerprint == view.fingerprint:
         progress(f"{view.name}: back to {record.previous.version}, which still serves")
-        back = _without_unfinished(engines, files, record)
+        back = _cancel_unfinished(engines, files, record)
         return _go_on(engines, files, back, view, progress)
     return _begin(engines, files, view, record, progress)
 
@@ -86,7 +86,7 @@ def _begin(
     from resources.lake.view_versions import claim_version
 
     if older is not None and older.previous is not None:
-        older = _without_unfinished(engines, files, older)
+        older = _cancel_unfinished(engines, files, older)
     version = claim_version(engines.settings, view)
     record = new_record(engines, view, version, 1 if older is None else older.generation + 1)
     if older is not None:
@@ -98,7 +98,7 @@ def _begin(
     return submit(engines, record, files.write, progress)
 
 
-def _without_unfinished(engines: Engines, files: RecordFiles, record: StreamRecord) -> StreamRecord:
+def _cancel_unfinished(engines: Engines, files: RecordFiles, record: StreamRecord) -> StreamRecord:
     """Drop a version that never came to serve; returns the record of the one that does."""
     serving = record.previous
     if serving is None:
@@ -160,7 +160,7 @@ def stop(
     with files.changing(view_name):
         record = deployed(files, view_name)
         record = files.write(replace(record, desired="stopped"))
-        return halted(engines, files, record, progress)
+        return stop_jobs(engines, files, record, progress)
 
 
 def restart(
@@ -176,7 +176,9 @@ def restart(
     engines = engines or Engines(settings)
     files = RecordFiles.of(settings.home)
     with files.changing(view_name):
-        record = halted(engines, files, deployed(files, view_name), progress, with_previous=False)
+        record = stop_jobs(
+            engines, files, deployed(files, view_name), progress, with_previous=False
+        )
         return submit(engines, _wanted(record), files.write, progress)
 
 
@@ -195,7 +197,7 @@ def deployed(files: RecordFiles, view_name: str) -> StreamRecord:
     return record
 
 
-def halted(
+def stop_jobs(
     engines: Engines,
     files: RecordFiles,
     record: StreamRecord,
@@ -204,15 +206,17 @@ def halted(
     with_previous: bool = True,
 ) -> StreamRecord:
     """Stop the jobs of a record with savepoints; returns the record with these."""
-    record = files.write(_with_savepoint(engines, record, progress))
+    record = files.write(_stop_with_savepoint(engines, record, progress))
     if with_previous and record.previous is not None:
         older = replace(record.previous, desired=record.desired)
-        older = _with_savepoint(engines, older, progress)
+        older = _stop_with_savepoint(engines, older, progress)
         record = files.write(replace(record, previous=older))
     return record
 
 
-def _with_savepoint(engines: Engines, record: StreamRecord, progress: Progress) -> StreamRecord:
+def _stop_with_savepoint(
+    engines: Engines, record: StreamRecord, progress: Progress
+) -> StreamRecord:
     if not is_alive(engines, record.job_id):
         return record
     try:

@@ -189,7 +189,7 @@ def _next(
     # The id of a home that was lost, or of a meaning that comes back, may have been used.
     while _is_used(engines, job := job_id(record, record.version, generation)):
         generation += 1
-    earlier = () if is_first else _kept(engines, record)
+    earlier = () if is_first else _prune_checkpoints(engines, record)
     return replace(
         record,
         definition=replace(record.definition, jar=_identity(jar)),
@@ -250,7 +250,7 @@ def _state_of(engines: Engines, record: StreamRecord, job: str) -> tuple[str, in
     return None
 
 
-def _kept(engines: Engines, record: StreamRecord) -> tuple[str, ...]:
+def _prune_checkpoints(engines: Engines, record: StreamRecord) -> tuple[str, ...]:
     """Return the jobs whose state may still be needed, and remove the checkpoints of the others."""
     kept: list[str] = []
     with_state = 0

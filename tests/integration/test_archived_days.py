@@ -16,7 +16,7 @@ from offline.store import OfflineStore
 from resources.lake.reports import BuildReport, Days
 from resources.settings import Settings
 from streaming.archive.arrivals import Arrivals
-from streaming.archive.batch import Batch, BatchJudge, event_columns, letter_columns
+from streaming.archive.batch import Batch, BatchClassifier, event_columns, letter_columns
 from streaming.archive.intake import Record
 from streaming.archive.tables import SourceTables, dead_letters_schema
 from tests.source_plans import source_plan
@@ -70,7 +70,7 @@ def archive(settings: Settings, rows: list[tuple[str | None, int, int]], offset:
         Record(ms, 0, offset + n, _value(event_id, at)) for n, (event_id, at, ms) in enumerate(rows)
     ]
     batch = Batch()
-    BatchJudge(plan, Arrivals(plan.dedup_horizon_ms), {}).add(records, batch)
+    BatchClassifier(plan, Arrivals(plan.dedup_horizon_ms), {}).add(records, batch)
     tables = SourceTables.of(settings, plan)
     tables.events.append(event_columns(plan, batch.events), {}, {})
     tables.letters.append(letter_columns("payments", batch.letters), {}, {})

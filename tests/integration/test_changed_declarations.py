@@ -20,7 +20,7 @@ from offline.tables.source_tables import follow_declaration
 from resources.lake.reports import BuildReport, Days
 from resources.settings import Settings
 from streaming.archive.arrivals import Arrivals
-from streaming.archive.batch import Batch, BatchJudge, duplicate_columns, event_columns
+from streaming.archive.batch import Batch, BatchClassifier, duplicate_columns, event_columns
 from streaming.archive.intake import Record
 from streaming.archive.tables import SourceTables
 from tests.source_plans import source_plan
@@ -93,7 +93,7 @@ def archive(
     value = f'{{"id":{100 + offset},"at":{at},"who":5,"amt":"3.50","amount":"3.50"}}'.encode()
     batch = Batch()
     records = [Record(at + 5, 0, offset, value), Record(at + 9, 0, offset + 1, value)]
-    BatchJudge(plan, Arrivals(plan.dedup_horizon_ms), {}).add(records, batch)
+    BatchClassifier(plan, Arrivals(plan.dedup_horizon_ms), {}).add(records, batch)
     tables = tables or SourceTables.of(settings, plan)
     before = {"millrace-archive/payments/0": offset} if offset else {}
     after = {"millrace-archive/payments/0": offset + 2}

@@ -25,7 +25,7 @@ from offline.raw.files import find_raw_files
 from offline.raw.rows import read_rows
 from offline.training.spine import read_spine
 from resources.settings import Settings
-from streaming.archive.classification import Judge
+from streaming.archive.classification import Classifier
 from streaming.produce.event_files import read_events
 from tests.archive_cases import payments
 from tests.value_cells import COLUMNS, Cell, cells
@@ -67,10 +67,10 @@ def of_cells(rows: dict[bytes, dict[str, Any]], lines: list[bytes], found: list[
 
 
 def by_archive(plan: SourcePlan, found: list[Cell]) -> Found:
-    judge, names = Judge(plan), [c.name for c in plan.columns]
+    classifier, names = Classifier(plan), [c.name for c in plan.columns]
     told: Found = []
     for cell in found:
-        verdict = judge.judge(cell.json_line.encode(), AT_MS)
+        verdict = classifier.classify(cell.json_line.encode(), AT_MS)
         value = None
         if verdict.reason is None:
             place = names.index(cell.column)

@@ -26,7 +26,7 @@ from millrace.types import parse_type
 from resources.endpoints import flink_url
 from resources.flink.rest import FlinkCluster
 from resources.settings import Settings
-from streaming.archive.classification import Judge
+from streaming.archive.classification import Classifier
 from streaming.runner.build import ensure_runner_jar
 from tests.archive_cases import payments
 from tests.event_bytes import MALFORMED, any_event, good_event
@@ -207,9 +207,9 @@ def test_both_judges_give_each_value_the_same_verdict(
         for name, text in {**types, **RENAMED_TYPES}.items()
     )
     plan = payments("s", columns=columns, allowed_lateness_ms=FOREVER_MS, clock_skew_ms=FOREVER_MS)
-    judge, tally = Judge(plan), dict.fromkeys(("malformed", "schema", None), 0)
+    classifier, tally = Classifier(plan), dict.fromkeys(("malformed", "schema", None), 0)
     for value, row in zip(values, by_flink(live_stack, plan, values, tmp_path), strict=True):
-        verdict = judge.judge(value, 10**12)
+        verdict = classifier.classify(value, 10**12)
         reason = row["reason"]
         assert verdict.reason == reason, (value, verdict.detail)
         tally[reason] += 1

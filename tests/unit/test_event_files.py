@@ -14,7 +14,7 @@ from millrace.errors import DataError, NotDeclared
 from millrace.plan import Column, Plan
 from millrace.types import BOOL, BYTES, DATE, FLOAT64, INT32, INT64, STRING, TIMESTAMP, decimal
 from resources.settings import settings_from_env
-from streaming.archive.classification import Judge
+from streaming.archive.classification import Classifier
 from streaming.produce.event_files import TIME, read_events
 from streaming.produce.producer import Pace, _json_values, _Waiting, produce
 from tests.archive_cases import payments
@@ -73,7 +73,7 @@ def test_what_is_sent_is_what_the_archive_reads(tmp_path: Path) -> None:
     assert b'"at":"2024-03-01T10:00:00.123Z"' in sent[2]
     assert b'"amount":0.10' in sent[2]
     for i, value in enumerate(sent):
-        verdict = Judge(SOURCE).judge(value, MS)
+        verdict = Classifier(SOURCE).classify(value, MS)
         assert verdict.reason is None, verdict.detail
         assert verdict.event_ms == rows[TIME][i].as_py()
         told = dict(zip([c.name for c in COLUMNS], verdict.values, strict=True))

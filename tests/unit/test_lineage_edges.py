@@ -18,7 +18,7 @@ from millrace.compile.lineage import lineage
 from millrace.plan import Plan
 from resources.dagster.asset_keys import declared_name, lake_table
 from resources.declarations import plan_of
-from resources.lake.offset_ledger import StreamBooks
+from resources.lake.offset_ledger import OffsetLedger
 from resources.lake.view_versions import claim_version
 from resources.settings import CHECKOUT, Settings, settings_from_env
 from streaming.archive.lineage import telling_archive
@@ -179,7 +179,7 @@ def everything_happens(
             job = defs.resolve_job_def(f"daily_{source.name}")
             assert job.execute_in_process(instance=instance, partition_key=day).success
         if views and source.stream:
-            books = StreamBooks(source.name, first={0: 0}, next={0: 0})
+            books = OffsetLedger(source.name, first={0: 0}, next={0: 0})
             with telling_archive(settings, source, engines.brokers, books):
                 pass
     for view in plan.views.values():

@@ -10,10 +10,10 @@ from deltalake import DeltaTable
 from checks.reconciliation import books_checks, examine
 from millrace.plan import Plan
 from offline.tables.archived_days import archived_rows
-from resources.lake.offset_ledger import StreamBooks, read_books
+from resources.lake.offset_ledger import OffsetLedger, read_ledger
 from resources.settings import Settings, settings_from_env
 from streaming.archive.arrivals import Arrivals
-from streaming.archive.batch import Batch, BatchJudge, event_columns, letter_columns
+from streaming.archive.batch import Batch, BatchClassifier, event_columns, letter_columns
 from streaming.archive.intake import Record
 from streaming.archive.source import _starting_books
 from streaming.archive.status import archive_status
@@ -34,7 +34,7 @@ def settings(tmp_path: Path) -> Settings:
 def judged(*values: bytes, offset: int = 0) -> Batch:
     batch = Batch()
     records = [Record(BASE_MS, 0, offset + n, value) for n, value in enumerate(values)]
-    BatchJudge(SOURCE, Arrivals(1000), {}).add(records, batch)
+    BatchClassifier(SOURCE, Arrivals(1000), {}).add(records, batch)
     return batch
 
 
@@ -43,7 +43,7 @@ def event(number: int) -> bytes:
 
 
 def commit(
-    settings: Settings, before: StreamBooks | None, after: StreamBooks, batch: Batch
+    settings: Settings, before: OffsetLedger | None, after: OffsetLedger, batch: Batch
 ) -> None:
     tables = SourceTables.of(settings, SOURCE)
     old = {} if before is None else before.entries()
@@ -54,8 +54,8 @@ def commit(
     tables.events.append(event_columns(SOURCE, batch.events), old, after.entries())
 
 
-def books(events: int, malformed: int = 0) -> StreamBooks:
-    empty = StreamBooks("pay", first={0: 0, 1: 0}, next={0: 0, 1: 0}, dlq={0: 0})
+def books(events: int, malformed: int = 0) -> OffsetLedger:
+    empty = OffsetLedger("pay", first={0: 0, 1: 0}, next={0: 0, 1: 0}, dlq={0: 0})
     counted = empty.plus({"events": events, "malformed": malformed})
     return replace(counted, next={0: events + malformed, 1: 0}, newest_ms=BASE_MS)
 
@@ -68,12 +68,12 @@ def test_books_come_back_as_they_were_written_also_out_of_a_checkpoint(settings:
     first, second = books(2), books(4)
     commit(settings, None, first, judged(event(1), event(2)))
     commit(settings, first, second, judged(event(3), event(4), offset=2))
-    assert read_books(opened(settings), "pay") == second
+    assert read_ledger(opened(settings), "pay") == second
     opened(settings).create_checkpoint()
     for log in Path(settings.lake, "events/pay/_delta_log").glob("*.json"):
         log.unlink()
-    assert read_books(opened(settings), "pay") == second
-    assert read_books(opened(settings), "other") == StreamBooks("other")
+    assert read_ledger(opened(settings), "pay") == second
+    assert read_ledger(opened(settings), "other") == OffsetLedger("other")
 
 
 def test_the_table_is_one_that_any_delta_reader_reads(settings: Settings) -> None:
@@ -88,7 +88,7 @@ def test_the_table_is_one_that_any_delta_reader_reads(settings: Settings) -> Non
 def test_a_commit_without_rows_moves_the_books(settings: Settings) -> None:
     commit(settings, None, books(0, malformed=2), judged(b"x", b"y"))
     assert opened(settings).count() == 0
-    assert read_books(opened(settings), "pay").counts["malformed"] == 2
+    assert read_ledger(opened(settings), "pay").counts["malformed"] == 2
 
 
 def test_a_writer_with_old_books_is_refused(settings: Settings) -> None:

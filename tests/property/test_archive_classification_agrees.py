@@ -11,8 +11,8 @@ from millrace.types import parse_type
 from millrace.values.documents import MalformedError
 from millrace.values.scalars import Misfit
 from streaming.archive.arrivals import Arrivals, id_key
-from streaming.archive.batch import Batch, BatchJudge
-from streaming.archive.classification import Judge
+from streaming.archive.batch import Batch, BatchClassifier
+from streaming.archive.classification import Classifier
 from streaming.archive.intake import Record
 from tests import archive_cases, reference
 from tests.event_bytes import any_event
@@ -42,10 +42,10 @@ def source(**changes: object) -> SourcePlan:
 @given(seed=st.integers(0, 2**32))
 def test_the_verdict_on_generated_bytes_is_the_one_they_were_made_for(seed: int) -> None:
     rng = Random(seed)
-    judge = Judge(source(allowed_lateness_ms=FOREVER_MS, clock_skew_ms=FOREVER_MS))
+    classifier = Classifier(source(allowed_lateness_ms=FOREVER_MS, clock_skew_ms=FOREVER_MS))
     for _ in range(20):
         event = any_event(COLUMNS, "at", rng.randint(0, 10**12), rng, bad=0.5)
-        verdict = judge.judge(event.value, 10**12)
+        verdict = classifier.classify(event.value, 10**12)
         assert verdict.reason == event.reason, (event.kind, event.value, verdict.detail)
         if event.reason is None:
             assert dict(zip(COLUMNS, verdict.values, strict=True)) == event.values, event.value
@@ -80,7 +80,7 @@ def test_lateness_skew_and_duplicates_are_the_references(seed: int, batches: int
         records.append(Record(one.arrived_ms, one.partition, offsets[one.partition], one.value))
         offsets[one.partition] += 1
     records.sort(key=lambda record: record[:3])
-    judge, batch = BatchJudge(plan, Arrivals(plan.dedup_horizon_ms), {}), Batch()
+    judge, batch = BatchClassifier(plan, Arrivals(plan.dedup_horizon_ms), {}), Batch()
     step = -(-len(records) // batches)
     for start in range(0, len(records), step):
         judge.add(records[start : start + step], batch)

@@ -1,4 +1,4 @@
-"""The table of docs/stream-events.md, and the archive's judge, row by row."""
+"""The table of docs/stream-events.md, and the archive's classification, row by row."""
 
 import math
 from datetime import date
@@ -11,21 +11,21 @@ from millrace.calendar import FIRST_MS, LAST_MS
 from millrace.plan import Column
 from millrace.types import parse_type
 from millrace.values.documents import DEEPEST
-from streaming.archive.classification import Judge
+from streaming.archive.classification import Classifier
 from tests.source_plans import source_plan
 
 NOW_MS = 1_709_287_200_000
 
 
-def judge(**columns: str) -> Judge:
+def classifier(**columns: str) -> Classifier:
     types = {"at": "timestamp", **columns}
-    return Judge(source_plan(Column(name, parse_type(text)) for name, text in types.items()))
+    return Classifier(source_plan(Column(name, parse_type(text)) for name, text in types.items()))
 
 
 def value_of(type_: str, text: str) -> Any:
     """Return what a column of this type makes of a JSON text; the reason if it refuses."""
     event = f'{{"at":{NOW_MS},"v":{text}}}'.encode()
-    verdict = judge(v=type_).judge(event, NOW_MS)
+    verdict = classifier(v=type_).classify(event, NOW_MS)
     return verdict.values[1] if verdict.reason is None else verdict.reason
 
 
@@ -87,11 +87,11 @@ def test_a_value_that_does_not_fit_is_a_schema_fault(type_: str, text: str) -> N
 
 
 def test_a_schema_fault_names_column_value_and_type() -> None:
-    verdict = judge(amount="decimal(5,2)").judge(b'{"at":0,"amount":"1.005"}', 0)
+    verdict = classifier(amount="decimal(5,2)").classify(b'{"at":0,"amount":"1.005"}', 0)
     assert verdict.detail == "column 'amount': '1.005' is no decimal(5,2)"
-    long = judge(amount="int32").judge(b'{"at":0,"amount":"' + b"x" * 999 + b'"}', 0)
+    long = classifier(amount="int32").classify(b'{"at":0,"amount":"' + b"x" * 999 + b'"}', 0)
     assert len(long.detail) < 150
-    assert judge().judge(b"{}", 0)[:2] == ("schema", "the event time 'at' is null")
+    assert classifier().classify(b"{}", 0)[:2] == ("schema", "the event time 'at' is null")
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_a_schema_fault_names_column_value_and_type() -> None:
     ],
 )
 def test_what_is_no_object_is_malformed_and_says_where(value: bytes | None, detail: str) -> None:
-    verdict = judge().judge(value, 0)
+    verdict = classifier().classify(value, 0)
     assert verdict.reason == "malformed"
     assert detail in verdict.detail
 
@@ -117,9 +117,9 @@ def test_what_is_no_object_is_malformed_and_says_where(value: bytes | None, deta
 def test_nesting_up_to_the_limit_is_fine_in_a_field_that_is_ignored() -> None:
     depth = DEEPEST - 1
     value = b'{"at":0,"x":' + b"[" * depth + b"]" * depth + b"}"
-    assert judge().judge(value, 0).reason is None
+    assert classifier().classify(value, 0).reason is None
     brackets = b'{"at":0,"x":"' + b"[" * 5_000 + b'"}'
-    assert judge().judge(brackets, 0).reason is None
+    assert classifier().classify(brackets, 0).reason is None
 
 
 @pytest.mark.parametrize(
@@ -139,18 +139,18 @@ def test_nesting_up_to_the_limit_is_fine_in_a_field_that_is_ignored() -> None:
 def test_both_bounds_of_lateness_and_skew_are_in(
     event_ms: int, reason: str | None, counts_at: int | None
 ) -> None:
-    verdict = judge().judge(f'{{"at":{event_ms}}}'.encode(), NOW_MS)
+    verdict = classifier().classify(f'{{"at":{event_ms}}}'.encode(), NOW_MS)
     assert (verdict.reason, verdict.event_ms) == (reason, counts_at)
 
 
 def test_only_the_last_of_a_repeated_name_is_looked_at() -> None:
-    found = judge(v="int32").judge(b'{"at":0,"v":"x","\\u0076":2,"other":[{"v":3}]}', 0)
+    found = classifier(v="int32").classify(b'{"at":0,"v":"x","\\u0076":2,"other":[{"v":3}]}', 0)
     assert found.values == (0, 2)
-    assert judge(v="int32").judge(b'{"at":0,"v":2,"v":"x"}', 0).reason == "schema"
+    assert classifier(v="int32").classify(b'{"at":0,"v":2,"v":"x"}', 0).reason == "schema"
 
 
 def test_a_null_key_and_absent_columns_are_no_faults() -> None:
-    found = judge(who="int64", name="string").judge(b'{"at":0,"who":null}', 0)
+    found = classifier(who="int64", name="string").classify(b'{"at":0,"who":null}', 0)
     assert found.values == (0, None, None)
 
 
@@ -164,8 +164,8 @@ def test_a_null_key_and_absent_columns_are_no_faults() -> None:
     ],
 )
 def test_an_event_time_of_another_unit_is_told_as_one(number: int, reason: str, told: str) -> None:
-    verdict = judge().judge(f'{{"at":{number}}}'.encode(), NOW_MS)
+    verdict = classifier().classify(f'{{"at":{number}}}'.encode(), NOW_MS)
     assert verdict.reason == reason
     assert told in verdict.detail
-    text = judge().judge(b'{"at":"1970-01-20T18:48:07.200Z"}', NOW_MS)
+    text = classifier().classify(b'{"at":"1970-01-20T18:48:07.200Z"}', NOW_MS)
     assert "looks like" not in text.detail
