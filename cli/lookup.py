@@ -3,7 +3,7 @@
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote, urlencode
 
@@ -12,6 +12,7 @@ import typer
 from cli.needs import NoStartFlag, start_needed
 from cli.output import JsonFlag, page, show_json
 from millrace.errors import EngineUnavailable, NotDeclared, ServingError, nearest
+from millrace.references import FeatureReference
 
 if TYPE_CHECKING:
     from millrace.errors import Fault
@@ -98,11 +99,11 @@ def _refuse_undeclared(plan: "Plan", entity: str, features: str) -> None:
     for name in map(str.strip, entity.split(",")):
         if name not in plan.entities:
             raise NotDeclared(f"no entity {name!r}", fix=nearest(name, list(plan.entities)))
-    for reference in map(str.strip, features.split(",")):
-        view, has_view, name = reference.partition(":")
-        known, wanted = (plan.services, name) if view == "service" else (plan.views, view)
-        if has_view and wanted not in known:
-            kind = "feature service" if view == "service" else "view"
+    for meant in map(FeatureReference.parse, features.split(",")):
+        known: Collection[str] = plan.services if meant.is_service else plan.views
+        wanted = meant.name if meant.is_service else meant.view
+        if wanted is not None and wanted not in known:
+            kind = "feature service" if meant.is_service else "view"
             raise NotDeclared(f"no {kind} {wanted!r}", fix=nearest(wanted, list(known)))
 
 
@@ -178,15 +179,17 @@ def _not_deployed(plan: "Plan", url: str, entity: str, features: str) -> NotDecl
     """
     wanted = {name.strip() for name in entity.split(",")}
     asked: dict[str, None] = {}
-    for reference in (part.strip() for part in features.split(",")):
-        view, has_view, feature = reference.partition(":")
-        if view == "service" and feature in plan.services:
-            asked |= dict.fromkeys(v for v, _ in plan.services[feature].features)
-        elif has_view:
-            asked[view] = None
+    for meant in map(FeatureReference.parse, features.split(",")):
+        if meant.is_service:
+            service = plan.services.get(meant.name)
+            asked |= dict.fromkeys(v for v, _ in (service.features if service else ()))
+        elif meant.view is not None:
+            asked[meant.view] = None
         else:
             near = (v for v in plan.views.values() if {e.name for e in v.entities} <= wanted)
-            asked |= dict.fromkeys(v.name for v in near if reference in {f.name for f in v.outputs})
+            asked |= dict.fromkeys(
+                v.name for v in near if meant.name in {f.name for f in v.outputs}
+            )
     missing = [plan.views[v] for v in asked.keys() - _served(url) if v in plan.views]
     if not missing:
         return None

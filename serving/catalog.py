@@ -11,11 +11,11 @@ from millrace.codec import key_tail
 from millrace.errors import NotDeclared, nearest
 from millrace.online.view import OnlineView
 from millrace.published import PublishedView
+from millrace.references import FeatureReference
 from serving.errors import BadRequest, NotReady
 from serving.keys import JoinKeys
 from serving.requests import Reference
 
-SERVICE = "service:"
 _MOST_KEPT = 4096
 
 
@@ -217,25 +217,25 @@ class _Resolution:
 
         The label is None where the request does not name the feature by itself.
         """
-        if name.startswith(SERVICE):
+        meant = FeatureReference.parse(name)
+        if meant.is_service:
             if version is not None:
                 raise BadRequest(
                     f"{name!r} is a service, and services have no version",
                     where="features",
                     fix="name the version beside a feature",
                 )
-            return self._of_service(name.removeprefix(SERVICE))
-        view_name, has_view, feature = name.partition(":")
-        if not has_view:
+            return self._of_service(meant.name)
+        if meant.view is None:
             view = self._view_of(name, version)
             return [(name, view.name, name)]
-        view = self._view(view_name)
+        view = self._view(meant.view)
         names = self._features(view, version)
-        if feature == "*":
+        if meant.is_whole_view:
             return [(None, view.name, n) for n in names]
-        if feature not in names:
-            raise _no_feature(name, feature, [f"{view.name}:{n}" for n in names], view.name)
-        return [(name, view.name, feature)]
+        if meant.name not in names:
+            raise _no_feature(name, meant.name, [f"{view.name}:{n}" for n in names], view.name)
+        return [(name, view.name, meant.name)]
 
     def _of_service(self, name: str) -> list[tuple[str | None, str, str]]:
         services = self._catalog.services

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from millrace.errors import Fault, NotDeclared, SpecError, nearest
 from millrace.plan import FeaturePlan, Output, Plan, ViewPlan
+from millrace.references import SERVICE, FeatureReference
 
 _WHERE = "--features"
 
@@ -105,18 +106,19 @@ def service_features(plan: Plan, service: str) -> tuple[str, ...]:
 
 
 def _meaning(plan: Plan, name: str, spine_columns: frozenset[str]) -> list[tuple[ViewPlan, Output]]:
-    if ":" not in name:
+    meant = FeatureReference.parse(name)
+    if meant.view is None and not meant.is_service:
         return [_bare(plan, name, spine_columns)]
-    view_name, feature_name = name.split(":", maxsplit=1)
+    view_name = meant.view or SERVICE
     view = plan.views.get(view_name)
     if view is None:
         raise _fault(f"no feature view {view_name!r} (in {name!r})", view_name, list(plan.views))
-    if feature_name == "*":
+    if meant.is_whole_view:
         return [(view, feature) for feature in view.outputs]
     known = {feature.name: feature for feature in view.outputs}
-    if feature_name not in known:
-        raise _fault(f"view {view_name} has no feature {feature_name!r}", feature_name, list(known))
-    return [(view, known[feature_name])]
+    if meant.name not in known:
+        raise _fault(f"view {view_name} has no feature {meant.name!r}", meant.name, list(known))
+    return [(view, known[meant.name])]
 
 
 def _bare(plan: Plan, name: str, spine_columns: frozenset[str]) -> tuple[ViewPlan, Output]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from millrace.errors import nearest
 from millrace.faults import FaultList, is_read
 from millrace.plan import ServicePlan
+from millrace.references import ALL, SERVICE, FeatureReference
 from millrace.spec import FeatureService, FeatureView, Location
 
 
@@ -28,7 +29,7 @@ def service_plan(
         if not is_read(entry):
             continue
         if _names_service(entry, services, views):
-            _refuse_service(service, entry.removeprefix("service:"), services, faults)
+            _refuse_service(service, FeatureReference.parse(entry).name, services, faults)
             continue
         for pair in _resolve(entry, where, views, faults, is_complete=is_complete):
             found.setdefault(pair)
@@ -43,9 +44,10 @@ def _resolve(
     *,
     is_complete: bool,
 ) -> list[tuple[str, str]]:
-    view_name, colon, feature = entry.partition(":")
-    if not colon:
+    meant = FeatureReference.parse(entry)
+    if meant.view is None and not meant.is_service:
         return _bare(entry, where, views, faults, is_complete=is_complete)
+    view_name, feature = meant.view or SERVICE, meant.name
     view = views.get(view_name)
     if view is None:
         if is_complete:
@@ -54,7 +56,7 @@ def _resolve(
             )
         return []
     names = [f.name for f in view.features if is_read(f.name)]
-    if feature == "*":
+    if feature == ALL:
         return [(view_name, name) for name in names]
     if feature not in names:
         if _is_wholly_read(view):
@@ -98,8 +100,8 @@ def _is_wholly_read(view: FeatureView) -> bool:
 def _names_service(
     entry: str, services: Mapping[str, FeatureService], views: Mapping[str, FeatureView]
 ) -> bool:
-    if entry.startswith("service:"):
-        return "service" not in views
+    if FeatureReference.parse(entry).is_service:
+        return SERVICE not in views
     is_feature = any(f.name == entry for v in views.values() for f in v.features)
     return entry in services and not is_feature
 
@@ -124,7 +126,7 @@ def _cycle(start: str, to: str, services: Mapping[str, FeatureService]) -> list[
             return path
         reached = services.get(path[-1])
         for entry in reached.features if reached is not None else ():
-            name = entry.removeprefix("service:")
+            name = FeatureReference.parse(entry).name
             if name in services and (name == start or name not in seen):
                 seen.add(name)
                 stack.append([*path, name])
