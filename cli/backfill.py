@@ -52,9 +52,9 @@ def backfill(
     from datetime import UTC, datetime
 
     from jobs.batch.backfill_plan import look_at_files, range_runs, with_history
+    from millrace.days import Days
     from offline.tables.planned_changes import refuse_backfill
     from resources.declarations import load_valid_plan
-    from resources.lake.reports import Days
     from resources.settings import settings_from_env
 
     settings = settings_from_env()
@@ -113,7 +113,7 @@ def _size(run: "RangeRun") -> str:
 
 def _history_notes(run: "RangeRun") -> list[str]:
     """Say what is built besides the days asked for, and what is not built again."""
-    from resources.lake.reports import day_list
+    from millrace.days import day_list
 
     notes = []
     if run.earlier:

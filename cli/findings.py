@@ -36,8 +36,8 @@ def findings(
     Read from the lake; nothing of the stack needs to run, and nothing is judged again.
     """
     from checks.quality.findings import stored_findings
+    from millrace.days import parse_day
     from resources.declarations import load_valid_plan
-    from resources.lake.reports import parse_day
     from resources.settings import settings_from_env
 
     settings = settings_from_env()
@@ -53,7 +53,7 @@ def findings(
 
 
 def _show(found: "Sequence[TableFindings]") -> None:
-    from resources.lake.reports import days_by_reason
+    from millrace.days import days_by_reason
 
     judged = [one for one in found if one.days]
     if sum(len(rules) for one in judged for rules in one.failed.values()) > _MOST_ROWS:
@@ -85,7 +85,7 @@ def _show_by_day(judged: "Sequence[TableFindings]") -> None:
 
 
 def _show_by_rule(judged: "Sequence[TableFindings]") -> None:
-    from resources.lake.reports import day_list
+    from millrace.days import day_list
 
     table = _table("table", "severity", "check", "column", "newest value", "its limit", "days")
     for one in judged:

@@ -68,8 +68,8 @@ def replay(
     """
     from lineage.outbox import Outbox
     from lineage.shipping import standing
+    from millrace.days import Days, parse_day
     from millrace.errors import SetupError, nearest
-    from resources.lake.reports import Days, parse_day
     from resources.settings import settings_from_env
 
     settings = settings_from_env()

@@ -38,8 +38,8 @@ def produce(
     Sent again, the same rows are duplicates and count once, as long as the source names an event
     id and its dedup horizon has not passed.
     """
+    from millrace.days import parse_day
     from resources.declarations import load_valid_plan
-    from resources.lake.reports import parse_day
     from resources.settings import settings_from_env
     from streaming.produce.event_files import format_of
     from streaming.produce.producer import Pace, source_to_send_to

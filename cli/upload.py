@@ -38,8 +38,8 @@ def upload(
     Safe to repeat, and beside a running stream: a tile gives way only to one of at least as many
     events. Days that no event can enter any more are stored in coarser tiles.
     """
+    from millrace.days import parse_day
     from resources.declarations import load_valid_plan
-    from resources.lake.reports import parse_day
     from resources.settings import settings_from_env
     from streaming.upload.upload import upload as upload_tiles
 

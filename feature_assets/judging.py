@@ -11,10 +11,11 @@ from checks.quality.judgement import Judgement
 from feature_assets.offline import Judge
 from lineage.builds import enclosing
 from millrace.compile.checks import check_rules, source_rules
+from millrace.days import Days
 from millrace.errors import EngineUnavailable, PlatformError
 from millrace.plan import SourcePlan, ViewPlan
 from resources.dagster.partition_keys import closing_key
-from resources.lake.reports import BuildReport, Days
+from resources.lake.reports import BuildReport
 from resources.progress import Progress
 
 PUBLISH = "publish"

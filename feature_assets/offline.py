@@ -10,8 +10,9 @@ import dagster as dg
 from pydantic import PrivateAttr
 
 from checks.quality.judgement import Judgement
+from millrace.days import Days
 from millrace.plan import SourcePlan, ViewPlan
-from resources.lake.reports import BuildReport, Days
+from resources.lake.reports import BuildReport
 from resources.progress import Progress
 from resources.settings import Settings, settings_from_env
 

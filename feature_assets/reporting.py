@@ -15,17 +15,11 @@ from typing import Any
 import dagster as dg
 from dagster_shared.error import SerializableErrorInfo
 
+from millrace.days import ALL_HOURS, Days, day_list, days_by_reason
 from resources.dagster.asset_keys import asset_path, declared_name, lake_table
 from resources.dagster.client import FAILURES, UNDATED, raised_error
 from resources.dagster.partition_keys import FIRST_PARTITION, key_day, keys_of_day, partition_keys
-from resources.lake.reports import (
-    ALL_HOURS,
-    BuildReport,
-    Days,
-    PartitionOutcome,
-    day_list,
-    days_by_reason,
-)
+from resources.lake.reports import BuildReport, PartitionOutcome
 
 _REASON_LENGTH = 500
 _ENGINE_IS_AWAY = "engine_is_away"

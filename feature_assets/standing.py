@@ -11,8 +11,8 @@ from datetime import date
 import dagster as dg
 
 from checks.quality.evaluation_log import newest_materializations, withdraw_planned_partitions
+from millrace.days import Days
 from resources.dagster.partition_keys import keys_of_day
-from resources.lake.reports import Days
 
 _FROM_FAILURE = ("dagster/is_resume_retry", "dagster/is_asset_resume_retry")
 """Dagster's marks of a run that is to do what its parent left undone."""

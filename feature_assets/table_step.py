@@ -20,10 +20,11 @@ from feature_assets.offline import OfflineTables
 from feature_assets.reporting import FailedDays, engine_is_away, failed_before, report_days
 from feature_assets.standing import standing_days
 from lineage.builds import telling
+from millrace.days import HOURS_A_DAY, Days
 from millrace.errors import EngineUnavailable, PlatformError
 from millrace.plan import SourcePlan, ViewPlan
 from resources.dagster.asset_keys import features_path, lake_table, tiles_path
-from resources.lake.reports import HOURS_A_DAY, BuildReport, Days, PartitionOutcome
+from resources.lake.reports import BuildReport, PartitionOutcome
 from resources.progress import ticking
 
 RETRY_AFTER_S = 20.0

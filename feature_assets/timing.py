@@ -15,9 +15,9 @@ from dagster._utils.schedules import (
 )
 
 from millrace.calendar import day_ms, newest_day_over, to_ms
+from millrace.days import Days
 from millrace.durations import DAY_MS, MINUTE_MS
 from millrace.plan import SourcePlan, ViewPlan
-from resources.lake.reports import Days
 
 FOLLOWED = timedelta(days=7)
 """Days older than this are built again by a schedule's or a person's wish only."""

@@ -20,10 +20,11 @@ from lineage.emitter import Emitter
 from lineage.quiet import quietly
 from lineage.runs import Backfill, Enclosing, End, Work, python_version
 from lineage.shipping import ship_soon
+from millrace.days import Days, days_by_reason
 from millrace.names import dead_letters_table, events_table
 from millrace.plan import SourcePlan, ViewPlan
 from resources.dagster.asset_keys import lake_table
-from resources.lake.reports import BuildReport, Days, days_by_reason
+from resources.lake.reports import BuildReport
 from resources.settings import Settings, settings_from_env
 
 _MOST_TAGS = 30

@@ -11,7 +11,7 @@ from typing import Any
 
 from lineage.naming import JOB_NAMESPACE, DatasetName
 from millrace.calendar import LAST_MS, to_datetime
-from resources.lake.reports import Days
+from millrace.days import Days
 
 PRODUCER = "urn:millrace:platform"
 """The URI that events and facets name as their producer, unless ``lineage.producer`` is another."""

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
 
+from millrace.days import Days
 from millrace.names import events_table
 from millrace.plan import SourcePlan, ViewPlan
 from offline.tables.events import build_events, count_archived_events
 from offline.tables.features import build_features
 from offline.tables.standing_days import standing_events, standing_features, standing_tiles
 from offline.tables.tiles import build_tiles
-from resources.lake.reports import BuildReport, Days
+from resources.lake.reports import BuildReport
 from resources.progress import Progress
 from resources.settings import Settings
 from resources.spark.progress import SparkWatch, report_text

@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 from checks.quality.judgement import JudgedDay, Judgement, held_reason
 from feature_assets.offline import Judge
 from millrace.compile.checks import Rule, check_rules, source_rules
+from millrace.days import ALL_HOURS, Days, Hours, parse_day
 from millrace.plan import Plan, SourcePlan, ViewPlan
 from millrace.quality.finding import Finding
 from millrace.quality.profile import DayProfile
 from resources.declarations import plan_of
-from resources.lake.reports import ALL_HOURS, BuildReport, Days, Hours, PartitionOutcome, parse_day
+from resources.lake.reports import BuildReport, PartitionOutcome
 from resources.progress import Progress
 
 DECLARATIONS = """

@@ -15,13 +15,14 @@ from typing import Any
 import pyarrow as pa
 from deltalake import write_deltalake
 
+from millrace.days import Days
 from millrace.durations import DAY_MS
 from millrace.expressions import evaluate
 from millrace.kernel.arrow import arrow_type
 from millrace.plan import DerivedPlan, FeaturePlan, Output, Plan, SourcePlan, ViewPlan
 from offline.tables.partition_log import append_partition_log
 from resources.declarations import load_plan
-from resources.lake.reports import BuildReport, Days, PartitionOutcome
+from resources.lake.reports import BuildReport, PartitionOutcome
 from resources.settings import Settings
 from tests import reference
 from tests.oracle import oracle_derived, oracle_feature

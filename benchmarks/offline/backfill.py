@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.offline.measuring import Measurement, machine, measure, server_pid
+from millrace.days import Days
 from resources.endpoints import spark_remote
-from resources.lake.reports import Days
 from resources.settings import settings_from_env
 
 RESULTS = Path(__file__).resolve().parent / "results"

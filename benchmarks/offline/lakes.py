@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import write_deltalake
 
+from millrace.days import Days
 from millrace.names import events_table
 from millrace.plan import SourcePlan
 from offline.tables.partition_log import append_partition_log
-from resources.lake.reports import BuildReport, Days, PartitionOutcome
+from resources.lake.reports import BuildReport, PartitionOutcome
 from resources.settings import Settings
 
 DAY_MS = 86_400_000

@@ -9,6 +9,7 @@ from datetime import date
 from typing import Any
 
 from millrace.calendar import day_ms
+from millrace.days import Days, day_list
 from millrace.errors import EngineUnavailable, StoreError
 from millrace.names import events_table, tiles_table
 from millrace.plan import ViewPlan
@@ -18,7 +19,6 @@ from offline.tables.history import History
 from offline.tables.partition_log import built_days, held_days, read_partition_log
 from resources.endpoints import store_url
 from resources.lake.delta import partition_stats
-from resources.lake.reports import Days, day_list
 from resources.lake.writing import day_ranges
 from resources.settings import Settings
 from resources.store.client import open_store, store_errors

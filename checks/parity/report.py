@@ -6,8 +6,8 @@ from typing import Any
 
 from checks.parity.history_served import ServedHistory
 from millrace.calendar import to_datetime
+from millrace.days import day_list
 from millrace.plan import ViewPlan
-from resources.lake.reports import day_list
 from resources.online_api import Key, value_to_json
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.demo.datasets import flights_path
-from resources.lake.reports import Days
+from millrace.days import Days
 from resources.settings import CHECKOUT, Settings
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ from alerts.facts import Fact, Story, Subject
 from feature_assets.timing import BUILD_TIME, newest_due
 from jobs.batch.arrivals import Watch, watched
 from millrace.calendar import days_after
+from millrace.days import Days, day_list
 from millrace.plan import Plan, SourcePlan
 from resources.dagster.asset_keys import events_path, features_path
 from resources.dagster.partition_keys import key_day, partition_keys
-from resources.lake.reports import Days, day_list
 
 LOOKED_BACK = timedelta(days=31)
 """Older holes are history that somebody chose not to build."""

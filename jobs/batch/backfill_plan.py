@@ -9,6 +9,7 @@ from datetime import date, datetime
 from typing import Any
 
 from millrace.calendar import days_after, next_day
+from millrace.days import Days
 from millrace.errors import DataError, PlatformError
 from millrace.names import events_table, tiles_table
 from millrace.plan import Plan, SourcePlan, ViewPlan
@@ -24,7 +25,6 @@ from resources.dagster.asset_keys import (
     view_paths,
 )
 from resources.dagster.partition_keys import FIRST_PARTITION, partition_keys, range_tags
-from resources.lake.reports import Days
 from resources.lake.view_versions import deployed_version
 from resources.settings import Settings
 

@@ -12,13 +12,13 @@ from functools import cached_property
 from typing import Any
 
 from jobs.batch.backfill_plan import RangeRun
+from millrace.days import days_by_reason
 from millrace.errors import EngineRejected, EngineUnavailable
 from resources.dagster.asset_keys import (
     view_paths,
 )
 from resources.dagster.client import UNDATED, ActiveRun, DagsterApi, Failed, Materialized, Note
 from resources.dagster.partition_keys import key_day
-from resources.lake.reports import days_by_reason
 
 _POLL_S = 0.5
 _LONGEST_POLL_S = 2.0

@@ -16,10 +16,10 @@ from checks.quality.evaluation_log import newest_records
 from feature_assets.reporting import input_tags
 from feature_assets.specs import events_spec, source_partitions, view_specs
 from jobs.instance.run_kinds import UPKEEP
+from millrace.days import ALL_HOURS, day_list
 from millrace.plan import Plan, SourcePlan, ViewPlan
 from resources.dagster.asset_keys import lake_table
 from resources.dagster.partition_keys import keys_of_day
-from resources.lake.reports import ALL_HOURS, day_list
 from resources.progress import Progress
 from resources.settings import Settings
 

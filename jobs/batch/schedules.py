@@ -15,13 +15,13 @@ from jobs.batch.arrivals import ARRIVED_TAG, awaited, days_of, look_at_files, un
 from jobs.batch.backfill_jobs import SourceJob
 from jobs.instance.run_states import UNDER_WAY
 from millrace.calendar import day_ms, to_ms
+from millrace.days import Days
 from millrace.names import events_table
 from millrace.plan import SourcePlan, ViewPlan
 from offline.tables.partition_log import read_partition_log
 from resources.dagster.asset_keys import daily_job, hourly_schedule
 from resources.dagster.partition_keys import range_tags
 from resources.lake.delta import table_path
-from resources.lake.reports import Days
 from resources.settings import Settings
 
 OPEN_HOURS_TAG = "millrace/open_hours"

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
+from millrace.days import Days
 from millrace.names import dead_letters_table, duplicates_table, events_table
 from millrace.plan import SourcePlan
 from resources.lake.delta import DAY_COLUMN, file_actions, open_dataset, open_table
 from resources.lake.offset_ledger import OUT_OF_STEP_MS, REASONS, OffsetLedger, read_markers
-from resources.lake.reports import Days, PartitionOutcome
+from resources.lake.reports import PartitionOutcome
 from resources.lake.writing import Slices, day_predicate
 from resources.settings import Settings
 

@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING
 
+from millrace.days import Days
 from millrace.durations import DAY_MS, format_duration
 from millrace.plan import SourcePlan
 from offline.raw.columns import ARRIVAL, DETAIL, FAULT
 from offline.tables.archived_days import IS_ARCHIVED, with_archived, with_copies_marked
 from offline.tables.source_changes import find_change
 from offline.tables.source_tables import rows_as_declared
-from resources.lake.reports import Days
 from resources.settings import Settings
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from millrace.calendar import EPOCH
 from millrace.names import dead_letters_table
 from offline.raw.columns import DETAIL, FILE, PAYLOAD
 from offline.raw.files import RawFile
@@ -52,9 +53,7 @@ def replace_letters(
     dead = wrong.filter(F.col(VERDICT) == "dead")
     undated = dead.filter(F.col("event_date").isNull()).select(FILE).distinct().collect()
     origins = {row[FILE] for row in undated} | _standing(settings, source, files)
-    arrival = F.coalesce(
-        F.to_date(F.timestamp_millis(F.col("_ingest_ms"))), F.lit(date(1970, 1, 1))
-    )
+    arrival = F.coalesce(F.to_date(F.timestamp_millis(F.col("_ingest_ms"))), F.lit(EPOCH))
     letters = dead.select(
         F.col("_reason").alias("reason"),
         F.col(PAYLOAD).alias("payload"),

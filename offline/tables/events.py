@@ -12,6 +12,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from millrace.calendar import days_after, days_between
+from millrace.days import ALL_HOURS, Days, Hours
 from millrace.durations import DAY_MS
 from millrace.errors import DataError, EngineError
 from millrace.names import dead_letters_table, events_table
@@ -44,7 +45,7 @@ from offline.tables.partition_log import read_partition_log as read_log
 from offline.tables.source_tables import follow_declaration, replace_events
 from resources.lake.delta import partition_stats, rows_by_hour, table_version
 from resources.lake.lock import locked
-from resources.lake.reports import ALL_HOURS, BuildReport, Days, FilesRead, Hours, PartitionOutcome
+from resources.lake.reports import BuildReport, FilesRead, PartitionOutcome
 from resources.lake.writing import Slices
 from resources.progress import Progress
 from resources.settings import Settings

@@ -10,6 +10,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from millrace.compile.spark import measure_query
+from millrace.days import ALL_HOURS, Days, Hours
 from millrace.durations import DAY_MS
 from millrace.kernel.arrow import KernelView, join_features
 from millrace.names import events_table, features_table
@@ -29,7 +30,7 @@ from offline.tables.partition_log import (
     readable_days,
 )
 from resources.lake.delta import table_path
-from resources.lake.reports import ALL_HOURS, BuildReport, Days, Hours
+from resources.lake.reports import BuildReport
 from resources.lake.view_versions import claim_version
 from resources.lake.writing import Slices, replace_days
 from resources.progress import Progress

@@ -10,6 +10,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from millrace.calendar import FIRST_NUMBER, LAST_NUMBER, day_number, day_of, next_day
+from millrace.days import Days
 from millrace.durations import DAY_MS
 from millrace.errors import DataError
 from millrace.names import events_table
@@ -23,7 +24,6 @@ from offline.tables.partition_log import (
 )
 from offline.tables.source_changes import find_change
 from resources.lake.delta import open_table, partition_stats, table_path
-from resources.lake.reports import Days
 from resources.lake.writing import day_ranges
 from resources.settings import Settings
 

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from millrace.compile.dialects import SPARK
 from millrace.compile.expressions import to_spark
+from millrace.days import ALL_HOURS, Days, Hours
 from millrace.names import events_table
 from millrace.plan import ViewPlan
 from offline.tables.events import absent_days, history_start
@@ -27,7 +28,7 @@ from resources.lake.delta import (
     table_path,
     table_version,
 )
-from resources.lake.reports import ALL_HOURS, BuildReport, Days, Hours, PartitionOutcome
+from resources.lake.reports import BuildReport, PartitionOutcome
 from resources.lake.writing import Slices, day_predicate
 from resources.settings import Settings
 

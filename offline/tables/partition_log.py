@@ -15,10 +15,11 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from millrace.calendar import day_ms, newest_day_over
+from millrace.days import ALL_HOURS, Hours
 from millrace.durations import HOUR_MS
 from resources.lake.delta import open_table, read_rows, rs_path
 from resources.lake.options import storage_options
-from resources.lake.reports import ALL_HOURS, BuildReport, Hours, PartitionOutcome
+from resources.lake.reports import BuildReport, PartitionOutcome
 from resources.settings import Settings
 
 TABLE = "partition_log"

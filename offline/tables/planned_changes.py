@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+from millrace.days import Days
 from millrace.errors import PlanError
 from millrace.names import events_table, features_table
 from millrace.plan import SourcePlan, ViewPlan
 from offline.tables.partition_log import read_partition_log
 from offline.tables.source_changes import find_change, refuse_what_cannot_be
-from resources.lake.reports import Days
 from resources.lake.view_versions import built_versions, deployed_version
 from resources.settings import Settings
 

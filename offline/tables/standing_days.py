@@ -11,12 +11,12 @@ from datetime import date
 from pathlib import Path
 
 from millrace.calendar import days_between
+from millrace.days import Days
 from millrace.names import events_table, features_table, tiles_table
 from millrace.plan import SourcePlan, ViewPlan
 from offline.raw.files import RawFile, find_raw_files
 from offline.tables.events import history_start
 from offline.tables.partition_log import PartitionState, read_partition_log, readable_days
-from resources.lake.reports import Days
 from resources.lake.view_versions import deployed_version
 from resources.settings import Settings
 

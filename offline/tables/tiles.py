@@ -4,13 +4,14 @@ import time
 from typing import TYPE_CHECKING
 
 from millrace.compile.spark import tile_query
+from millrace.days import Days
 from millrace.durations import format_duration
 from millrace.names import tiles_table
 from millrace.plan import ViewPlan
 from millrace.tiles import TILE_START
 from offline.tables.history_days import DayLedger, null_keys_by_day, read_events, report_build
 from resources.lake.delta import table_path
-from resources.lake.reports import BuildReport, Days
+from resources.lake.reports import BuildReport
 from resources.lake.view_versions import claim_version
 from resources.lake.writing import Slices, replace_days
 from resources.progress import Progress

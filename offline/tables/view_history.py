@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any, Literal
 
+from millrace.days import Days
 from millrace.names import events_table, features_table
 from millrace.plan import ViewPlan
 from offline.tables.partition_log import (
@@ -18,7 +19,6 @@ from offline.tables.partition_log import (
     published_days,
     read_partition_logs,
 )
-from resources.lake.reports import Days
 from resources.lake.view_versions import known_fingerprints
 from resources.settings import Settings
 

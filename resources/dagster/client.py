@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from http.client import HTTPException
 from typing import Any
 
+from millrace.days import Days
 from millrace.errors import EngineRejected, EngineUnavailable
 from resources.dagster import queries
 from resources.dagster.partition_keys import is_hour, key_range, partition_keys, range_tags
-from resources.lake.reports import Days
 
 AssetPath = tuple[str, ...]
 

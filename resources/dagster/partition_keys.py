@@ -7,7 +7,7 @@ days.md``). What is found out about a whole day is told at its last hour.
 
 from datetime import UTC, date, datetime
 
-from resources.lake.reports import ALL_HOURS, HOURS_A_DAY, Days, Hours, parse_day
+from millrace.days import ALL_HOURS, HOURS_A_DAY, Days, Hours, parse_day
 
 FIRST_PARTITION, LAST_PARTITION = date(1000, 1, 1), date(9999, 12, 30)
 """The days that Dagster has partitions of. It writes a year below 1000 with fewer digits than it

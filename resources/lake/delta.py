@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from millrace.calendar import FIRST_DAY, FIRST_NUMBER, LAST_DAY, LAST_NUMBER
+from millrace.days import HOURS_A_DAY
 from millrace.durations import HOUR_MS
 from millrace.errors import SetupError
 from resources.lake.options import storage_options
-from resources.lake.reports import HOURS_A_DAY
 from resources.settings import Settings, setting_place
 
 if TYPE_CHECKING:

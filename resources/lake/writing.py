@@ -6,8 +6,8 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from millrace.calendar import day_ms, day_number
+from millrace.days import Days, Hours
 from millrace.durations import HOUR_MS
-from resources.lake.reports import Days, Hours
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

@@ -4,9 +4,9 @@ The rules in their order are in docs/stream-events.md, what fits a column docs/v
 ``parse_json_row`` obeys the same ones.
 """
 
-from datetime import date
 from typing import Any, NamedTuple
 
+from millrace.calendar import EPOCH
 from millrace.durations import DAY_MS, format_duration
 from millrace.plan import SourcePlan
 from millrace.rows.json_rows import JsonRows, reached
@@ -16,7 +16,7 @@ from millrace.values.units import unit_hint
 
 REASONS = ("malformed", "schema", "late", "future")
 
-_EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
+_EPOCH_ORDINAL = EPOCH.toordinal()
 
 
 class Classification(NamedTuple):

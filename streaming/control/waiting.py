@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from millrace.calendar import day_of, days_between
 from millrace.coarsen import Coarsening
+from millrace.days import Days
 from millrace.errors import EngineError
 from millrace.names import events_table, tiles_table
 from millrace.plan import ViewPlan
 from offline.tables.partition_log import PartitionState, built_days, read_partition_log
 from resources.dagster.client import HISTORY_JOB
-from resources.lake.reports import Days
 from resources.lake.view_versions import deployed_version
 from resources.settings import Settings
 from streaming.control.offsets import read_offsets

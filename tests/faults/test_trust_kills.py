@@ -25,9 +25,9 @@ from alerts.outbox import Outbox
 from alerts.state import AlertStore
 from lineage.outbox import Outbox as LineageOutbox
 from lineage.shipping import standing
+from millrace.days import Days
 from resources.dagster.client import AssetPath, DagsterApi
 from resources.endpoints import spark_remote
-from resources.lake.reports import Days
 from resources.settings import Settings, settings_from_env
 from stack.files import StackFiles
 from tests.conftest import run_millrace

@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
+from millrace.days import Days
 from millrace.plan import BatchPlan, Column, SchedulePlan, SourcePlan, StreamPlan
 from millrace.types import INT64, STRING, TIMESTAMP
 from offline.store import OfflineStore
-from resources.lake.reports import BuildReport, Days
+from resources.lake.reports import BuildReport
 from resources.settings import Settings
 from streaming.archive.arrivals import Arrivals
 from streaming.archive.batch import Batch, BatchClassifier, event_columns, letter_columns

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from millrace.days import Days
 from offline.tables.partition_log import read_partition_log
 from resources.dagster.client import DagsterApi, Materialized, Note, RunProgress
 from resources.lake.delta import open_table
-from resources.lake.reports import Days
 from resources.settings import Settings, settings_from_env
 from tests.dagster_stack import finished, running_dagster, wait_for
 

@@ -11,13 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
+from millrace.days import Days
 from millrace.errors import EngineUnavailable, PlanError
 from millrace.plan import BatchPlan, Column, SourcePlan, StreamPlan
 from millrace.types import INT32, INT64, STRING, TIMESTAMP, decimal
 from offline.store import OfflineStore
 from offline.tables.partition_log import read_partition_log
 from offline.tables.source_tables import follow_declaration
-from resources.lake.reports import BuildReport, Days
+from resources.lake.reports import BuildReport
 from resources.settings import Settings
 from streaming.archive.arrivals import Arrivals
 from streaming.archive.batch import Batch, BatchClassifier, duplicate_columns, event_columns

@@ -14,12 +14,13 @@ from deltalake import write_deltalake
 
 from jobs.batch import backfill_runs as runs
 from jobs.batch.backfill_plan import range_runs
+from millrace.days import Days
 from millrace.errors import EngineRejected
 from millrace.plan import Plan
 from offline.tables.partition_log import append_partition_log
 from resources.dagster.client import AssetState, DagsterApi, Failed, Materialized, RunProgress
 from resources.declarations import plan_of
-from resources.lake.reports import BuildReport, Days, PartitionOutcome
+from resources.lake.reports import BuildReport, PartitionOutcome
 from resources.settings import Settings, settings_from_env
 from tests.dagster_stack import finished, running_dagster, wait_for
 from tests.fake_offline import DECLARATIONS

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
+from millrace.days import Days
 from millrace.errors import DataError
 from millrace.plan import BatchPlan, Column, SourcePlan
 from millrace.types import BOOL, INT64, STRING, TIMESTAMP, decimal
@@ -19,7 +20,7 @@ from offline.raw.arrivals import Arrivals
 from offline.store import OfflineStore
 from offline.tables.partition_log import read_partition_log
 from resources.declarations import plan_of
-from resources.lake.reports import BuildReport, Days
+from resources.lake.reports import BuildReport
 from resources.settings import Settings
 from tests import reference
 from tests.source_plans import source_plan

@@ -10,10 +10,11 @@ import pytest
 from deltalake import DeltaTable
 
 from millrace.calendar import FIRST_DAY, FIRST_MS, LAST_DAY, LAST_MS, day_of
+from millrace.days import Days
 from offline.store import OfflineStore
 from offline.training.sets import build_training_set
 from resources.lake.delta import open_dataset
-from resources.lake.reports import BuildReport, Days
+from resources.lake.reports import BuildReport
 from resources.settings import Settings
 from tests.far_cases import (
     INSTANTS,

@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
+from millrace.days import Days
 from millrace.plan import FeaturePlan, Plan, ViewPlan
 from offline.store import OfflineStore
 from resources.declarations import load_plan
-from resources.lake.reports import BuildReport, Days
+from resources.lake.reports import BuildReport
 from resources.settings import Settings
 from tests import reference
 from tests.oracle import oracle_derived, oracle_feature

@@ -29,11 +29,11 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
+from millrace.days import Days
 from millrace.errors import PlatformError
 from millrace.plan import BatchPlan, Column, SourcePlan
 from millrace.types import BOOL, DATE, FLOAT64, INT64, STRING, TIMESTAMP, decimal
 from offline.store import OfflineStore
-from resources.lake.reports import Days
 from resources.settings import Settings
 from tests.source_plans import source_plan
 

@@ -12,12 +12,13 @@ from deltalake import DeltaTable
 
 from checks.quality.gate import JudgedTable, judge_build
 from feature_assets.timing import open_hours
+from millrace.days import Days
 from millrace.plan import Plan
 from offline.store import OfflineStore
 from offline.tables.history import find_history
 from offline.tables.partition_log import held_days, read_partition_log, whole_days
 from resources.declarations import load_plan
-from resources.lake.reports import BuildReport, Days
+from resources.lake.reports import BuildReport
 from resources.settings import Settings
 
 pytestmark = pytest.mark.services

@@ -21,6 +21,7 @@ from redis import Redis
 from millrace.coarsen import Coarsening
 from millrace.codec import tile_field
 from millrace.compile.serving import codec_of, serving_plan
+from millrace.days import Days
 from millrace.durations import DAY_MS
 from millrace.names import tiles_table
 from millrace.online.view import OnlineView
@@ -32,7 +33,6 @@ from offline.store import OfflineStore
 from offline.tables.planned_changes import planned_change
 from offline.tables.view_history import view_histories
 from offline.training.sets import build_training_set
-from resources.lake.reports import Days
 from resources.lake.view_versions import deployed_version
 from resources.settings import Settings
 from streaming.control.reconcile import decide

@@ -13,13 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
+from millrace.days import Days
 from millrace.errors import DataError
 from millrace.names import events_table
 from millrace.plan import BatchPlan, Column, SourcePlan
 from millrace.types import BYTES, FLOAT64, INT64, STRING, TIMESTAMP, decimal
 from offline.store import OfflineStore
 from offline.tables.partition_log import read_partition_log
-from resources.lake.reports import BuildReport, Days
+from resources.lake.reports import BuildReport
 from resources.settings import Settings
 from tests.source_plans import source_plan
 

@@ -17,13 +17,14 @@ from checks.quality.gate import JudgedTable, judge_again, judge_build
 from checks.quality.judgement import JudgedDay, Judgement
 from checks.quality.profiles_table import read_profiles
 from jobs.definitions import build_definitions
+from millrace.days import Days
 from millrace.plan import Plan, SourcePlan, ViewPlan
 from offline.store import OfflineStore
 from offline.tables.history import find_history
 from offline.tables.partition_log import AWAITS_CHECKS, held_days, read_partition_log
 from resources.declarations import load_plan
 from resources.lake.delta import table_version
-from resources.lake.reports import BuildReport, Days
+from resources.lake.reports import BuildReport
 from resources.settings import Settings
 
 pytestmark = pytest.mark.services

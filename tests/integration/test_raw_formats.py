@@ -15,11 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
+from millrace.days import Days
 from millrace.errors import DataError, PlatformError
 from millrace.plan import BatchPlan, Column, SourcePlan
 from millrace.types import BOOL, DATE, FLOAT64, INT32, INT64, STRING, TIMESTAMP, decimal
 from offline.store import OfflineStore
-from resources.lake.reports import BuildReport, Days
+from resources.lake.reports import BuildReport
 from resources.settings import Settings
 from tests.source_plans import source_plan
 

@@ -10,9 +10,9 @@ import duckdb
 import pytest
 from deltalake import DeltaTable
 
+from millrace.days import Days
 from offline.store import OfflineStore
 from resources.declarations import load_plan
-from resources.lake.reports import Days
 from resources.settings import Settings, settings_from_env
 
 _log = logging.getLogger(__name__)

@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from millrace.days import Days
 from resources.dagster.client import DagsterApi, Materialized
 from resources.endpoints import spark_remote
-from resources.lake.reports import Days
 from resources.settings import CHECKOUT, Settings
 from tests.dagster_stack import finished, running_dagster, wait_for
 from tests.live.dagster_backfills import check_statuses, finish, launch, retry_run

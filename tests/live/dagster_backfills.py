@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from millrace.days import Days, parse_day
 from resources.dagster.client import AssetPath, DagsterApi
-from resources.lake.reports import Days, parse_day
 from tests.dagster_stack import wait_for
 
 LAUNCH = """

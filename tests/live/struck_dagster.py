@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from millrace.days import Days
 from millrace.errors import EngineError
 from resources.dagster.client import ASSET_JOB, FINISHED, AssetPath, DagsterApi, Failed
-from resources.lake.reports import Days
 from stack.files import StackFiles
 from tests.dagster_stack import wait_for
 from tests.live.durable_receiver import ReceiverProcess

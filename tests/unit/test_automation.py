@@ -18,13 +18,14 @@ from jobs.batch.schedules import absence
 from jobs.definitions import build_definitions
 from jobs.streams import uploads
 from jobs.streams.sensor import tick
+from millrace.days import Days
 from millrace.errors import DataError, StoreError
 from millrace.plan import Plan, SchedulePlan, SourcePlan
 from offline.tables.late_days import LateDays, late_days
 from offline.tables.partition_log import append_partition_log
 from resources.dagster.partition_keys import range_tags
 from resources.declarations import plan_of
-from resources.lake.reports import BuildReport, Days, PartitionOutcome
+from resources.lake.reports import BuildReport, PartitionOutcome
 from resources.settings import Settings, settings_from_env
 from streaming.control import deployments
 from streaming.publications.records import RecordFiles

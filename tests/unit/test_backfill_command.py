@@ -17,6 +17,7 @@ from cli.main import build_app
 from cli.output import progress
 from jobs.batch.backfill_plan import range_runs, with_history
 from jobs.batch.backfill_runs import RunFollower, failure_lines, follow, launch
+from millrace.days import Days
 from millrace.errors import EngineRejected, EngineUnavailable, NotDeclared, PlatformError
 from millrace.plan import Plan, SchedulePlan
 from offline.tables.partition_log import append_partition_log
@@ -32,7 +33,7 @@ from resources.dagster.client import (
     RunEvent,
     RunProgress,
 )
-from resources.lake.reports import BuildReport, Days, PartitionOutcome
+from resources.lake.reports import BuildReport, PartitionOutcome
 from resources.lake.view_versions import claim_version
 from resources.settings import Settings, settings_from_env
 from tests.fake_offline import plan_in

@@ -16,13 +16,13 @@ from jobs.alerts.days import day_facts
 from jobs.batch.automation import late_requests
 from jobs.batch.backfill_plan import range_runs
 from jobs.definitions import build_definitions
+from millrace.days import Days
 from millrace.durations import DAY_MS
 from millrace.errors import PlatformError
 from millrace.plan import Plan
 from offline.tables.history import reached_days
 from offline.tables.late_days import LateDays
 from resources.declarations import plan_of
-from resources.lake.reports import Days
 from resources.settings import settings_from_env
 from tests.fake_offline import DECLARATIONS, FakeOffline, payments_there
 

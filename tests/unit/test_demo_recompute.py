@@ -18,8 +18,8 @@ from cli.demo.recompute import Comparison, ViewProof, differing_values, is_equal
 from cli.demo.recompute import _compare as compare
 from cli.demo.report import Books, TrainingProof, show_backfill, show_books, show_proven
 from cli.demo.sets import AWKWARD_ROWS, EXAMPLES, REGULAR, DemoSet, demo_sets, write_spine
+from millrace.days import Days
 from resources.declarations import plan_of
-from resources.lake.reports import Days
 from resources.settings import CHECKOUT, settings_from_env
 
 RECOMPUTED = sorted((EXAMPLES / "recompute").glob("*.sql"))

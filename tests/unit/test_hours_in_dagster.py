@@ -10,10 +10,10 @@ import pytest
 
 from jobs.alerts.runs import run_facts
 from jobs.definitions import build_definitions
+from millrace.days import Days
 from millrace.errors import PlatformError
 from resources.dagster.partition_keys import range_tags
 from resources.declarations import plan_of
-from resources.lake.reports import Days
 from resources.settings import settings_from_env
 from tests.fake_offline import DECLARATIONS, FakeOffline
 

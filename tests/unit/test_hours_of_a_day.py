@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from millrace.calendar import day_ms
+from millrace.days import ALL_HOURS, Days, Hours
 from millrace.errors import PlatformError
 from offline.tables.events import count_archived_events
 from offline.tables.partition_log import (
@@ -32,7 +33,7 @@ from resources.dagster.partition_keys import (
 )
 from resources.declarations import plan_of
 from resources.lake.delta import rows_by_hour
-from resources.lake.reports import ALL_HOURS, BuildReport, Days, Hours, PartitionOutcome
+from resources.lake.reports import BuildReport, PartitionOutcome
 from resources.lake.writing import Slices
 from resources.settings import Settings, settings_from_env
 

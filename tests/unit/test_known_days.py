@@ -13,10 +13,11 @@ from dagster._core.loader import LoadingContextForTest
 from feature_assets.specs import view_specs
 from jobs.batch.known_days import report_built_days
 from jobs.definitions import build_definitions
+from millrace.days import Days
 from millrace.plan import Plan
 from offline.tables.partition_log import append_partition_log
 from resources.dagster.asset_keys import events_path, features_path, former_key, tiles_path
-from resources.lake.reports import BuildReport, Days, PartitionOutcome
+from resources.lake.reports import BuildReport, PartitionOutcome
 from resources.lake.view_versions import claim_version
 from resources.settings import Settings, settings_from_env
 from tests.fake_offline import FakeOffline, plan_in

@@ -14,6 +14,7 @@ import pytest
 from deltalake import write_deltalake
 
 from cli.main import main
+from millrace.days import Days
 from millrace.errors import DataError, PlanError
 from millrace.plan import Column, SourcePlan, ViewPlan
 from millrace.resolve import resolve
@@ -23,7 +24,7 @@ from offline.tables.history import find_history
 from offline.tables.partition_log import append_partition_log
 from offline.tables.planned_changes import planned_change, refuse_backfill
 from offline.tables.source_changes import find_change, record_definition
-from resources.lake.reports import BuildReport, Days, PartitionOutcome
+from resources.lake.reports import BuildReport, PartitionOutcome
 from resources.lake.view_versions import claim_version
 from resources.settings import Settings, settings_from_env
 

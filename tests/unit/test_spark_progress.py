@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pyspark.errors import PySparkException
 
-from resources.lake.reports import BuildReport, PartitionOutcome, parse_day
+from millrace.days import parse_day
+from resources.lake.reports import BuildReport, PartitionOutcome
 from resources.progress import Ticker
 from resources.spark.progress import QueryProgress, SparkWatch, report_text
 

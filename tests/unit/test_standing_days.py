@@ -9,11 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from millrace.days import Days
 from millrace.plan import Plan
 from offline.tables.partition_log import append_partition_log
 from offline.tables.standing_days import standing_events, standing_features, standing_tiles
 from resources.declarations import plan_of
-from resources.lake.reports import BuildReport, Days, PartitionOutcome
+from resources.lake.reports import BuildReport, PartitionOutcome
 from resources.lake.view_versions import claim_version
 from resources.settings import Settings, settings_from_env
 

@@ -10,6 +10,7 @@ import pytest
 from deltalake import write_deltalake
 
 from millrace.calendar import LAST_MS
+from millrace.days import Days
 from millrace.durations import DAY_MS
 from millrace.errors import DataError
 from millrace.plan import ViewPlan
@@ -17,7 +18,7 @@ from millrace.resolve import resolve
 from millrace.spec import BatchSource, Entity, Feature, FeatureView, Source, Specs
 from offline.tables.history import find_history, reached_days
 from offline.tables.partition_log import append_partition_log
-from resources.lake.reports import BuildReport, Days, PartitionOutcome
+from resources.lake.reports import BuildReport, PartitionOutcome
 from resources.lake.writing import day_ranges
 from resources.settings import Settings, settings_from_env
 

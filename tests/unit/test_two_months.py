@@ -21,13 +21,13 @@ import pytest
 from jobs.batch.arrivals import Watch, days_of
 from jobs.definitions import build_definitions
 from millrace.calendar import days_between, to_ms
+from millrace.days import Days
 from millrace.plan import Plan, SourcePlan
 from offline.raw.arrivals import Arrivals
 from offline.tables.events import earlier_days
 from offline.tables.partition_log import PartitionState
 from resources.dagster.asset_keys import arrived_sensor, daily_job
 from resources.declarations import plan_of
-from resources.lake.reports import Days
 from resources.settings import Settings, settings_from_env
 from tests.fake_offline import FakeOffline
 

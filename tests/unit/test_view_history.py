@@ -18,11 +18,12 @@ from typer.testing import CliRunner
 from cli import stack as commands
 from jobs.alerts.runs import runless_facts
 from jobs.definitions import build_definitions
+from millrace.days import ALL_HOURS
 from millrace.plan import ViewPlan
 from offline.tables.partition_log import append_partition_log
 from offline.tables.view_history import ViewHistory, view_histories
 from resources.declarations import load_valid_plan
-from resources.lake.reports import ALL_HOURS, BuildReport, PartitionOutcome
+from resources.lake.reports import BuildReport, PartitionOutcome
 from resources.lake.view_versions import claim_version
 from resources.settings import CHECKOUT, Settings, settings_from_env
 from tests.fake_offline import FakeOffline

@@ -9,10 +9,11 @@ import dagster as dg
 
 from jobs.definitions import build_definitions
 from jobs.streams import uploads
+from millrace.days import Days
 from millrace.plan import SourcePlan, ViewPlan
 from offline.tables.partition_log import append_partition_log
 from resources.declarations import load_valid_plan
-from resources.lake.reports import BuildReport, Days
+from resources.lake.reports import BuildReport
 from resources.progress import Progress
 from resources.settings import Settings, settings_from_env
 from tests.fake_offline import FakeOffline

@@ -14,7 +14,7 @@ from datetime import date
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from functools import lru_cache
 
-from millrace.calendar import FIRST_MS, LAST_MS
+from millrace.calendar import EPOCH, FIRST_MS, LAST_MS
 from millrace.durations import DAY_MS
 from millrace.types import DataType
 from millrace.values.units import unit_hint
@@ -43,7 +43,7 @@ _INSTANT = re.compile(
 )
 _BASE64_GROUP = 4
 _LONGEST_INT64 = len(str(-(2**63)))
-_EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
+_EPOCH_ORDINAL = EPOCH.toordinal()
 
 
 def converter(type_: DataType) -> Convert:
