@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
@@ -75,10 +75,35 @@ class Stream:
             out.poll(0)
         assert out.flush(30) == 0
 
-    def run_over(self, records: Sequence[Record], restore_from: str | None = None) -> str:
+    def write_in_transactions(self, records: Sequence[Record]) -> None:
+        """Write the records in transactions; those that follow are written before, and taken back."""
+        out = producer(self.bootstrap, **{"transactional.id": self.source})
+        out.init_transactions(30)
+
+        def write(some: Sequence[Record], finish: Callable[[float], None]) -> None:
+            out.begin_transaction()
+            for record in some:
+                place = {"partition": record.partition, "timestamp": record.timestamp_ms}
+                out.produce(self.source, record.value, **place)
+                out.poll(0)
+            out.flush(30)
+            finish(30)
+
+        for start in range(0, len(records), 200):
+            write(records[start : start + 200], out.commit_transaction)
+            write(records[start + 200 : start + 400] or records[:9], out.abort_transaction)
+
+    def run_over(
+        self,
+        records: Sequence[Record],
+        restore_from: str | None = None,
+        *,
+        in_transactions: bool = False,
+    ) -> str:
         """Write the records, run until their tiles are out, stop; returns the savepoint."""
         mark = 0 if restore_from is None else 1
-        self.write([*records, *end_records(self.view, records, mark)])
+        write = self.write_in_transactions if in_transactions else self.write
+        write([*records, *end_records(self.view, records, mark)])
         job_id = uuid4().hex
         self.cluster.run(self.jar, self.job.script, job_id, self.job.configuration, 1, restore_from)
         try:
@@ -173,11 +198,14 @@ def test_an_event_time_may_be_a_day_or_milliseconds(kind: str, live_stack: Setti
     assert_tiles(view, stream.read(), expected(view, records))
 
 
-def test_a_copy_that_comes_after_the_horizon_counts_again(live_stack: Settings) -> None:
+@pytest.mark.parametrize("in_transactions", [False, True], ids=["plain", "transactions"])
+def test_a_copy_that_comes_after_the_horizon_counts_again(
+    live_stack: Settings, *, in_transactions: bool
+) -> None:
     view = VIEW
     view = with_source(view, dedup_horizon_ms=view.tile_hop_ms, allowed_lateness_ms=10**9)
     stream, records = Stream.of(live_stack, view), some_records(view, RECORDS, seed=5)
-    stream.run_over(records)
+    stream.run_over(records, in_transactions=in_transactions)
     want = expected(view, records)
     assert want != expected(with_source(view, dedup_horizon_ms=10**9), records)
     assert_tiles(view, stream.read(), want)

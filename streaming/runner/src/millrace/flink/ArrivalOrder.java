@@ -18,6 +18,7 @@ import org.apache.flink.kafka.shaded.org.apache.kafka.clients.admin.ListOffsetsO
 import org.apache.flink.kafka.shaded.org.apache.kafka.clients.admin.ListOffsetsResult;
 import org.apache.flink.kafka.shaded.org.apache.kafka.clients.admin.ListOffsetsResult.ListOffsetsResultInfo;
 import org.apache.flink.kafka.shaded.org.apache.kafka.clients.admin.OffsetSpec;
+import org.apache.flink.kafka.shaded.org.apache.kafka.common.IsolationLevel;
 import org.apache.flink.kafka.shaded.org.apache.kafka.common.KafkaFuture;
 import org.apache.flink.kafka.shaded.org.apache.kafka.common.TopicPartition;
 import org.apache.flink.kafka.shaded.org.apache.kafka.common.TopicPartitionInfo;
@@ -46,7 +47,7 @@ final class ArrivalOrder extends AbstractStreamOperator<RowData>
     private static final long serialVersionUID = 1L;
 
     private static final long LOOK_AGAIN_MS = 5;
-    private static final ListOffsetsOptions TIMEOUT = new ListOffsetsOptions().timeoutMs(1_000);
+    private static final ListOffsetsOptions TIMEOUT = new ListOffsetsOptions(IsolationLevel.READ_COMMITTED).timeoutMs(1_000);
 
     /** What the clock goes on by at most from one look to the next: who was held up saw nothing. */
     private static final long LONGEST_TICK_MS = 50;

@@ -43,6 +43,8 @@ public final class EventTopicFactory implements DynamicTableSourceFactory {
         FactoryUtil.TableFactoryHelper helper = FactoryUtil.createTableFactoryHelper(this, context);
         helper.validateExcept(CLIENT_PREFIX);
         Properties client = new Properties();
+        // What a producer took back is no event, here as in the archive.
+        client.setProperty("isolation.level", "read_committed");
         for (Map.Entry<String, String> option : context.getCatalogTable().getOptions().entrySet()) {
             if (option.getKey().startsWith(CLIENT_PREFIX)) {
                 String name = option.getKey().substring(CLIENT_PREFIX.length());
