@@ -397,7 +397,7 @@ def until_counted(settings: Settings, source: SourcePlan, records: int) -> None:
     until(lambda: counted(settings, source) >= records)
 
 
-def until(condition: Callable[[], bool], seconds: float = 90) -> None:
+def until(condition: Callable[[], bool], seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

@@ -80,6 +80,13 @@ def event(age_ms: int, value: Any = 1, number: int = 0) -> Event:
     return Event("k", NOW_MS - age_ms, NOW_MS - age_ms, value, number)
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What these tests are about is not how soon a busy machine lets a connection through."""
+    monkeypatch.setattr("serving.store._CONNECT_TIMEOUT_S", 10.0)
+    monkeypatch.setattr("serving.store._ANSWER_TIMEOUT_S", 10.0)
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[ValkeyServer]:
     with running_store() as running:
