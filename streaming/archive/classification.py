@@ -6,8 +6,8 @@ The rules in their order are in docs/stream-events.md, what fits a column docs/v
 
 from typing import Any, NamedTuple
 
-from millrace.calendar import EPOCH
-from millrace.durations import DAY_MS, format_duration
+from millrace.calendar import day_ms
+from millrace.durations import format_duration
 from millrace.plan import SourcePlan
 from millrace.rows.json_rows import JsonRows, reached
 from millrace.values.documents import MalformedError, parse_object
@@ -15,8 +15,6 @@ from millrace.values.scalars import Misfit, Number
 from millrace.values.units import unit_hint
 
 REASONS = ("malformed", "schema", "late", "future")
-
-_EPOCH_ORDINAL = EPOCH.toordinal()
 
 
 class Classification(NamedTuple):
@@ -61,7 +59,7 @@ class Classifier:
             return Classification("schema", str(error), None, ())
         stamped = values[self._time_at]
         if self._time_is_date and stamped is not None:
-            stamped = (stamped.toordinal() - _EPOCH_ORDINAL) * DAY_MS
+            stamped = day_ms(stamped)
         if stamped is None:
             return Classification(
                 "schema", f"the event time {self._event_time!r} is null", None, ()

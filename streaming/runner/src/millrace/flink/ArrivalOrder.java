@@ -47,7 +47,8 @@ final class ArrivalOrder extends AbstractStreamOperator<RowData>
     private static final long serialVersionUID = 1L;
 
     private static final long LOOK_AGAIN_MS = 5;
-    private static final ListOffsetsOptions TIMEOUT = new ListOffsetsOptions(IsolationLevel.READ_COMMITTED).timeoutMs(1_000);
+    private static final ListOffsetsOptions READABLE =
+            new ListOffsetsOptions(IsolationLevel.READ_COMMITTED).timeoutMs(1_000);
 
     /** What the clock goes on by at most from one look to the next: who was held up saw nothing. */
     private static final long LONGEST_TICK_MS = 50;
@@ -251,7 +252,7 @@ final class ArrivalOrder extends AbstractStreamOperator<RowData>
             latest.put(new TopicPartition(topic, lane.partition), OffsetSpec.latest());
         }
         askedNumber = cameIn;
-        answer = admin.listOffsets(latest, TIMEOUT);
+        answer = admin.listOffsets(latest, READABLE);
     }
 
     private void takeAnswer() throws Exception {
