@@ -15,7 +15,7 @@ from decimal import Decimal, localcontext
 from fractions import Fraction
 from functools import cache
 
-from tests import calendar_oracle as calendar
+from tests.support import calendar_oracle as calendar
 
 DAY_MS = 86_400_000
 

@@ -15,7 +15,7 @@ from resources.endpoints import flink_url, kafka_bootstrap
 from resources.flink.rest import FlinkCluster, newest_checkpoint
 from resources.kafka.client import Topic, ensure_topics
 from streaming.engines import Flink
-from tests.stream_fakes import FakeFlink, write_views
+from tests.support.stream_fakes import FakeFlink, write_views
 
 DEADLINE_S = 60
 

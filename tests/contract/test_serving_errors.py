@@ -12,8 +12,8 @@ from millrace.plan import EntityPlan
 from millrace.types import BOOL, BYTES, DATE, FLOAT64, INT32, INT64, STRING, TIMESTAMP, decimal
 from millrace.windows import Sliding
 from serving.routes import MOST_BODY_BYTES
-from tests.online_cases import feature_of, view_of
-from tests.serving_harness import Client, Reply, client_of, publish, running_store, served
+from tests.support.online_cases import feature_of, view_of
+from tests.support.serving_harness import Client, Reply, client_of, publish, running_store, served
 
 pytestmark = pytest.mark.services
 

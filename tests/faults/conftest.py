@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.live import views
-from tests.live.running_stack import RunningStack
+from tests.support.live import views
+from tests.support.live.running_stack import RunningStack
 
 
 @pytest.fixture(scope="package")

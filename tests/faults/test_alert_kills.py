@@ -18,8 +18,8 @@ from alerts.configuration import VERSION
 from alerts.outbox import Outbox
 from alerts.state import AlertStore
 from resources.settings import CHECKOUT, settings_from_env
-from tests.alert_processes import START, now_ms
-from tests.ports import free_port
+from tests.support.alert_processes import START, now_ms
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.services
 
@@ -35,7 +35,7 @@ class Process:
 
     def __init__(self, env: dict[str, str], *arguments: str) -> None:
         self._env = env
-        self._command = [sys.executable, "-m", "tests.alert_processes", *arguments]
+        self._command = [sys.executable, "-m", "tests.support.alert_processes", *arguments]
         self.kills = 0
         self.start()
 

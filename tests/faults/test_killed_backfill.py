@@ -16,7 +16,7 @@ import pytest
 from deltalake import DeltaTable
 
 from resources.settings import CHECKOUT
-from tests.live.running_stack import RunningStack, until
+from tests.support.live.running_stack import RunningStack, until
 
 pytestmark = pytest.mark.services
 

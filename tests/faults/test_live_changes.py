@@ -13,11 +13,11 @@ from urllib.error import HTTPError
 
 import pytest
 
-from tests.live import views
-from tests.live.oracle import OracleView, TopicOracle
-from tests.live.proof import Proof, compare, compared, prove_values
-from tests.live.running_stack import RunningStack, until
-from tests.live.topic_records import read_records
+from tests.support.live import views
+from tests.support.live.oracle import OracleView, TopicOracle
+from tests.support.live.proof import Proof, compare, compared, prove_values
+from tests.support.live.running_stack import RunningStack, until
+from tests.support.live.topic_records import read_records
 
 pytestmark = pytest.mark.services
 

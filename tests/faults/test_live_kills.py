@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from deltalake import DeltaTable
 
-from tests.live import views
-from tests.live.oracle import TopicOracle
-from tests.live.proof import prove_books, prove_values
-from tests.live.running_stack import RunningStack, finish_producer, start_producer, until
+from tests.support.live import views
+from tests.support.live.oracle import TopicOracle
+from tests.support.live.proof import prove_books, prove_values
+from tests.support.live.running_stack import RunningStack, finish_producer, start_producer, until
 
 pytestmark = [pytest.mark.services, pytest.mark.soak]
 

@@ -9,9 +9,9 @@ from urllib.error import HTTPError
 import pytest
 
 from resources.settings import CHECKOUT
-from tests.live import views
-from tests.live.proof import prove_books
-from tests.live.running_stack import RunningStack, finish_producer, start_producer, until
+from tests.support.live import views
+from tests.support.live.proof import prove_books
+from tests.support.live.running_stack import RunningStack, finish_producer, start_producer, until
 
 pytestmark = pytest.mark.services
 

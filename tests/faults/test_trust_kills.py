@@ -31,9 +31,9 @@ from resources.endpoints import spark_remote
 from resources.settings import Settings, settings_from_env
 from stack.files import StackFiles
 from tests.conftest import run_millrace
-from tests.dagster_stack import wait_for
-from tests.live.durable_receiver import ReceiverProcess
-from tests.live.struck_dagster import (
+from tests.support.dagster_stack import wait_for
+from tests.support.live.durable_receiver import ReceiverProcess
+from tests.support.live.struck_dagster import (
     DagsterProgram,
     Evaluation,
     Run,
@@ -42,7 +42,7 @@ from tests.live.struck_dagster import (
     build,
     evaluations,
 )
-from tests.ports import free_port
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.services, pytest.mark.soak]
 

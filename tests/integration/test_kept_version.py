@@ -44,7 +44,7 @@ from streaming.upload.upload import upload
 from streaming.writer.feeds import Feed
 from streaming.writer.records import TileReader
 from streaming.writer.tile_store import TileStore
-from tests.kept_version import (
+from tests.support.kept_version import (
     BATCH_END_MS,
     VIEWS,
     Kept,
@@ -54,9 +54,9 @@ from tests.kept_version import (
     record_of,
     tiles_today,
 )
-from tests.serving_harness import Client, client_of, running_store, served
-from tests.stream_fakes import FakeEngines, FakeFlink
-from tests.training_cases import agree
+from tests.support.serving_harness import Client, client_of, running_store, served
+from tests.support.stream_fakes import FakeEngines, FakeFlink
+from tests.support.training_cases import agree
 
 SERVED = {"kept_spend": "kept_customer", "kept_pairs": "kept_customer,kept_shop"}
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.real_language import CASES, compare
+from tests.support.real_language import CASES, compare
 
 pytestmark = pytest.mark.shared_data
 

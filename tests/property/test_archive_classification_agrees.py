@@ -14,8 +14,9 @@ from streaming.archive.arrivals import Arrivals, id_key
 from streaming.archive.batch import Batch, BatchClassifier
 from streaming.archive.classification import Classifier
 from streaming.archive.intake import Record
-from tests import archive_cases, reference
-from tests.event_bytes import any_event
+from tests import reference
+from tests.support import archive_cases
+from tests.support.event_bytes import any_event
 
 COLUMNS = {
     "id": "string",

@@ -16,7 +16,6 @@ from millrace.tiles import LAST_EVENT, Tile, merge_tiles, tile_columns
 from millrace.types import INT64, STRING, DataType, decimal
 from millrace.windows import Lifetime, Sliding
 from tests import reference
-from tests.oracle import bound_to
 from tests.property.test_tiles_against_reference import (
     INT64_VALUES,
     assert_agree,
@@ -26,7 +25,8 @@ from tests.property.test_tiles_against_reference import (
     tiles_of,
     view_of,
 )
-from tests.window_cases import STAGE, WINDOWS, Stage
+from tests.support.oracle import bound_to
+from tests.support.window_cases import STAGE, WINDOWS, Stage
 
 HOP_MS = 10_000
 OF_TYPE: dict[str, DataType] = {"sum": decimal(12, 2), "max": STRING}

@@ -31,9 +31,9 @@ from millrace.spec import (
 from millrace.tiles import TileEvent, build_tile, tile_start_ms
 from millrace.types import DataType
 from tests import reference
-from tests.expression_cases import COLUMNS, Writer, random_row
-from tests.online_cases import document_of, expected_ts
-from tests.oracle import oracle_derived, oracle_feature
+from tests.support.expression_cases import COLUMNS, Writer, random_row
+from tests.support.online_cases import document_of, expected_ts
+from tests.support.oracle import oracle_derived, oracle_feature
 
 SOURCE = Source(
     "events",

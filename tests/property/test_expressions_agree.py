@@ -13,7 +13,7 @@ from millrace.expressions import Expression, ExpressionError, evaluate, parse_ex
 from millrace.expressions.arrow import evaluate_column
 from millrace.kernel.arrow import arrow_type
 from millrace.types import DataType
-from tests.expression_cases import COLUMNS, Writer, random_row
+from tests.support.expression_cases import COLUMNS, Writer, random_row
 
 SEEDS = st.integers(0, 2**48)
 DEPTHS = st.integers(0, 4)

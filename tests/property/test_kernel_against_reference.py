@@ -15,10 +15,11 @@ from millrace.aggregates import AGGREGATES
 from millrace.types import INT64, STRING, parse_type
 from millrace.window import Window
 from millrace.windows import Lifetime, Sliding
-from tests import reference, window_cases
-from tests.kernel_cases import EVERY, Query, accepting, bound, default_of, kernel_values
-from tests.oracle import agree_as_vectors, told
-from tests.window_cases import STAGE, reference_fields
+from tests import reference
+from tests.support import window_cases
+from tests.support.kernel_cases import EVERY, Query, accepting, bound, default_of, kernel_values
+from tests.support.oracle import agree_as_vectors, told
+from tests.support.window_cases import STAGE, reference_fields
 
 # On hop edges, one millisecond beside them, and anywhere; before and after the stage's origin.
 INSTANTS = st.builds(

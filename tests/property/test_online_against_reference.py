@@ -16,8 +16,8 @@ from millrace.plan import FeaturePlan, ViewPlan
 from millrace.types import FLOAT64, INT64, STRING, DataType, decimal, vector
 from millrace.windows import Lifetime, Sliding
 from tests import reference
-from tests.kernel_cases import default_of
-from tests.online_cases import (
+from tests.support.kernel_cases import default_of
+from tests.support.online_cases import (
     document_of,
     expected,
     expected_status,
@@ -27,8 +27,8 @@ from tests.online_cases import (
     size_of,
     view_of,
 )
-from tests.oracle import agree_as_vectors
-from tests.window_cases import STAGE, WINDOWS, Stage
+from tests.support.oracle import agree_as_vectors
+from tests.support.window_cases import STAGE, WINDOWS, Stage
 
 MONEY = decimal(12, 2)
 VALUES: dict[DataType, st.SearchStrategy[Any]] = {

@@ -30,8 +30,8 @@ from millrace.types import FLOAT64, INT32, INT64, STRING, DataType, decimal, vec
 from millrace.window import Window
 from millrace.windows import Session, Sliding
 from tests import reference
-from tests.oracle import agree_as_vectors, bound_to, oracle_feature
-from tests.window_cases import STAGE, WINDOWS, Stage
+from tests.support.oracle import agree_as_vectors, bound_to, oracle_feature
+from tests.support.window_cases import STAGE, WINDOWS, Stage
 
 HOP_MS = 10_000
 MONEY, WIDEST = decimal(12, 2), decimal(38, 4)

@@ -8,7 +8,7 @@ import dagster as dg
 from jobs.definitions import build_definitions
 from resources.declarations import plan_of
 from resources.settings import settings_from_env
-from tests.fake_offline import FileOffline
+from tests.support.fake_offline import FileOffline
 
 
 @dg.definitions

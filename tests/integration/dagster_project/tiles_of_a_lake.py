@@ -16,8 +16,8 @@ from resources.declarations import load_valid_plan
 from resources.lake.reports import BuildReport
 from resources.progress import Progress
 from resources.settings import Settings, settings_from_env
-from tests.fake_offline import FakeOffline
-from tests.tile_lakes import build, random_tiles
+from tests.support.fake_offline import FakeOffline
+from tests.support.tile_lakes import build, random_tiles
 
 # A test cannot wait for minutes; what is told by runs does not depend on it.
 uploads._INTERVAL_S = 5

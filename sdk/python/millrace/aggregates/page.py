@@ -55,7 +55,7 @@ takes and every kind of window.
 
 
 def page() -> str:
-    """Return the page; ``tests/unit/test_aggregates.py`` holds the file against it."""
+    """Return the page; ``tests/unit/language/test_aggregates.py`` holds the file against it."""
     return "".join(_page())
 
 
