@@ -198,9 +198,16 @@ class LookupEngine:
     async def _read_rows(self, cells: Sequence[Cell]) -> None:
         if not cells:
             return
-        for cell, data in zip(
-            cells, await self.store.rows([c.row_key for c in cells]), strict=True
-        ):
+        answer: asyncio.Future[list[bytes | None] | StoreError]
+        answer = asyncio.get_running_loop().create_future()
+        self.store.read_rows(
+            [cell.row_key for cell in cells],
+            lambda told: None if answer.done() else answer.set_result(told),
+        )
+        found = await answer
+        if isinstance(found, StoreError):
+            raise found
+        for cell, data in zip(cells, found, strict=True):
             if data is not None:
                 try:
                     cell.row = cell.served.online.rows.decode(data)

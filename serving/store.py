@@ -1,4 +1,4 @@
-"""The server's door to the online store: pooled connections, few round trips, no waiting when down.
+"""The server's door to the online store: few round trips, and no waiting when it is down.
 
 Once the store did not answer, calls fail at once; a probe asks it several times a second and opens
 the door again with its first answer. So a request never waits for a store that is known to be
@@ -7,33 +7,26 @@ away, and is served right as soon as it is back.
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as Disconnected
-from redis.exceptions import NoScriptError, RedisError
-
-from millrace.errors import EngineUnavailable, SetupError, StoreError
+from millrace.errors import EngineUnavailable, StoreError
 from millrace.published import PLANS_KEY, PROGRESS_KEY
-from resources.store.client import StoreUnavailable, store_errors
+from resources.store.asynchronous import Address, StoreClient, failure
+from resources.store.client import StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
 CHANGES_FIELD = b"s"
 """Field of a tiles hash that counts its changes."""
 
+Rows = list[bytes | None]
+
 _CONNECT_TIMEOUT_S = 0.5
 _ANSWER_TIMEOUT_S = 2.0
 _PROBE_EVERY_S = 0.2
 _HASHES_AT_ONCE = 256
-_ROWS_AT_ONCE = 2_000
-_ROW_READS_AT_ONCE = 2
 
 WRITE_BACK = """
 if (redis.call('HGET', KEYS[2], 's') or '') ~= ARGV[1] then return 0 end
@@ -80,7 +73,7 @@ class ServingStore:
     """Reads rows, tiles and publications; keeps merged rows.
 
     Every method raises ``StoreUnavailable`` if the store is away, loading or too slow, and
-    ``StoreError`` if it refuses.
+    ``StoreError`` if it refuses. Rows have a connection of their own: they never wait behind tiles.
 
     Args:
         url: gives the store's URL; asked again at each attempt to connect, for a local stack may
@@ -91,82 +84,62 @@ class ServingStore:
     def __init__(self, url: Callable[[], str], on_error: Callable[[], None]) -> None:
         self._url = url
         self._on_error = on_error
-        self._client: Redis | None = None
-        self._client_url = ""
+        self._rows: StoreClient | None = None
+        self._others: StoreClient | None = None
+        self._connected_url = ""
         self._reason: str | None = None
         self._probe: asyncio.Task[None] | None = None
         self._script = ""
         self._is_closed = False
-        self._asked: deque[tuple[Sequence[bytes], asyncio.Future[list[bytes | None]]]] = deque()
-        self._row_reads = 0
-        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def is_up(self) -> bool:
         """False from a failure to the next answer."""
         return self._reason is None
 
-    async def rows(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Return the packed rows, None where there is none; one round trip.
+    def read_rows(self, keys: Sequence[bytes], done: Callable[[Rows | StoreError], None]) -> None:
+        """Ask for packed rows, None where there is none; ``done`` takes them, or what went wrong.
 
-        Calls that wait at the same time are sent as one: under load that is most of them.
+        What is asked for in one turn of the loop is one round trip.
         """
-        answer: asyncio.Future[list[bytes | None]] = asyncio.get_running_loop().create_future()
-        self._asked.append((keys, answer))
-        if self._row_reads < _ROW_READS_AT_ONCE:
-            self._row_reads += 1
-            self._start(self._read_rows())
-        return await answer
-
-    async def _read_rows(self) -> None:
-        """Send what is asked for, and again what was asked meanwhile."""
         try:
-            while self._asked:
-                batch, size = [], 0
-                while self._asked and size < _ROWS_AT_ONCE:
-                    batch.append(self._asked.popleft())
-                    size += len(batch[-1][0])
-                await self._answer_rows(batch)
-        finally:
-            self._row_reads -= 1
-
-    async def _answer_rows(
-        self, batch: Sequence[tuple[Sequence[bytes], asyncio.Future[list[bytes | None]]]]
-    ) -> None:
-        keys = [key for asked, _ in batch for key in asked]
-        try:
-            found = await self._run(lambda client: client.mget(keys))
+            client = self._client_of_rows()
         except StoreError as error:
-            for _, answer in batch:
-                if not answer.done():
-                    answer.set_exception(error)
+            done(error)
             return
-        first = 0
-        for asked, answer in batch:
-            if not answer.done():
-                answer.set_result(found[first : first + len(asked)])
-            first += len(asked)
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        def answered(told: Any) -> None:
+            if type(told) is list:
+                done(told)
+                return
+            done(self._failed(told))
+
+        client.rows(keys, answered)
 
     async def tiles(self, keys: Sequence[bytes]) -> list[dict[bytes, bytes]]:
         """Return the hashes of tiles, empty where there is none; each is read as of one instant."""
         found: list[dict[bytes, bytes]] = []
         for first in range(0, len(keys), _HASHES_AT_ONCE):
-            chunk = keys[first : first + _HASHES_AT_ONCE]
-            found += await self._run(partial(_hashes, keys=chunk))
+            asked = [("HGETALL", key) for key in keys[first : first + _HASHES_AT_ONCE]]
+            found += await self._run(asked)
         return found
 
     async def keep(self, rows: Sequence[MergedRow]) -> int:
         """Keep merged rows whose tiles have not changed; return how many were kept."""
-        return int(await self._run(lambda client: self._keep(client, rows)))
+        if not self._script:
+            await self._load_script()
+        answers = await self._run_script(rows)
+        if any(_is_unknown_script(answer) for answer in answers):
+            await self._load_script()  # the store was started anew
+            answers = await self._run_script(rows)
+        for answer in answers:
+            if isinstance(answer, StoreError):
+                raise answer
+        return sum(answers)
 
     async def published(self) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
         """Return the hashes of publications and of progress."""
-        plans, progress = await self._run(partial(_hashes, keys=[PLANS_KEY, PROGRESS_KEY]))
+        plans, progress = await self._run([("HGETALL", PLANS_KEY), ("HGETALL", PROGRESS_KEY)])
         return plans, progress
 
     async def close(self) -> None:
@@ -174,27 +147,83 @@ class ServingStore:
         self._is_closed = True
         if self._probe is not None:
             await self._probe
-        if self._client is not None:
-            await self._client.aclose()
+        await self._disconnect()
 
-    async def _run(self, call: Callable[[Redis], Awaitable[Any]]) -> Any:
+    async def _run(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        answers = await self._answers(commands)
+        for answer in answers:
+            if isinstance(answer, StoreError):
+                raise answer
+        return answers
+
+    async def _answers(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Return what each command is answered, its error in place of an answer."""
+        client = self._client_of_others()
+        asked = [client.run(*command) for command in commands]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, StoreUnavailable):
+                raise self._failed(answer)
+            if isinstance(answer, BaseException) and not isinstance(answer, StoreError):
+                raise answer
+        return answers
+
+    async def _load_script(self) -> None:
+        (digest,) = await self._run([("SCRIPT", "LOAD", WRITE_BACK)])
+        self._script = digest.decode()
+
+    async def _run_script(self, rows: Sequence[MergedRow]) -> list[Any]:
+        return await self._answers(
+            [
+                (
+                    *("EVALSHA", self._script, 2, r.row_key, r.tiles_key, r.changes, r.row),
+                    *r.dropped[:MOST_DROPPED],
+                )
+                for r in rows
+            ]
+        )
+
+    def _client_of_rows(self) -> StoreClient:
+        self._connect()
+        if self._rows is None:
+            self._rows = open_client(self._connected_url)
+        return self._rows
+
+    def _client_of_others(self) -> StoreClient:
+        self._connect()
+        if self._others is None:
+            self._others = open_client(self._connected_url)
+        return self._others
+
+    def _connect(self) -> None:
+        """Learn where the store is.
+
+        Raises:
+            StoreUnavailable: it is known to be away, or to be nowhere.
+        """
         if self._reason is not None:
             raise StoreUnavailable(self._reason, where="online store", fix="millrace status")
-        try:
-            with store_errors():
-                return await call(self._connected())
-        except (StoreUnavailable, EngineUnavailable) as error:
+        if not self._connected_url:
+            try:
+                self._connected_url = self._url()
+            except EngineUnavailable as error:
+                raise self._failed(
+                    StoreUnavailable(error.what, where=error.where, fix=error.fix)
+                ) from error
+
+    def _failed(self, told: Any) -> StoreError:
+        """Count a failure, close the door if the store is away, and return the error."""
+        error = failure(told)
+        if error is None:
+            error = StoreError(f"the online store answered {told!r}", where="online store")
+        if isinstance(error, StoreUnavailable):
             self._on_error()
             self._close_door(error.what)
-            raise StoreUnavailable(error.what, where=error.where, fix=error.fix) from error
-
-    def _connected(self) -> Redis:
-        if self._client is None:
-            self._client_url = self._url()
-            self._client = open_client(self._client_url)
-        return self._client
+        return error
 
     def _close_door(self, reason: str) -> None:
+        if self._is_closed:
+            return
         if self._reason is None:
             logger.warning("store is away, lookups answer 503 until it is back: %s", reason)
         self._reason = reason
@@ -204,74 +233,37 @@ class ServingStore:
     async def _knock(self) -> None:
         while not self._is_closed:
             try:
-                if self._client is not None and self._url() != self._client_url:
-                    await self._client.aclose()
-                    self._client = None
+                url = self._url()
+                if url != self._connected_url:
+                    await self._disconnect()
+                    self._connected_url = url
+                if self._others is None:
+                    self._others = open_client(url)
                 # Not PING: that is answered while the store still loads its log.
-                await self._connected().exists(PLANS_KEY)
-            except (RedisError, EngineUnavailable, OSError) as error:
-                self._reason = f"the online store does not answer: {error}"
+                await self._others.run("EXISTS", PLANS_KEY)
+            except (StoreError, EngineUnavailable) as error:
+                self._reason = error.what
                 await asyncio.sleep(_PROBE_EVERY_S)
             else:
                 self._reason = None
                 logger.warning("store answers again")
                 return
 
-    async def _keep(self, client: Redis, rows: Sequence[MergedRow]) -> int:
-        if not self._script:
-            self._script = await client.script_load(WRITE_BACK)
-        answers = await self._run_script(client, rows)
-        if any(isinstance(answer, NoScriptError) for answer in answers):
-            self._script = await client.script_load(WRITE_BACK)  # the store was started anew
-            answers = await self._run_script(client, rows)
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise answer
-        return sum(answers)
-
-    async def _run_script(self, client: Redis, rows: Sequence[MergedRow]) -> list[Any]:
-        pipeline = client.pipeline(transaction=False)
-        for r in rows:
-            pipeline.evalsha(
-                self._script,
-                2,
-                *(r.row_key, r.tiles_key, r.changes, r.row, *r.dropped[:MOST_DROPPED]),
-            )
-        answers: list[Any] = await pipeline.execute(raise_on_error=False)
-        return answers
+    async def _disconnect(self) -> None:
+        clients, self._rows, self._others = (self._rows, self._others), None, None
+        for client in clients:
+            if client is not None:
+                await client.close()
 
 
-async def _hashes(client: Redis, keys: Sequence[bytes]) -> list[Any]:
-    if len(keys) == 1:
-        return [await client.hgetall(keys[0])]
-    pipeline = client.pipeline(transaction=False)
-    for key in keys:
-        pipeline.hgetall(key)
-    found: list[Any] = await pipeline.execute()
-    return found
+def _is_unknown_script(answer: Any) -> bool:
+    return isinstance(answer, StoreError) and "NOSCRIPT" in answer.what
 
 
-def open_client(url: str) -> Redis:
+def open_client(url: str) -> StoreClient:
     """Return a client of a store; it connects at its first command.
 
     Raises:
         SetupError: the URL is of no known kind.
     """
-    # One more try, and only after a lost connection: a pooled one may have died since its last use.
-    # What the server sends may be sent twice: it reads, or sets what was computed.
-    try:
-        client: Redis = Redis.from_url(
-            url,
-            protocol=2,
-            decode_responses=False,
-            socket_connect_timeout=_CONNECT_TIMEOUT_S,
-            socket_timeout=_ANSWER_TIMEOUT_S,
-            retry=Retry(NoBackoff(), 1, supported_errors=(Disconnected,)),
-        )
-    except ValueError as error:
-        raise SetupError(
-            f"the address of the store cannot be used: {error}",
-            where="MILLRACE_STORE_URL",
-            fix="redis://host:port/0, rediss://host:port/0 or unix:///path/to/socket",
-        ) from error
-    return client
+    return StoreClient(Address.of_url(url), _CONNECT_TIMEOUT_S, _ANSWER_TIMEOUT_S)
