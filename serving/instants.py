@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 
 from millrace.calendar import to_datetime, to_ms
+from millrace.durations import MINUTE_MS
 
 
 @lru_cache(maxsize=8192)
@@ -13,10 +14,15 @@ def instant_text(instant_ms: int) -> str | int:
     >>> instant_text(1764072003120)
     '2025-11-25T12:00:03.120Z'
     """
-    moment = to_datetime(instant_ms)
-    if moment is None:
-        return instant_ms
-    return moment.strftime("%Y-%m-%dT%H:%M:%S").zfill(19) + f".{instant_ms % 1000:03d}Z"
+    minute, rest_ms = divmod(instant_ms, MINUTE_MS)
+    text = _minute_text(minute)
+    return instant_ms if text is None else f"{text}{rest_ms // 1000:02d}.{rest_ms % 1000:03d}Z"
+
+
+@lru_cache(maxsize=8192)
+def _minute_text(minute: int) -> str | None:
+    moment = to_datetime(minute * MINUTE_MS)
+    return None if moment is None else moment.strftime("%Y-%m-%dT%H:%M:").zfill(17)
 
 
 def instant_ms(text: str) -> int:

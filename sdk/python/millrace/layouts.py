@@ -8,6 +8,7 @@ bytes, lists and edges end such a run.
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from millrace.aggregates import Edge
@@ -37,24 +38,25 @@ class Layout:
     """How the values behind one pattern of presence bits are read."""
 
     def __init__(self, slots: Sequence[Slot], present: Sequence[bool]) -> None:
-        self._size = len(slots)
-        self._runs: list[tuple[struct.Struct, list[int], int, Reader]] = []
+        self._runs: list[tuple[struct.Struct, Reader]] = []
         self._converted: list[tuple[int, Callable[[Any], Any]]] = []
+        found = [i for i, there in enumerate(present) if there]
         run: list[int] = []
-        for i, (slot, there) in enumerate(zip(slots, present, strict=True)):
-            if not there:
-                continue
+        for i in found:
+            slot = slots[i]
             if slot.is_edge or slot.type.record.packed is None:
-                self._runs.append((_form(slots, run), run, i, slot_reader(slot)))
+                self._runs.append((_form(slots, run), slot_reader(slot)))
                 run = []
                 continue
             run.append(i)
             convert = from_struct(slot.type)
             if convert is not None:
                 self._converted.append((i, convert))
-        self._last, self._last_run = _form(slots, run), run
-        # All there, of fixed width and as they are: the unpacked tuple is the answer.
-        self._is_plain = len(run) == self._size and not self._converted
+        self._last = _form(slots, run)
+        # Values come as they were stored; what is absent is the None put behind them.
+        place_of = {i: place for place, i in enumerate(found)}
+        places = [place_of.get(i, len(found)) for i in range(len(slots))]
+        self._spread = None if len(found) == len(slots) else spread(places)
 
     def read(self, data: bytes, at: int) -> tuple[Any, ...]:
         """Return the values from ``at`` to the end of the data, None where absent.
@@ -62,20 +64,31 @@ class Layout:
         Raises:
             struct.error, UnicodeDecodeError, OverflowError, Cut: the bytes are broken.
         """
-        if self._is_plain and at + self._last.size == len(data):
-            return self._last.unpack_from(data, at)
-        values: list[Any] = [None] * self._size
-        for form, run, i, reader in self._runs:
-            for place, value in zip(run, form.unpack_from(data, at), strict=True):
-                values[place] = value
-            values[i], at = reader(data, at + form.size)
-        for place, value in zip(self._last_run, self._last.unpack_from(data, at), strict=True):
-            values[place] = value
-        if at + self._last.size != len(data):
-            raise Cut(f"{len(data)} bytes, not {at + self._last.size}")
+        values: tuple[Any, ...] = ()
+        for form, reader in self._runs:
+            before = form.unpack_from(data, at)
+            value, at = reader(data, at + form.size)
+            values = (*values, *before, value)
+        last = self._last
+        if at + last.size != len(data):
+            raise Cut(f"{len(data)} bytes, not {at + last.size}")
+        values += last.unpack_from(data, at)
+        if self._spread is not None:
+            values = self._spread((*values, None))
+        if not self._converted:
+            return values
+        converted = list(values)
         for place, convert in self._converted:
-            values[place] = convert(values[place])
-        return tuple(values)
+            converted[place] = convert(converted[place])
+        return tuple(converted)
+
+
+def spread(places: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
+    """Return what takes the values at some places, in that order, as a tuple."""
+    if len(places) != 1:
+        return itemgetter(*places) if places else lambda _: ()
+    (place,) = places
+    return lambda values: (values[place],)
 
 
 def _form(slots: Sequence[Slot], run: Sequence[int]) -> struct.Struct:

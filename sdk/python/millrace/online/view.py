@@ -197,6 +197,42 @@ class OnlineView:
         newest = max((field for field in tiles if len(field) == TILE_FIELD_BYTES), default=None)
         return None if newest is None else self.tiles.decode(tiles[newest]).event_ms
 
+    @property
+    def merged_at(self) -> int:
+        """Place in a row of the first instant that it tells of."""
+        return self._merged_at
+
+    def newest_from_ms(self, as_of_ms: int) -> list[int | None]:
+        """Return of each window from when on a newest event is in it; None: always."""
+        return [window.newest_from_ms(as_of_ms) for window in self._windows]
+
+    def plain(self, places: Sequence[int]) -> list[tuple[int, int, int | None]] | None:
+        """Return place in the row, window and place of the ``ts`` of each of these features.
+
+        None if one of them needs more than its value in the row: it is an age, may be over its
+        limit, or is derived.
+        """
+        by_name = {feature.name: place for place, feature in enumerate(self._aggregates)}
+        asked = [by_name.get(self.features[place].name) for place in places]
+        if any(place is None or place in self._ages or place in self._over for place in asked):
+            return None
+        return [
+            (place, self._aggregates[place].window, self._aggregates[place].ts_slot)
+            for place in asked
+            if place is not None
+        ]
+
+    def is_late(self, as_of_ms: int, progress_ms: int | None) -> bool:
+        """Say whether the promise of freshness is broken at an instant.
+
+        Args:
+            as_of_ms: the instant.
+            progress_ms: up to when the pipeline has worked; None if that is not known.
+        """
+        return self.freshness_ms is not None and (
+            progress_ms is None or as_of_ms - progress_ms > self.freshness_ms
+        )
+
     def earliest_ms(self, row: Packed) -> int:
         """Return the first instant a row tells of: it knows nothing of what had left before."""
         merged_at_ms: int = row.values[self._merged_at]
@@ -232,12 +268,9 @@ class OnlineView:
         asked: Sequence[int] = range(len(self._aggregates)) if places is None else places
         if derivation is not None:
             asked = derivation.places
-        is_late = self.freshness_ms is not None and (
-            progress_ms is None or as_of_ms - progress_ms > self.freshness_ms
-        )
         return Moment(
             as_of_ms,
-            [window.newest_from_ms(as_of_ms) for window in self._windows],
+            self.newest_from_ms(as_of_ms),
             [
                 (place, self._aggregates[place].window, self._aggregates[place].ts_slot)
                 for place in asked
@@ -249,7 +282,7 @@ class OnlineView:
             if self._over
             else (),
             None if self.ttl_ms is None else as_of_ms - self.ttl_ms,
-            "STALE" if is_late else "PRESENT",
+            "STALE" if self.is_late(as_of_ms, progress_ms) else "PRESENT",
             derivation,
         )
 
