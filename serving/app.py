@@ -17,9 +17,11 @@ from starlette.responses import Response
 
 from millrace.errors import PlatformError
 from serving import openapi
+from serving.access import Access, open_to_all
 from serving.engine import LookupEngine
 from serving.errors import error_body, headers_of, status_of
 from serving.gate import Gate, GateState
+from serving.lookups import Lookups
 from serving.metrics import ServerMetrics
 from serving.plans import PublishedPlans
 from serving.routes import Routes
@@ -35,6 +37,7 @@ def create_app(
     *,
     now_ms: Callable[[], int] | None = None,
     most_in_flight: int = MOST_IN_FLIGHT,
+    access: Access = open_to_all,
 ) -> FastAPI:
     """Return the server's application; it connects to the store when it is started.
 
@@ -42,6 +45,7 @@ def create_app(
         store_url: URL of the store, or what gives it at each attempt to connect.
         now_ms: the clock, epoch milliseconds; the system's if None.
         most_in_flight: requests answered at a time; one more is a 429.
+        access: decides what a caller may see.
 
     Raises:
         SetupError: the URL is of no known kind.
@@ -57,17 +61,17 @@ def create_app(
     store = ServingStore(url, metrics.store_errors.inc)
     plans = PublishedPlans(store, metrics, clock)
     gate = GateState(most_in_flight)
-    engine = LookupEngine(store, metrics, clock)
+    lookups = Lookups(LookupEngine(store, metrics, clock), plans, access)
     # Its pages of /docs and /redoc load nothing from other hosts.
     app = FastAPIOffline(
         title="Millrace online features",
         version=version("millrace"),
         telemetry={"tracing": False, "metrics": False, "logs": False},  # the gate counts
         swagger_ui_parameters={"validatorUrl": None},
-        lifespan=partial(_lifespan, store=store, plans=plans, engine=engine),
+        lifespan=partial(_lifespan, store=store, plans=plans, lookups=lookups),
     )
     app.state.gate = gate
-    Routes(engine, plans, metrics, gate).add_to(app)
+    Routes(lookups, plans, metrics, gate).add_to(app)
     app.add_middleware(Gate, state=gate, metrics=metrics)
     app.add_exception_handler(PlatformError, _platform_error)
     app.add_exception_handler(HTTPException, _http_error)
@@ -78,7 +82,7 @@ def create_app(
 
 @asynccontextmanager
 async def _lifespan(
-    _: FastAPI, store: ServingStore, plans: PublishedPlans, engine: LookupEngine
+    _: FastAPI, store: ServingStore, plans: PublishedPlans, lookups: Lookups
 ) -> AsyncIterator[None]:
     with suppress(PlatformError):  # the store may come later; requests say so until then
         await plans.load()
@@ -89,7 +93,7 @@ async def _lifespan(
     finally:
         stop.set()
         await refresh
-        await engine.finish()
+        await lookups.finish()
         await store.close()
 
 

@@ -19,11 +19,13 @@ from serving.catalog import LookupPlan, ServedVersion
 from serving.errors import BadRequest
 from serving.keys import as_bad_request, key_values
 from serving.metrics import ServerMetrics
-from serving.store import CHANGES_FIELD, MergedRow, ServingStore
+from serving.store import CHANGES_FIELD, MergedRow, Rows, ServingStore
 
 logger = logging.getLogger(__name__)
 
-_HEADS = tuple(key_head(tag) for tag in range(TAGS))
+HEADS = tuple(key_head(tag) for tag in range(TAGS))
+"""How the keys of entities begin, by their tags."""
+
 _MOST_HELD_S = 0.005
 """How long a large lookup may merge before other requests get their turn."""
 
@@ -137,7 +139,7 @@ def _entities(plan: LookupPlan, key: Any, where: str) -> list[_Entity]:
             entity = entity_bytes(join_keys, values)
         except DataError as error:
             raise as_bad_request(error, where) from error
-        found.append((_HEADS[hash_tag(entity)], entity))
+        found.append((HEADS[hash_tag(entity)], entity))
     return found
 
 
@@ -163,6 +165,7 @@ class LookupEngine:
         keys_field: str = "keys",
         *,
         is_strict: bool = False,
+        rows: Rows | None = None,
     ) -> LookupResult:
         """Answer a compiled lookup for keys, as of one instant taken after the store was read.
 
@@ -175,6 +178,7 @@ class LookupEngine:
             progress_ms: of the pipelines, by progress field.
             keys_field: the request's name of the keys, for errors.
             is_strict: one key that is not of its type fails all; else it fails alone.
+            rows: what was read already, of a plan with one read and keys that are all fine.
 
         Raises:
             BadRequest: a key is not of its type, and ``is_strict``.
@@ -184,7 +188,7 @@ class LookupEngine:
         cells, invalid = _cells(plan, keys, keys_field, is_strict=is_strict)
         every = [cell for read in cells for cell in read if cell is not None]
         self.metrics.keys.inc(len(keys))
-        await self._read_rows(every)
+        await self._read_rows(every, rows)
         as_of_ms = await self._settle(every)
         await _merge([cell for cell in every if cell.read is not None], as_of_ms)
         self._keep(every, as_of_ms)
@@ -195,18 +199,11 @@ class LookupEngine:
         """Wait for what runs in the background."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _read_rows(self, cells: Sequence[Cell]) -> None:
+    async def _read_rows(self, cells: Sequence[Cell], found: Rows | None) -> None:
         if not cells:
             return
-        answer: asyncio.Future[list[bytes | None] | StoreError]
-        answer = asyncio.get_running_loop().create_future()
-        self.store.read_rows(
-            [cell.row_key for cell in cells],
-            lambda told: None if answer.done() else answer.set_result(told),
-        )
-        found = await answer
-        if isinstance(found, StoreError):
-            raise found
+        if found is None:
+            found = await self.store.rows([cell.row_key for cell in cells])
         for cell, data in zip(cells, found, strict=True):
             if data is not None:
                 try:

@@ -57,6 +57,15 @@ class LookupBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     options: Options | None = None
 
 
+class PinnedBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A `LookupBody` whose features are left as they were written: the same bytes mean the same."""
+
+    entity_name: str
+    keys: list[Any]
+    features: msgspec.Raw
+    options: Options | None = None
+
+
 class BatchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The simple form: entity type, ids, and names."""
 
@@ -95,8 +104,18 @@ class Lookup:
 
 
 _LOOKUP = msgspec.json.Decoder(LookupBody, float_hook=Decimal)
+_PINNED = msgspec.json.Decoder(PinnedBody, float_hook=Decimal)
 _BATCH = msgspec.json.Decoder(BatchBody, float_hook=Decimal)
 _ONLINE = msgspec.json.Decoder(OnlineBody, float_hook=Decimal)
+
+
+def pinned_body(body: bytes) -> PinnedBody | None:
+    """Read the body of ``:lookup`` but for its features; None where ``parse_lookup`` has to look."""
+    try:
+        asked: PinnedBody = _PINNED.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return None if len(asked.keys) > MOST_KEYS else asked
 
 
 def parse_lookup(body: bytes) -> Lookup:

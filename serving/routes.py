@@ -1,7 +1,6 @@
 """The routes: HTTP in, HTTP out. What an answer is, is decided in the engine."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -14,23 +13,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from serving import openapi
-from serving.catalog import LookupPlan
-from serving.engine import LookupEngine, LookupResult
-from serving.errors import BadRequest, DeadlineExceeded, NotReady, TooLarge
+from serving.errors import BadRequest, NotReady, TooLarge
 from serving.gate import GateState
-from serving.keys import key_of_text
+from serving.lookups import Lookups
 from serving.metrics import CONTENT_TYPE, ServerMetrics
 from serving.plans import PublishedPlans
 from serving.requests import (
     MOST_TIMEOUT_MS,
     Lookup,
     parse_batch,
-    parse_lookup,
     parse_online,
     query_parameters,
     references,
 )
-from serving.responses import entity_body, lookup_body
 
 MOST_BODY_BYTES = 4 * 2**20
 
@@ -57,7 +52,7 @@ class DirectRoute(APIRoute):
 class Routes:
     """The handlers and what they stand on."""
 
-    engine: LookupEngine
+    lookups: Lookups
     plans: PublishedPlans
     metrics: ServerMetrics
     gate: GateState
@@ -82,20 +77,21 @@ class Routes:
 
     async def lookup(self, request: Request) -> Response:
         """Answer ``POST /v1/features:lookup`` and ``:batchLookup``."""
-        lookup = parse_lookup(await read_body(request))
-        return await self._answer(_as_strict_as_asked(request, lookup), lookup_body)
+        body, is_strict = await read_body(request), _is_strict(request)
+        authorization = _authorization(request)
+        answer = await self.lookups.answer_body(body, authorization, is_strict=is_strict)
+        return Response(answer, media_type=_JSON)
 
     async def batch(self, request: Request) -> Response:
         """Answer ``POST /features/batch``."""
         lookup = parse_batch(await read_body(request))
-        return await self._answer(_as_strict_as_asked(request, lookup), lookup_body)
+        return await self._answer(request, replace(lookup, is_strict=_is_strict(request)))
 
     async def online(self, request: Request) -> Response:
         """Answer ``POST /features/online``."""
         lookup, is_one = parse_online(await read_body(request))
-        if is_one:
-            return await self._answer(replace(lookup, is_strict=True), entity_body)
-        return await self._answer(_as_strict_as_asked(request, lookup), lookup_body)
+        lookup = replace(lookup, is_strict=is_one or _is_strict(request))
+        return await self._answer(request, lookup, is_entity=is_one)
 
     async def entity(self, request: Request) -> Response:
         """Answer ``GET /features/{entity_key}``."""
@@ -117,7 +113,11 @@ class Routes:
             keys_field="entity_key",
             is_strict=True,
         )
-        return await self._answer(lookup, entity_body, is_text=True)
+        return await self._answer(request, lookup, is_entity=True, is_text=True)
+
+    async def _answer(self, request: Request, lookup: Lookup, **form: bool) -> Response:
+        body = await self.lookups.answer(lookup, _authorization(request), **form)
+        return Response(body, media_type=_JSON)
 
     async def health(self, _: Request) -> Response:
         """Say that the process lives."""
@@ -132,7 +132,7 @@ class Routes:
         if self.gate.is_draining:
             raise NotReady("the server is stopping", where="server", fix="ask another one")
         age_s = self.plans.age_s
-        if age_s is None or age_s > _STALE_PLANS_S or not self.engine.store.is_up:
+        if age_s is None or age_s > _STALE_PLANS_S or not self.lookups.engine.store.is_up:
             raise NotReady(
                 "the online store does not answer", where="online store", fix="millrace status"
             )
@@ -154,48 +154,10 @@ class Routes:
         """Return the metrics."""
         metrics = self.metrics
         metrics.in_flight.set(self.gate.in_flight)
-        metrics.store_up.set(self.engine.store.is_up)
+        metrics.store_up.set(self.lookups.engine.store.is_up)
         if self.plans.age_s is not None:
             metrics.plans_age.set(self.plans.age_s)
         return Response(metrics.exposition(), media_type=CONTENT_TYPE)
-
-    async def _answer(
-        self,
-        lookup: Lookup,
-        write: Callable[[LookupResult], Awaitable[bytes]],
-        *,
-        is_text: bool = False,
-    ) -> Response:
-        plan = self._plan(lookup)
-        keys = lookup.keys
-        if is_text:
-            keys = [key_of_text(plan.join_keys, text) for text in keys]
-        try:
-            async with asyncio.timeout(_seconds(lookup.timeout_ms)):
-                result = await self.engine.lookup(
-                    plan,
-                    keys,
-                    self.plans.progress_ms,
-                    lookup.keys_field,
-                    is_strict=lookup.is_strict,
-                )
-                body = await write(result)
-        except TimeoutError as error:
-            raise DeadlineExceeded(
-                f"there was no answer within {lookup.timeout_ms} ms",
-                where="options.timeout_ms",
-                fix="allow more time, or ask for fewer keys",
-            ) from error
-        return Response(body, media_type=_JSON)
-
-    def _plan(self, lookup: Lookup) -> LookupPlan:
-        if self.plans.age_s is None:
-            raise NotReady(
-                "the online store did not answer yet, so nothing is known of any view",
-                where="online store",
-                fix="millrace status",
-            )
-        return self.plans.catalog.lookup_plan(lookup.entity_name, lookup.features)
 
 
 class _AnyText(Convertor[str]):
@@ -230,8 +192,8 @@ def _path_key(request: Request) -> str:
     return str(request.path_params["entity_key"])
 
 
-def _as_strict_as_asked(request: Request, lookup: Lookup) -> Lookup:
-    """Return the lookup with what ``?strict=`` says.
+def _is_strict(request: Request) -> bool:
+    """Return what ``?strict=`` says.
 
     Raises:
         BadRequest: neither true nor false.
@@ -239,7 +201,12 @@ def _as_strict_as_asked(request: Request, lookup: Lookup) -> Lookup:
     asked = request.query_params.get("strict", "false")
     if asked not in {"true", "false"}:
         raise BadRequest(f"strict is {asked!r}", where="query", fix="give true or false")
-    return replace(lookup, is_strict=True) if asked == "true" else lookup
+    return asked == "true"
+
+
+def _authorization(request: Request) -> bytes | None:
+    given = request.headers.get("authorization")
+    return None if given is None else given.encode("latin-1")
 
 
 async def read_body(request: Request) -> bytes:
@@ -266,7 +233,3 @@ def _too_large() -> TooLarge:
         where="body",
         fix="send fewer keys at a time",
     )
-
-
-def _seconds(timeout_ms: int | None) -> float | None:
-    return None if timeout_ms is None else timeout_ms / 1000

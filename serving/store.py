@@ -116,6 +116,15 @@ class ServingStore:
 
         client.rows(keys, answered)
 
+    async def rows(self, keys: Sequence[bytes]) -> Rows:
+        """Return packed rows, None where there is none."""
+        answer: asyncio.Future[Rows | StoreError] = asyncio.get_running_loop().create_future()
+        self.read_rows(keys, lambda told: None if answer.done() else answer.set_result(told))
+        found = await answer
+        if isinstance(found, StoreError):
+            raise found
+        return found
+
     async def tiles(self, keys: Sequence[bytes]) -> list[dict[bytes, bytes]]:
         """Return the hashes of tiles, empty where there is none; each is read as of one instant."""
         found: list[dict[bytes, bytes]] = []

@@ -200,6 +200,11 @@ def entity_bytes(join_keys: Sequence[tuple[str, DataType]], values: Mapping[str,
     return b"".join(_key_part(name, type_, values.get(name)) for name, type_ in join_keys)
 
 
+def integer_part(value: int) -> bytes:
+    """Return the encoded value of an integer join key; it must be one of 64 bits."""
+    return _INTEGER_PART + _I64.pack(value)
+
+
 def key_head(tag: int) -> bytes:
     """Return how every key with a hash tag begins."""
     return KEY_PREFIX + b"{%02x}" % tag
@@ -348,7 +353,7 @@ for _what, _table in (("checks", _CHECKS), ("readers", READERS), ("writers", WRI
 
 def _key_part(name: str, type_: DataType, value: Any) -> bytes:
     if type(value) is int and type_.is_integer and -_BIAS <= value < _BIAS:
-        return _INTEGER_PART + _I64.pack(value)  # by far the most common key
+        return integer_part(value)  # by far the most common key
     if value is None:
         raise DataError(
             f"the join key {name!r} is null or absent",

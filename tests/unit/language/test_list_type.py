@@ -38,7 +38,7 @@ from millrace.types import (
 )
 from offline.training.dataset_file import write_table_file
 from resources.online_api import value_from_json, value_to_json
-from serving import responses
+from serving import rendering
 
 AT_MS = 1_577_934_245_006
 AT = datetime(2020, 1, 2, 3, 4, 5, 6000, UTC)
@@ -91,8 +91,8 @@ sources:
 @EACH
 def test_answers_are_arrays_and_come_back(type_: DataType) -> None:
     values, text = EXAMPLES[type_]
-    write = responses._writer_of(list_of(type_))
-    body = responses._ENCODER.encode(values if write is None else write(values)).decode()
+    write = rendering._writer_of(list_of(type_))
+    body = rendering._ENCODER.encode(values if write is None else write(values)).decode()
     assert body == text
     read = msgspec.json.decode(body, type=list[Decimal] if type_.is_numeric else Any)
     assert value_from_json(read, list_of(type_)) == values

@@ -30,7 +30,7 @@ from offline.raw.files import can_convert
 from offline.raw.parquet import portable_types, read_footer, rows_of
 from offline.raw.splits import Split
 from offline.training.dataset_file import write_table_file
-from serving import responses
+from serving import rendering
 from tests.support.source_plans import source_plan
 
 TENTH = float(np.float32(0.1))
@@ -376,8 +376,8 @@ def test_a_packed_vector_has_its_length_and_fits() -> None:
 
 
 def test_answers_are_arrays() -> None:
-    assert responses._writer_of(vector(2)) is None
-    assert responses._ENCODER.encode([TENTH, -1.0]) == b"[0.10000000149011612,-1.0]"
+    assert rendering._writer_of(vector(2)) is None
+    assert rendering._ENCODER.encode([TENTH, -1.0]) == b"[0.10000000149011612,-1.0]"
 
 
 def test_a_csv_has_vectors_with_as_few_digits_as_tell_them_apart(tmp_path: Path) -> None:
