@@ -33,6 +33,7 @@ from resources.lake.delta import table_path
 from resources.lake.reports import BuildReport
 from resources.lake.view_versions import claim_version
 from resources.lake.writing import Slices, replace_days
+from resources.memory import small_pages
 from resources.progress import Progress
 from resources.settings import Settings
 from resources.spark.session import engine_errors, kernel_partitions
@@ -190,7 +191,8 @@ def _as_of_events(
         asked = events.filter(pa.array(wanted))
         query_ms = asked["_event_ms"]
         keys = {k: asked[k] for k in view.join_keys}
-        found = join_features(view, events, pa.table({**keys, "_query_ms": query_ms}))
+        with small_pages():
+            found = join_features(view, events, pa.table({**keys, "_query_ms": query_ms}))
         moments = query_ms.to_numpy()
         event_time = pa.array(moments * 1000, pa.timestamp("us", tz="UTC"))
         day = pa.array((moments // DAY_MS).astype("int32"), pa.int32()).cast(pa.date32())

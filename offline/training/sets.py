@@ -19,6 +19,7 @@ from offline.training.local_join import join_locally
 from offline.training.requested_features import RequestedFeatures, RequestedView, request_features
 from offline.training.spark_join import join_on_spark
 from offline.training.spine import Spine, read_spine
+from resources.memory import small_pages
 from resources.progress import Progress
 from resources.settings import Settings
 
@@ -116,6 +117,7 @@ class TrainingReport:
         }
 
 
+@small_pages()
 def build_training_set(
     settings: Settings,
     plan: Plan,

@@ -19,6 +19,7 @@ from millrace.errors import EngineError
 from offline.tables.history import History
 from resources.lake.delta import table_path
 from resources.lake.writing import day_predicate
+from resources.memory import small_pages
 from resources.settings import Settings
 from resources.spark.session import connect, engine_errors, kernel_partitions
 
@@ -130,12 +131,13 @@ def _as_of_rows(
         received = list(batches)
         if not received:
             return
-        rows = pa.Table.from_batches(received)
-        is_event = rows.column(_ROW).is_null()
-        asked = rows.filter(rows.column(_ROW).is_valid())
-        found = join_features(view, rows.filter(is_event), asked, hindsight=hindsight)
-        numbered = found.append_column(_ROW, asked.column(_ROW))
-        yield _packed(numbered)
+        with small_pages():
+            rows = pa.Table.from_batches(received)
+            is_event = rows.column(_ROW).is_null()
+            asked = rows.filter(rows.column(_ROW).is_valid())
+            found = join_features(view, rows.filter(is_event), asked, hindsight=hindsight)
+            numbered = found.append_column(_ROW, asked.column(_ROW))
+            yield _packed(numbered)
 
     return join
 
