@@ -1,16 +1,20 @@
 """What each aggregate costs: in CPU time per event, per tile and per lookup, and in bytes a tile.
 
-Run: ``python -m benchmarks.aggregates.cost``. It prints the table of README.md. One process, no engine.
+Run: ``python -m benchmarks.aggregates.cost``, then ``python -m millrace.aggregates.page``, whose page
+has what is in ``results/cost.json``. One process, no engine.
 """
 
+import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from statistics import median
 
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.offline.measuring import machine
 from millrace.aggregates import AGGREGATES, Aggregate, Encoding, Place
 from millrace.codec import Codec, Packed
 from millrace.durations import DAY_MS
@@ -21,6 +25,7 @@ from millrace.types import INT64, DataType, vector
 from millrace.values.arrow import vector_array
 from millrace.windows import Sliding
 
+RESULTS = Path(__file__).resolve().parent / "results" / "cost.json"
 EVENTS, KEYS, QUERIES = 400_000, 2_000, 100_000
 TILES, EVENTS_A_TILE = 30, 40
 REPEATS = 5
@@ -112,27 +117,37 @@ def _size(aggregate: Aggregate, kept: tuple[object, ...]) -> int:
 
 
 def main() -> None:
-    sys.stdout.write(
-        "| aggregate | bytes a tile | an event into a tile, µs | a lookup of 30 tiles, µs "
-        "| a training row, µs |\n|---|---|---|---|---|\n"
-    )
-    told = {INT64: [(str(entry.example), entry.example) for entry in AGGREGATES.values()]}
-    told[VECTOR] = [
-        (f"{entry.name}` of a `{VECTOR}", entry.bind(VECTOR))
+    found = {}
+    aggregates = {INT64: [(str(entry.example), entry.example) for entry in AGGREGATES.values()]}
+    aggregates[VECTOR] = [
+        (f"{entry.name} of a {VECTOR}", entry.bind(VECTOR))
         for entry in AGGREGATES.values()
         if entry.accepts(VECTOR)
     ]
-    for type_, aggregates in told.items():
-        events, spine = tables(type_)
-        _tell(aggregates, events, spine)
+    for type_, bound in aggregates.items():
+        for name, costs in measured(type_, bound):
+            found[name] = costs
+            sys.stdout.write(f"{name}: {costs}\n")
+    RESULTS.parent.mkdir(exist_ok=True)
+    report = {"machine": machine(), "costs": found}
+    RESULTS.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
-def _tell(aggregates: Sequence[tuple[str, Aggregate]], events: pa.Table, spine: pa.Table) -> None:
+def measured(
+    type_: DataType, aggregates: Sequence[tuple[str, Aggregate]]
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Yield each aggregate of inputs of one type with what it costs."""
+    events, spine = tables(type_)
     for name, aggregate in aggregates:
         per_event, lookup, size = tile_costs(aggregate)
-        row = kernel_us(aggregate, events, spine)
-        sys.stdout.write(
-            f"| `{name}` | {size:.0f} | {per_event:.1f} | {lookup:.0f} | {row:.1f} |\n"
+        yield (
+            name,
+            {
+                "event_us": round(per_event, 1),
+                "tile_bytes": round(size),
+                "lookup_us": round(lookup),
+                "row_us": round(kernel_us(aggregate, events, spine), 1),
+            },
         )
 
 

@@ -1,7 +1,9 @@
 """``docs/aggregates.md``, written from the registry: ``python -m millrace.aggregates.page``."""
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from struct import calcsize
 
 from millrace.aggregates.partials import Encoded
@@ -26,6 +28,16 @@ _AGREEMENT = {
     "exact": "equal in every engine",
     "rounded": "to a relative 1e-9",
     "narrow": "to a neighbour among the floats of 32 bits",
+}
+
+_MEASURED = Path(__file__).parents[4] / "benchmarks" / "aggregates" / "results" / "cost.json"
+"""What ``python -m benchmarks.aggregates.cost`` found."""
+
+_COSTS = {
+    "event_us": "an event into a tile, µs",
+    "tile_bytes": "a tile of 40 events, bytes",
+    "lookup_us": "a lookup of 30 tiles, µs",
+    "row_us": "a training row, µs",
 }
 
 _ADDING = """
@@ -72,8 +84,8 @@ def _page() -> Iterator[str]:
     yield (
         "\nNulls, NaN and the infinities do not count. Bytes are those of a packed tile; a tile also has "
         "a header of 18 bytes, a bit\nfor each column and 8 bytes for its number of events. Features "
-        "that keep the same column of one input share it. A vector takes 4 bytes an element, a sum of vectors (`sums`) 8. Measured bytes and times are in "
-        "[benchmarks/aggregates](../benchmarks/aggregates/README.md).\n"
+        "that keep the same column of one input share it. A vector takes 4 bytes an element, "
+        "a sum of vectors (`sums`) 8.\n"
     )
     if any(entry.parameters for entry in AGGREGATES.values()):
         yield "\n| parameter of | name | | bounds | default |\n|---|---|---|---|---|\n"
@@ -82,7 +94,20 @@ def _page() -> Iterator[str]:
                 default = "must be given" if one.default is None else f"{one.default:g}"
                 bounds = f"{one.least:g} to {one.most:g}"
                 yield f"| `{entry.name}` | `{one.name}` | {one.description} | {bounds} | {default} |\n"
+    yield from _costs()
     yield _ADDING
+
+
+def _costs() -> Iterator[str]:
+    """Yield what was measured, aggregate by aggregate."""
+    measured = json.loads(_MEASURED.read_text(encoding="utf-8"))
+    yield (
+        f"\nMeasured at {measured['machine']['revision']} in CPU time of one process, of int64 of 10,000 "
+        "different values, or vectors ([how](../benchmarks/aggregates/README.md)):\n\n"
+        f"| aggregate | {' | '.join(_COSTS.values())} |\n|---|{'---|' * len(_COSTS)}\n"
+    )
+    for name, costs in measured["costs"].items():
+        yield f"| `{name}` | {' | '.join(f'{costs[one]:g}' for one in _COSTS)} |\n"
 
 
 def _row(entry: Entry) -> str:
