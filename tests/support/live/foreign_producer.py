@@ -96,6 +96,7 @@ class Mixture:
             "weight": None if draw.random() < 0.05 else draw.choice(_WEIGHTS)(draw),
             "items": draw.randint(-3, 2_000_000),
             "is_gift": draw.choice((True, False, None)),
+            "taste": None if draw.random() < 0.05 else [draw.gauss(0.0, 1.0) for _ in range(3)],
         }
         if draw.random() < 0.05:
             del payment["weight"]
@@ -169,9 +170,10 @@ BROKEN: dict[str, Callable[[Payment], bytes | None]] = {
     "tombstone": lambda _: None,
     "nan": lambda p: _plain(p, weight=float("nan")),
     "wrong_type": lambda p: _plain(p, items="many"),
+    "short_vector": lambda p: _plain(p, taste=[0.5, 1]),
     "fractional_time": lambda p: _plain(p, at=p["at"] + 0.5),
 }
-"""Nine ways not to be an event: the first seven are no JSON object, the others misfit the types."""
+"""Ten ways not to be an event: the first seven are no JSON object, the others misfit the types."""
 
 
 def main() -> int:

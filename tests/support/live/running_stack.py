@@ -24,7 +24,7 @@ from streaming.control.status import status as stream_status
 from tests.conftest import run_millrace
 
 PARTS = ("kafka", "flink", "store", "writer", "archive", "server", "dagster")
-PRODUCER = CHECKOUT / "tests" / "live" / "foreign_producer.py"
+PRODUCER = CHECKOUT / "tests" / "support" / "live" / "foreign_producer.py"
 
 
 def until(condition: Callable[[], Any], what: str, deadline_s: float = 120) -> Any:

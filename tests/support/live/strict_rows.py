@@ -9,6 +9,7 @@ import binascii
 import json
 import math
 import re
+import struct
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal, InvalidOperation, localcontext
@@ -85,6 +86,8 @@ def _refuse_surrogates(value: object) -> None:
 def _typed(value: object, type_: str) -> Any:
     if type_.startswith("decimal"):
         return _decimal(value, type_)
+    if type_.startswith("vector"):
+        return _vector(value, int(type_[len("vector(") : -1]))
     return _READERS[type_](value)
 
 
@@ -96,6 +99,12 @@ def _integer(value: object, bits: int) -> int:
 def _double(value: object) -> float:
     double = float(str(_need(value, type(value) in {int, _Number})))
     return float(_need(double, math.isfinite(double)))
+
+
+def _vector(value: object, length: int) -> list[float]:
+    elements = list(_need(value, isinstance(value, list)))
+    _need(elements, len(elements) == length)
+    return list(struct.unpack(f"{length}f", struct.pack(f"{length}f", *map(_double, elements))))
 
 
 def _text(value: object) -> str:

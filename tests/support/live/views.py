@@ -22,7 +22,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _START = datetime.now(tz=UTC).date() - timedelta(days=2)  # windows of a day lie within history
 START_MS = int(datetime(_START.year, _START.month, _START.day, tzinfo=UTC).timestamp() * 1000)
 
-_MONEY = "decimal(12,2)"
+_MONEY, _TASTE = "decimal(12,2)", "vector(3)"
 LATENESS_MS = 70 * MINUTE_MS  # so that windows of whole hours that are over are not empty
 
 PAYMENT_RULES = SourceRules(
@@ -35,6 +35,7 @@ PAYMENT_RULES = SourceRules(
         "weight": "float64",
         "items": "int32",
         "is_gift": "bool",
+        "taste": "vector(3)",
     },
     event_time="at",
     event_id="id",
@@ -62,6 +63,7 @@ sources:
       weight: float64
       items: int32
       is_gift: bool
+      taste: vector(3)
     event_time: at
     event_id: id
     allowed_lateness: 70m
@@ -92,6 +94,10 @@ feature_views:
       - {{name: c_burst, derive: "c_share_2m > 0.5 AND c_time_since_last_sliding < 30000"}}
       - {{name: c_share_2m, derive: "c_count_2m / NULLIF(c_count_1h, 0)", default: 0}}
       - {{name: c_quiet_s, derive: "FLOOR(c_time_since_first_sliding / 1000)", default: -1}}
+      - {{name: c_taste_count_2m, aggregate: count, column: taste, window: 2m}}
+      - {{name: c_taste_avg_10m, aggregate: avg, column: taste, window: 10m}}
+      - {{name: c_taste_first_2m, aggregate: first, column: taste, window: 2m}}
+      - {{name: c_taste_last_1h, aggregate: last, column: taste, window: 1h}}
       - {{name: c_usual_shop_1h, aggregate: mode, column: shop, window: 1h, limit: 3}}
       - {{name: c_usual_length, derive: "LENGTH(c_usual_shop_1h)"}}
       - {{name: c_is_usual, derive: "c_usual_length < 8", default: true}}
@@ -217,6 +223,10 @@ SPEND = OracleView(
         "c_first_amount_2m": _of("amount", "first", 2 * MINUTE_MS, 10 * SECOND_MS, _MONEY),
         "c_count_2m_before": _count(2 * MINUTE_MS, 10 * SECOND_MS, MINUTE_MS),
         "c_gifts_2m": OracleFeature(Feature("sum", 2 * MINUTE_MS, 10 * SECOND_MS), _gift),
+        "c_taste_count_2m": _of("taste", "count", 2 * MINUTE_MS, 10 * SECOND_MS, _TASTE),
+        "c_taste_avg_10m": _of("taste", "avg", 10 * MINUTE_MS, 10 * SECOND_MS, _TASTE),
+        "c_taste_first_2m": _of("taste", "first", 2 * MINUTE_MS, 10 * SECOND_MS, _TASTE),
+        "c_taste_last_1h": _of("taste", "last", HOUR_MS, 5 * MINUTE_MS, _TASTE),
         "c_usual_shop_1h": OracleFeature(
             Feature("mode", HOUR_MS, 5 * MINUTE_MS, 0, "string", parameters=(("limit", 3),)),
             _reader("shop"),
@@ -329,8 +339,7 @@ def is_right(feature: OracleFeature | None, served: object, expected: object) ->
     if any(value is None or isinstance(value, bool) for value in (served, expected)):
         return served is expected
     if isinstance(expected, float):
-        is_added = feature is not None and feature.reference.aggregate in _ADDED
-        tolerance = 1e-9 if is_added else 0.0
+        tolerance = _tolerance(feature)
         return math.isclose(
             float(str(served)), expected, rel_tol=tolerance, abs_tol=tolerance / 1e3
         )
@@ -339,6 +348,13 @@ def is_right(feature: OracleFeature | None, served: object, expected: object) ->
     if isinstance(expected, (int, Decimal)):
         return not isinstance(served, float) and Decimal(str(served)) == Decimal(expected)
     return served == expected
+
+
+def _tolerance(feature: OracleFeature | None) -> float:
+    if feature is None or feature.reference.aggregate not in _ADDED:
+        return 0.0
+    # The mean of vectors may be the neighbour among the floats of 32 bits.
+    return 2**-23 if feature.reference.type == _TASTE else 1e-9
 
 
 def instant_ms(text: str) -> int:
