@@ -15,11 +15,13 @@ from millrace.codec import TAGS, Packed, entity_bytes, hash_tag, key_head
 from millrace.errors import DataError, StoreError
 from millrace.online.view import OnlineView
 from resources.store.client import StoreUnavailable
+from resources.store.keep import MergedRow
+from resources.store.keys import CHANGES_FIELD
 from serving.catalog import LookupPlan, ServedVersion
 from serving.errors import BadRequest
 from serving.keys import as_bad_request, key_values
 from serving.metrics import ServerMetrics
-from serving.store import CHANGES_FIELD, MergedRow, Rows, ServingStore
+from serving.store import Rows, ServingStore
 
 logger = logging.getLogger(__name__)
 

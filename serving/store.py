@@ -8,18 +8,15 @@ away, and is served right as soon as it is back.
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from millrace.errors import EngineUnavailable, StoreError
 from millrace.published import PLANS_KEY, PROGRESS_KEY
 from resources.store.asynchronous import Address, StoreClient, failure
 from resources.store.client import StoreUnavailable
+from resources.store.keep import KEEP, MergedRow, keep_arguments
 
 logger = logging.getLogger(__name__)
-
-CHANGES_FIELD = b"s"
-"""Field of a tiles hash that counts its changes."""
 
 Rows = list[bytes | None]
 
@@ -27,46 +24,6 @@ _CONNECT_TIMEOUT_S = 0.5
 _ANSWER_TIMEOUT_S = 2.0
 _PROBE_EVERY_S = 0.2
 _HASHES_AT_ONCE = 256
-
-WRITE_BACK = """
-if (redis.call('HGET', KEYS[2], 's') or '') ~= ARGV[1] then return 0 end
-local left_ms = redis.call('PTTL', KEYS[2])
-if left_ms == -2 then return 0 end
-if left_ms > 0 then
-  redis.call('SET', KEYS[1], ARGV[2], 'PX', left_ms)
-else
-  redis.call('SET', KEYS[1], ARGV[2])
-end
-if #ARGV > 2 then
-  redis.call('HDEL', KEYS[2], unpack(ARGV, 3))
-  redis.call('HINCRBY', KEYS[2], 's', 1)
-end
-return 1
-"""
-"""Keep a merged row if no tile changed since it was read, and drop tiles that nobody needs.
-
-The row lives as long as its tiles: an entity is forgotten as a whole. A dropped tile is out of reach of every row merged from now on, so the row stays; the counter moves
-as with every change.
-"""
-
-MOST_DROPPED = 1_000
-"""Tiles dropped by one call; the rest follow with later ones."""
-
-
-@dataclass(frozen=True)
-class MergedRow:
-    """A row to keep.
-
-    Attributes:
-        changes: the counter as it was read with the tiles; empty if there was none.
-        dropped: fields of tiles out of reach.
-    """
-
-    row_key: bytes
-    tiles_key: bytes
-    changes: bytes
-    row: bytes
-    dropped: Sequence[bytes]
 
 
 class ServingStore:
@@ -178,18 +135,12 @@ class ServingStore:
         return answers
 
     async def _load_script(self) -> None:
-        (digest,) = await self._run([("SCRIPT", "LOAD", WRITE_BACK)])
+        (digest,) = await self._run([("SCRIPT", "LOAD", KEEP)])
         self._script = digest.decode()
 
     async def _run_script(self, rows: Sequence[MergedRow]) -> list[Any]:
         return await self._answers(
-            [
-                (
-                    *("EVALSHA", self._script, 2, r.row_key, r.tiles_key, r.changes, r.row),
-                    *r.dropped[:MOST_DROPPED],
-                )
-                for r in rows
-            ]
+            [("EVALSHA", self._script, *keep_arguments(row)) for row in rows]
         )
 
     def _client_of_rows(self) -> StoreClient:

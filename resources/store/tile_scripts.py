@@ -16,7 +16,6 @@ earlier tiles survives; the key's expiry is kept ahead of the longest window.
 Source: the marker beside the data follows Kafka's advice to keep offsets with the output.
 """
 
-from millrace.codec import key_head
 from millrace.durations import DAY_MS
 
 OK, BEHIND, SUPERSEDED = 0, 1, 2
@@ -228,11 +227,6 @@ return cleared
 """
 )
 """Delete tiles that start before an instant. KEYS: tile hashes. ARGV: the instant, seed."""
-
-
-def marker_key(tag: int) -> bytes:
-    """Return the key of a hash tag's markers."""
-    return key_head(tag) + b"M"
 
 
 def expiry_ms(reach_ms: int | None) -> int:

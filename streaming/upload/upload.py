@@ -24,7 +24,8 @@ from resources.endpoints import store_url
 from resources.progress import Progress
 from resources.settings import Settings
 from resources.store.client import open_store, store_errors, wait_for_disk
-from resources.store.tile_scripts import CLEAR, UPLOAD, expiry_ms, horizon_ms, marker_key
+from resources.store.keys import marker_key
+from resources.store.tile_scripts import CLEAR, UPLOAD, expiry_ms, horizon_ms
 from streaming.publications import publishing
 from streaming.publications.publishing import require_online
 from streaming.publications.records import RecordFiles

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, Protocol
 from millrace.codec import TAGS
 from millrace.errors import DataError
 from millrace.published import PublishedVersion
-from resources.store.tile_scripts import expiry_ms, horizon_ms, marker_key
+from resources.store.keys import marker_key
+from resources.store.tile_scripts import expiry_ms, horizon_ms
 from streaming.writer.records import TileReader
 
 logger = logging.getLogger(__name__)

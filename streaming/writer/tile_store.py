@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from millrace.codec import TAGS
 from millrace.errors import PlatformError, StoreError
 from resources.store.client import open_store, store_errors
-from resources.store.tile_scripts import APPLY, CLAIM, OK, SUPERSEDED, marker_key
+from resources.store.keys import marker_key
+from resources.store.tile_scripts import APPLY, CLAIM, OK, SUPERSEDED
 from streaming.writer.feeds import Call, Feed
 
 if TYPE_CHECKING:

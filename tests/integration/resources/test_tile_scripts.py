@@ -10,6 +10,7 @@ from millrace.codec import Codec, Packed, key_head, key_tail, tile_field
 from millrace.layouts import Slot
 from millrace.packing import TilePacker
 from millrace.types import FLOAT64, INT64
+from resources.store.keys import marker_key
 from resources.store.tile_scripts import (
     APPLY,
     BEHIND,
@@ -20,7 +21,6 @@ from resources.store.tile_scripts import (
     UPLOAD,
     expiry_ms,
     horizon_ms,
-    marker_key,
 )
 from tests.support.store_server import StoreServer
 
