@@ -104,6 +104,7 @@ class Settings:
         schema_registry: None if there is none.
         server_host: the address the online API binds to.
         server_port: its port.
+        server_fastpath: whether it answers lookups beside the web framework.
     """
 
     home: Path
@@ -126,6 +127,7 @@ class Settings:
     schema_registry: SchemaRegistry | None = None
     server_host: str = "127.0.0.1"
     server_port: int = 8080
+    server_fastpath: bool = True
     lineage_api_key: Secret | None = None
     lineage_namespace: str = "millrace"
     lineage_producer: str = "urn:millrace:platform"
@@ -197,6 +199,7 @@ def settings_shown(env: Mapping[str, str] | None = None) -> "list[Shown]":
         "lake.root": settings.lake,
         "server.host": settings.server_host,
         "server.port": str(settings.server_port),
+        "server.fastpath": "on" if settings.server_fastpath else "off",
         "lineage.namespace": settings.lineage_namespace,
         "lineage.producer": settings.lineage_producer,
     }
@@ -280,6 +283,7 @@ def _settings_of(reading: "Reading", env: Mapping[str, str]) -> Settings:
             ca_file=_path(registry.ca_file),
         ),
         server_host=given.server.host or Settings.server_host,
+        server_fastpath=given.server.fastpath != "off",
         server_port=Settings.server_port if given.server.port is None else given.server.port,
         lineage_api_key=_secret(given.lineage.api_key, "lineage.api_key"),
         lineage_namespace=given.lineage.namespace or Settings.lineage_namespace,

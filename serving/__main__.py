@@ -25,7 +25,8 @@ def main() -> None:
     except PlatformError as error:
         sys.exit(f"error: {error}")
     address = (settings.server_host, settings.server_port)
-    DrainingServer(configuration(app, *address), app.state.gate).run()
+    fast_path = app.state.fast_path if settings.server_fastpath else None
+    DrainingServer(configuration(app, *address, fast_path), app.state.gate).run()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """The application: its parts put together, and its errors as HTTP."""
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -19,15 +18,14 @@ from millrace.errors import PlatformError
 from serving import openapi
 from serving.access import Access, open_to_all
 from serving.engine import LookupEngine
-from serving.errors import error_body, headers_of, status_of
+from serving.errors import answer_to, error_body, headers_of
+from serving.fastpath import FastPath
 from serving.gate import Gate, GateState
 from serving.lookups import Lookups
 from serving.metrics import ServerMetrics
 from serving.plans import PublishedPlans
 from serving.routes import Routes
 from serving.store import ServingStore, open_client
-
-logger = logging.getLogger(__name__)
 
 MOST_IN_FLIGHT = 512
 
@@ -71,11 +69,12 @@ def create_app(
         lifespan=partial(_lifespan, store=store, plans=plans, lookups=lookups),
     )
     app.state.gate = gate
+    app.state.fast_path = FastPath(lookups, gate, metrics)
     Routes(lookups, plans, metrics, gate).add_to(app)
     app.add_middleware(Gate, state=gate, metrics=metrics)
-    app.add_exception_handler(PlatformError, _platform_error)
+    app.add_exception_handler(PlatformError, _failed)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _own_fault)
+    app.add_exception_handler(Exception, _failed)
     app.openapi = partial(openapi.document, app)  # type: ignore[method-assign]
     return app
 
@@ -101,13 +100,9 @@ def _system_now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-async def _platform_error(request: Request, error: Exception) -> Response:
-    if not isinstance(error, PlatformError):
-        raise error
-    status = status_of(error)
-    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        logger.error("request %s failed", request.state.request_id, exc_info=error)
-    return _error_response(request, status, (error.code, error.what, error.where, error.fix))
+async def _failed(request: Request, error: Exception) -> Response:
+    status, body = answer_to(error, request.state.request_id)
+    return _json(status, body)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -119,15 +114,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
         HTTPStatus.METHOD_NOT_ALLOWED: f"{path} does not take {request.method}",
     }.get(status, str(error.detail))
     code = status.phrase.lower().replace(" ", "_")
-    return _error_response(request, status, (code, told, path, "see /docs"))
+    return _json(status, error_body(code, told, path, "see /docs", request.state.request_id))
 
 
-async def _own_fault(request: Request, _: Exception) -> Response:
-    """Tell nothing of the fault; the server's log has it, by the request's id."""
-    told = ("internal", "the server met a fault of its own", "server", "report the request_id")
-    return _error_response(request, HTTPStatus.INTERNAL_SERVER_ERROR, told)
-
-
-def _error_response(request: Request, status: int, told: tuple[str, str, str, str]) -> Response:
-    body = error_body(*told, request.state.request_id)
+def _json(status: int, body: bytes) -> Response:
     return Response(body, status, headers_of(status), media_type="application/json")

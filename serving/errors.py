@@ -4,6 +4,7 @@ The one place that maps the platform's errors to HTTP. The body is always
 ``{"error": {"code", "message", "where", "fix", "request_id"}}``.
 """
 
+import logging
 from http import HTTPStatus
 
 import msgspec
@@ -16,6 +17,8 @@ from millrace.errors import (
     StoreError,
 )
 from resources.store.client import StoreUnavailable
+
+logger = logging.getLogger(__name__)
 
 
 class BadRequest(ServingError):
@@ -95,6 +98,19 @@ def status_of(error: PlatformError) -> int:
 def error_body(code: str, message: str, where: str, fix: str, request_id: str) -> bytes:
     """Return the body of an error as JSON."""
     return msgspec.json.encode(ErrorBody(ErrorDetail(code, message, where, fix, request_id)))
+
+
+def answer_to(error: Exception, request_id: str) -> tuple[int, bytes]:
+    """Return status and body of what went wrong; the log has what is the server's own fault."""
+    if not isinstance(error, PlatformError):
+        logger.error("request %s failed", request_id, exc_info=error)
+        # Nothing of the fault is told; the log has it, by the request's id.
+        told = ("internal", "the server met a fault of its own", "server", "report the request_id")
+        return int(HTTPStatus.INTERNAL_SERVER_ERROR), error_body(*told, request_id)
+    status = status_of(error)
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        logger.error("request %s failed", request_id, exc_info=error)
+    return status, error_body(error.code, error.what, error.where, error.fix, request_id)
 
 
 def headers_of(status: int) -> dict[str, str]:

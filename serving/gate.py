@@ -8,7 +8,7 @@ from itertools import count
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.errors import Overloaded, error_body, headers_of, status_of
+from serving.errors import Overloaded, answer_to, headers_of
 from serving.metrics import ServerMetrics
 
 ALWAYS_OPEN = frozenset({"/v1/health", "/v1/ready", "/v1/metrics", "/metrics"})
@@ -91,18 +91,28 @@ class _Passage:
 def _request_id(scope: Scope) -> str | None:
     for name, value in scope["headers"]:
         if name == b"x-request-id":
-            return value.decode() if _REQUEST_ID.fullmatch(value) else None
+            return known_id(value)
     return None
 
 
-async def _turn_away(send: Send, request_id: str) -> None:
-    error = Overloaded(
+def known_id(given: bytes | None) -> str | None:
+    """Return the id that a request brings; None if it brings none, or what is none."""
+    if given is None or not _REQUEST_ID.fullmatch(given):
+        return None
+    return given.decode()
+
+
+def overloaded() -> Overloaded:
+    """Return what a request is told that is one too many."""
+    return Overloaded(
         "too many requests are being answered",
         where="server",
         fix="send it again after Retry-After seconds, and fewer at a time",
     )
-    status = status_of(error)
-    body = error_body(error.code, error.what, error.where, error.fix, request_id)
+
+
+async def _turn_away(send: Send, request_id: str) -> None:
+    status, body = answer_to(overloaded(), request_id)
     headers = [(name.encode(), value.encode()) for name, value in headers_of(status).items()]
     headers += [
         (b"content-type", b"application/json"),

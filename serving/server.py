@@ -13,9 +13,11 @@ import struct
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 
 import uvicorn
 
+from serving.fastpath import FastPath, FastProtocol
 from serving.gate import GateState
 
 SILENCE_S = 1.0
@@ -108,14 +110,15 @@ def _ignore_new_connections(listener: socket.socket) -> bool:
     return True
 
 
-def configuration(app: object, host: str, port: int) -> uvicorn.Config:
-    """Return how uvicorn runs the application."""
+def configuration(app: object, host: str, port: int, fast_path: FastPath | None) -> uvicorn.Config:
+    """Return how uvicorn runs the application, and answers lookups beside it where it may."""
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
         host=host,
         port=port,
         loop="uvloop",
-        http="httptools",
+        # uvicorn calls what it is given as it calls its own protocols.
+        http="httptools" if fast_path is None else partial(FastProtocol, fast_path),  # type: ignore[arg-type]
         ws="none",
         access_log=False,
         server_header=False,

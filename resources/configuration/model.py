@@ -238,6 +238,12 @@ class ServerTable(_Table):
 
     host: str | None = _setting("text", "the address it binds to", default="127.0.0.1")
     port: _Port | None = _setting("port", "the port it binds to", default="8080")
+    fastpath: Literal["on", "off"] | None = _setting(
+        "text",
+        "`on` or `off`: lookups answered beside the web framework, or by it",
+        default="on",
+        variable="MILLRACE_FASTPATH",
+    )
 
 
 class Document(BaseSettings):

@@ -1,0 +1,286 @@
+"""uvicorn's HTTP protocol with the lookups answered in callbacks; the application gets the rest.
+
+What is taken here is narrow: a ``POST`` of HTTP/1.1 to one of a few targets, whole in one piece of
+known and moderate size, on a connection that stays open. Anything else, from ``Expect`` to broken
+HTTP, goes the way it goes without this module, and a lookup that goes there is answered by the
+same ``Lookups``: both ways answer with the same bytes.
+
+Answers leave in the order of their requests. A request that the application answers waits until
+what was taken here before it is answered, in uvicorn's own queue.
+
+Source: uvicorn's ``HttpToolsProtocol``, whose callbacks these extend.
+"""
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from serving.errors import answer_to, headers_of
+from serving.gate import GateState, known_id, overloaded
+from serving.lookups import Lookups
+from serving.metrics import ServerMetrics
+
+ROUTES = ("/v1/features:lookup", "/v1/features:batchLookup")
+
+_TARGETS = {
+    f"{route}{query}".encode(): (route, is_strict)
+    for route in ROUTES
+    for query, is_strict in (("", False), ("?strict=false", False), ("?strict=true", True))
+}
+_ELSEWHERE = frozenset({b"transfer-encoding", b"expect", b"upgrade"})
+_MOST_UNDER_WAY = 32
+"""Lookups of one connection taken at a time; more of a pipeline wait in uvicorn's queue."""
+
+_TYPE = b"content-type: application/json\r\nx-request-id: "
+
+
+@dataclass
+class FastPath:
+    """What the connections of a server share."""
+
+    lookups: Lookups
+    gate: GateState
+    metrics: ServerMetrics
+    _defaults: list[tuple[bytes, bytes]] = field(default_factory=list)
+    _lines: bytes = b""
+
+    def head(
+        self, status: int, length: int, request_id: str, defaults: list[tuple[bytes, bytes]]
+    ) -> bytes:
+        """Return status line and headers, but for the empty line."""
+        if defaults is not self._defaults:  # uvicorn makes a new list each second
+            self._defaults = defaults
+            self._lines = b"".join([b"%b: %b\r\n" % pair for pair in defaults])
+        more = b"".join([b"%b: %b\r\n" % (n.encode(), v.encode()) for n, v in _later(status)])
+        return b"%b%b%bcontent-length: %d\r\n%b%b\r\n" % (
+            STATUS_LINE[status],
+            self._lines,
+            more,
+            length,
+            _TYPE,
+            request_id.encode(),
+        )
+
+
+def _later(status: int) -> Any:
+    return () if status == 200 else headers_of(status).items()  # noqa: PLR2004
+
+
+class _Cycle:
+    """What uvicorn looks at of the request that a connection is at, while it is one of ours."""
+
+    def __init__(self) -> None:
+        self.response_complete = True
+        self.disconnected = False
+        self.keep_alive = True
+        self.message_event = asyncio.Event()
+
+
+class _Exchange:
+    """A lookup of a connection: its request, then its answer."""
+
+    __slots__ = (
+        "authorization", "began_s", "body", "is_last", "is_strict", "protocol", "reply",
+        "request_id", "route",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        protocol: "FastProtocol",
+        target: tuple[str, bool],
+        request_id: str,
+        authorization: bytes | None,
+    ) -> None:
+        self.protocol = protocol
+        self.route, self.is_strict = target
+        self.request_id = request_id
+        self.authorization = authorization
+        self.body = b""
+        self.reply: bytes | None = None
+        self.is_last = False
+        self.began_s = time.perf_counter()
+
+    def answered(self, body: bytes | None, error: Exception | None) -> None:
+        """Take what the lookup came to."""
+        status = 200
+        if body is None:
+            status, body = answer_to(error or RuntimeError("no answer"), self.request_id)
+        self.protocol.answered(self, status, body)
+
+
+class FastProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(self, path: FastPath, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._path = path
+        self._given: list[tuple[bytes, bytes]] = []
+        self._ours: Any = _Cycle()
+        self._under_way: deque[_Exchange] = deque()
+        self._reading: _Exchange | None = None
+        self._heard_s = 0.0
+        self._is_held = False
+
+    # -- what the parser finds
+
+    def on_message_begin(self) -> None:
+        self.url = b""
+        self._given = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._given.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        target = _TARGETS.get(self.url)
+        exchange = None if target is None else self._taken(target)
+        if exchange is not None:
+            self._reading = exchange
+            self._under_way.append(exchange)
+            self._ours.response_complete = False
+            self.cycle = self._ours
+            return
+        url, given = self.url, self._given
+        super().on_message_begin()
+        super().on_url(url)
+        for name, value in given:
+            super().on_header(name, value)
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        exchange = self._reading
+        if exchange is None:
+            super().on_body(body)
+        else:
+            exchange.body = exchange.body + body if exchange.body else body
+
+    def on_message_complete(self) -> None:
+        exchange, self._reading = self._reading, None
+        if exchange is None:
+            super().on_message_complete()
+            return
+        path = self._path
+        path.gate.in_flight += 1
+        if path.gate.in_flight > path.gate.most_in_flight:
+            exchange.answered(None, overloaded())
+            return
+        path.lookups.begin(
+            exchange.body,
+            exchange.authorization,
+            exchange.answered,
+            is_strict=exchange.is_strict,
+        )
+
+    def _taken(self, target: tuple[str, bool]) -> _Exchange | None:
+        """Return an exchange if the request is one to be taken."""
+        parser, cycle = self.parser, self.cycle
+        if not (cycle is None or cycle is self._ours or cycle.response_complete) or self.pipeline:
+            return None
+        if len(self._under_way) >= _MOST_UNDER_WAY or parser.get_method() != b"POST":
+            return None
+        if not parser.should_keep_alive() or parser.get_http_version() != "1.1":
+            return None
+        length = request_id = authorization = None
+        for given, value in self._given:
+            name = given.lower()
+            if name == b"content-length":
+                length = int(value)
+            elif name == b"x-request-id":
+                request_id = request_id or value
+            elif name == b"authorization":
+                authorization = authorization or value
+            elif name in _ELSEWHERE:
+                return None
+        if length is None or length > HIGH_WATER_LIMIT:
+            return None
+        known = known_id(request_id) or self._path.gate.new_id()
+        return _Exchange(self, target, known, authorization)
+
+    # -- what is answered
+
+    def answered(self, exchange: _Exchange, status: int, body: bytes) -> None:
+        """Send an answer, and what waited behind it, as soon as what is before it is sent."""
+        path = self._path
+        gate = path.gate
+        gate.in_flight -= 1
+        path.metrics.answered(exchange.route, status, time.perf_counter() - exchange.began_s)
+        head = path.head(status, len(body), exchange.request_id, self.server_state.default_headers)
+        exchange.is_last = gate.is_draining or not self._ours.keep_alive
+        exchange.reply = b"".join(
+            (head, b"connection: close\r\n\r\n" if exchange.is_last else b"\r\n", body)
+        )
+        self._send()
+
+    def _send(self) -> None:
+        under_way, state, transport = self._under_way, self.server_state, self.transport
+        while under_way and (reply := under_way[0].reply) is not None:
+            exchange = under_way.popleft()
+            state.total_requests += 1
+            if transport.is_closing():
+                continue
+            transport.write(reply)
+            if exchange.is_last:
+                transport.close()
+        if transport.is_closing():
+            return
+        if self.flow.write_paused:
+            self._is_held = True
+            self.flow.pause_reading()
+        self._heard_s = self.loop.time()
+        if under_way:
+            return
+        self._ours.response_complete = True
+        if self.pipeline:
+            state.total_requests -= 1  # of which uvicorn counts the last
+            self.on_response_complete()
+        elif self.timeout_keep_alive_task is None:
+            self._look_after(self.timeout_keep_alive)
+
+    # -- what the transport tells
+
+    def data_received(self, data: bytes) -> None:
+        # As uvicorn's, but for the timer: it stays, and looks when it is due. Setting one per
+        # request costs more than asking the time.
+        self._heard_s = self.loop.time()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            message = "Invalid HTTP request received."
+            self.logger.warning(message)
+            self.send_400_response(message)
+        except httptools.HttpParserUpgrade:
+            self._unsupported_upgrade_warning()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._is_held:
+            self._is_held = False
+            self.flow.resume_reading()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the connection if nothing was heard for so long, whole request or not."""
+        self.timeout_keep_alive_task = None
+        if self.transport.is_closing():
+            return
+        is_busy = self.cycle is not None and not self.cycle.response_complete
+        left_s = self._heard_s + self.timeout_keep_alive - self.loop.time()
+        if is_busy:
+            self._look_after(self.timeout_keep_alive)
+        elif left_s > 0:
+            self._look_after(left_s)
+        else:
+            self.transport.close()
+
+    def _look_after(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(
+            seconds, self.timeout_keep_alive_handler
+        )
