@@ -1,6 +1,6 @@
 """Profile days of a table: in this process while they are few, in Spark's tasks beyond that."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,6 @@ from resources.settings import Settings
 from resources.spark.session import connect, engine_errors
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from millrace.quality.partial import Partials, TableShape
     from millrace.quality.profile import DayProfile
 
@@ -100,53 +98,13 @@ def _add_here(table: Any, shape: "TableShape", days: Sequence[date], partials: "
 def _add_from_tasks(
     settings: Settings, shape: "TableShape", days: Sequence[date], partials: "Partials"
 ) -> None:
+    from checks.quality.profile_task import profile_batches
+
     frame = connect(settings).read.format("delta").load(table_path(settings, shape.table))
     with engine_errors(profiles_table(shape.table)):
         chosen = frame.filter(day_predicate(days)).select(
             "event_date", *(f"`{name}`" for name in shape.read if name != "event_date")
         )
-        made = chosen.mapInArrow(_profile_batches(shape), "partial binary").toArrow()
+        made = chosen.mapInArrow(profile_batches(shape), "partial binary").toArrow()
     for partial in made.column("partial"):
         partials.merge_bytes(partial.as_py())
-
-
-def _profile_batches(
-    shape: "TableShape",
-) -> "Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]":
-    """Return what a task does: one partial profile for each day it meets.
-
-    A file holds one day, so a task meets its days one after another and hands each on as soon as
-    the next one begins: neither it nor a message ever holds more than a day.
-    """
-
-    def partial_profiles(batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
-        import pyarrow as pa
-
-        from millrace.quality.partial import Partials
-
-        def handed_on(partials: Partials) -> Any:
-            made = pa.array([partials.to_bytes()], pa.binary())
-            return pa.RecordBatch.from_arrays([made], ["partial"])
-
-        held: tuple[date, Partials] | None = None
-        for day, part in _by_day(batches):
-            if held is not None and held[0] != day:
-                yield handed_on(held[1])
-                held = None
-            if held is None:
-                held = (day, Partials(shape))
-            held[1].add(part)
-        if held is not None:
-            yield handed_on(held[1])
-
-    return partial_profiles
-
-
-def _by_day(batches: "Iterator[pa.RecordBatch]") -> "Iterator[tuple[date, pa.RecordBatch]]":
-    import pyarrow.compute as pc
-
-    for batch in batches:
-        days = batch.column("event_date")
-        for day in sorted(pc.unique(days).to_pylist()):
-            part = batch.filter(pc.equal(days, day))
-            yield day, part.drop_columns(["event_date"])

@@ -5,18 +5,18 @@ One shuffle brings an entity's events together; the point-in-time kernel does th
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from datetime import date
 from typing import TYPE_CHECKING
 
 from millrace.compile.spark import measure_query
 from millrace.days import ALL_HOURS, Days, Hours
-from millrace.durations import DAY_MS
-from millrace.kernel.arrow import KernelView, join_features
+from millrace.kernel.view import KernelView
 from millrace.names import events_table, features_table
 from millrace.plan import Column, ViewPlan
 from millrace.types import DATE, STRING, TIMESTAMP
 from offline.tables.events import history_start
+from offline.tables.features_task import events_as_of
 from offline.tables.history_days import (
     DayLedger,
     events_rows,
@@ -33,13 +33,11 @@ from resources.lake.delta import table_path
 from resources.lake.reports import BuildReport
 from resources.lake.view_versions import claim_version
 from resources.lake.writing import Slices, replace_days
-from resources.memory import small_pages
 from resources.progress import Progress
 from resources.settings import Settings
 from resources.spark.session import engine_errors, kernel_partitions
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
 
 
@@ -135,7 +133,7 @@ def _write(
     measured = spark.sql(measure_query(view, read_events(spark, settings, view, seen)))
     schema = ", ".join(f"`{c.name}` {c.type.spark}" for c in feature_columns(view))
     values = measured.repartition(kernel_partitions(rows), *view.join_keys).mapInArrow(
-        _as_of_events(KernelView.of(view), version, slices.ranges_ms), schema
+        events_as_of(KernelView.of(view), version, slices.ranges_ms), schema
     )
     replace_days(
         _with_plain_text(values, view),
@@ -171,41 +169,3 @@ def feature_columns(view: ViewPlan) -> tuple[Column, ...]:
         Column("feature_version", STRING),
         Column("event_date", DATE),
     )
-
-
-def _as_of_events(
-    view: KernelView, version: str, bounds_ms: list[tuple[int, int]]
-) -> Callable[[Iterator["pa.RecordBatch"]], Iterator["pa.RecordBatch"]]:
-    def values(batches: Iterator["pa.RecordBatch"]) -> Iterator["pa.RecordBatch"]:
-        import numpy as np
-        import pyarrow as pa
-
-        received = list(batches)
-        if not received:
-            return
-        events = pa.Table.from_batches(received)
-        times = events["_event_ms"].to_numpy()
-        wanted = np.zeros(len(times), dtype=bool)
-        for start, end in bounds_ms:
-            wanted |= (times >= start) & (times < end)
-        asked = events.filter(pa.array(wanted))
-        query_ms = asked["_event_ms"]
-        keys = {k: asked[k] for k in view.join_keys}
-        with small_pages():
-            found = join_features(view, events, pa.table({**keys, "_query_ms": query_ms}))
-        moments = query_ms.to_numpy()
-        event_time = pa.array(moments * 1000, pa.timestamp("us", tz="UTC"))
-        day = pa.array((moments // DAY_MS).astype("int32"), pa.int32()).cast(pa.date32())
-        columns = {name: found[name] for name in found.column_names}
-        result = pa.table(
-            {
-                **keys,
-                "event_time": event_time,
-                **columns,
-                "feature_version": pa.repeat(version, len(moments)),
-                "event_date": day,
-            }
-        )
-        yield from result.combine_chunks().to_batches(max_chunksize=200_000)
-
-    return values

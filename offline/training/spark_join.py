@@ -5,7 +5,7 @@ by Spark; the kernel sorts in numpy. A cluster of the user's is sent our code wi
 (``resources.spark.session``), so its workers need numpy and pyarrow alone.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,7 +19,6 @@ from millrace.errors import EngineError
 from offline.tables.history import History
 from resources.lake.delta import table_path
 from resources.lake.writing import day_predicate
-from resources.memory import small_pages
 from resources.settings import Settings
 from resources.spark.session import connect, engine_errors, kernel_partitions
 
@@ -29,10 +28,7 @@ if TYPE_CHECKING:
 
     from millrace.kernel.view import KernelView
 
-_ROW = "_row"
 _QUERY_MS = "_query_ms"
-_PACKED = "packed"
-_PACKED_ROWS = 1 << 15
 _THREADS = 2
 
 
@@ -61,10 +57,11 @@ def join_on_spark(
     import pyarrow as pa
 
     from millrace.kernel.arrow import KernelView
+    from offline.training.spine_task import PACKED, ROW, rows_as_of
 
     view = replace(KernelView.of(history.view), has_event_id=reads_event_id)
     session = connect(settings)
-    numbered = spine.append_column(_ROW, pa.array(np.arange(len(spine))))
+    numbered = spine.append_column(ROW, pa.array(np.arange(len(spine))))
     where = f"training set, view {history.view.name}"
     with (
         engine_errors(where),
@@ -75,10 +72,10 @@ def join_on_spark(
         joined = (
             events.unionByName(labels, allowMissingColumns=True)
             .repartition(partitions, *view.join_keys)
-            .mapInArrow(_as_of_rows(view, hindsight=hindsight), f"{_PACKED} binary")
+            .mapInArrow(rows_as_of(view, hindsight=hindsight), f"{PACKED} binary")
             .toArrow()
         )
-    return _in_order(_unpacked(joined.column(_PACKED), view), len(spine), where)
+    return _in_order(_unpacked(joined.column(PACKED), view), len(spine), where)
 
 
 @contextmanager
@@ -118,57 +115,15 @@ def _uploaded(
         yield session.read.parquet(str(path))
 
 
-def _as_of_rows(
-    view: "KernelView", *, hindsight: bool
-) -> "Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]":
-    """Return what a task does with its entities: split events from spine rows, join, number."""
-
-    def join(batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
-        import pyarrow as pa
-
-        from millrace.kernel.arrow import join_features
-
-        received = list(batches)
-        if not received:
-            return
-        with small_pages():
-            rows = pa.Table.from_batches(received)
-            is_event = rows.column(_ROW).is_null()
-            asked = rows.filter(rows.column(_ROW).is_valid())
-            found = join_features(view, rows.filter(is_event), asked, hindsight=hindsight)
-            numbered = found.append_column(_ROW, asked.column(_ROW))
-            yield _packed(numbered)
-
-    return join
-
-
-def _packed(table: "pa.Table") -> "pa.RecordBatch":
-    """Return a table as cells of Arrow's own stream format, some ten thousand rows each.
-
-    Spark then passes bytes on. Given columns it would turn them into rows and back, which for
-    decimals of more than 18 digits costs more than the join.
-    """
-    import pyarrow as pa
-    from pyarrow import ipc
-
-    options = ipc.IpcWriteOptions(compression="lz4")
-    cells = []
-    for batch in table.combine_chunks().to_batches(max_chunksize=_PACKED_ROWS):
-        sink = pa.BufferOutputStream()
-        with ipc.new_stream(sink, batch.schema, options=options) as stream:
-            stream.write_batch(batch)
-        cells.append(sink.getvalue().to_pybytes())
-    return pa.record_batch({_PACKED: pa.array(cells, pa.binary())})
-
-
 def _unpacked(cells: "pa.ChunkedArray", view: "KernelView") -> "pa.Table":
     import pyarrow as pa
     from pyarrow import ipc
 
     from millrace.kernel.arrow import arrow_type
+    from offline.training.spine_task import ROW
 
     features = [(name, arrow_type(type_)) for name, type_ in view.columns]
-    tables = [pa.schema([*features, (_ROW, pa.int64())]).empty_table()]
+    tables = [pa.schema([*features, (ROW, pa.int64())]).empty_table()]
     for cell in cells:
         with ipc.open_stream(cell.as_buffer()) as stream:
             tables.append(stream.read_all())
@@ -179,7 +134,9 @@ def _in_order(joined: "pa.Table", rows: int, where: str) -> "pa.Table":
     import numpy as np
     import pyarrow as pa
 
-    numbers = joined.column(_ROW).to_numpy()
+    from offline.training.spine_task import ROW
+
+    numbers = joined.column(ROW).to_numpy()
     place = np.full(rows, -1, dtype=np.int64)
     place[numbers] = np.arange(len(numbers))
     if len(numbers) != rows or (place < 0).any():
@@ -188,7 +145,7 @@ def _in_order(joined: "pa.Table", rows: int, where: str) -> "pa.Table":
             where=where,
             fix="try --engine local, and report this",
         )
-    features, order = joined.drop_columns([_ROW]), pa.array(place)
+    features, order = joined.drop_columns([ROW]), pa.array(place)
     with ThreadPoolExecutor(_THREADS) as pool:
         # Arrow lets go of the interpreter while it gathers, column by column.
         columns = list(pool.map(lambda c: c.combine_chunks().take(order), features.columns))

@@ -108,8 +108,9 @@ def connect(settings: Settings) -> "SparkSession":
     return session
 
 
-_SHIPPED = ("millrace", "resources", "offline")
-"""What runs on executors lives in these: tiles are encoded, raw files read and spines joined there."""
+_SHIPPED = ("millrace", "resources", "offline", "checks")
+"""What runs on executors lives in these: raw files are read there, tiles encoded, features and spines
+joined, large tables profiled."""
 
 
 def _ship_our_code(session: "SparkSession") -> None:

@@ -6,8 +6,6 @@ It runs the algebra itself, on what Spark collected of each tile; see ``millrace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from millrace.compile.spark import ENCODE
-
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import SparkSession
@@ -17,6 +15,8 @@ def register_encoder(session: "SparkSession") -> None:
     """Give a session the function; its workers import it from here."""
     import pyarrow as pa
     from pyspark.sql.functions import arrow_udf
+
+    from millrace.compile.spark import ENCODE
 
     # Spark reads its kind off the hints.
     def encode(

@@ -14,7 +14,8 @@ from offline.tables.history import History
 from offline.training import sets as training
 from offline.training.requested_features import RequestedFeatures, request_features
 from offline.training.sets import choose_engine
-from offline.training.spark_join import _in_order, _packed, _unpacked
+from offline.training.spark_join import _in_order, _unpacked
+from offline.training.spine_task import packed
 from resources.settings import Settings, settings_from_env
 
 RAW = BatchSource("parquet", "orders.parquet")
@@ -89,7 +90,7 @@ def test_a_lake_in_a_bucket_goes_to_spark(
 def answer(rows: list[int]) -> pa.Table:
     """Return what the tasks answer for these row numbers, as Spark hands it over."""
     table = pa.table({"n": [10 * row for row in rows], "_row": pa.array(rows, pa.int64())})
-    return pa.Table.from_batches([_packed(table.slice(0, 2)), _packed(table.slice(2))])
+    return pa.Table.from_batches([packed(table.slice(0, 2)), packed(table.slice(2))])
 
 
 def test_rows_from_spark_come_back_in_the_spines_order(request_of_one: RequestedFeatures) -> None:
