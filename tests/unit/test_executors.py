@@ -26,7 +26,17 @@ from resources.declarations import plan_of
 from resources.settings import CHECKOUT
 from resources.spark.tile_bytes import encoded
 
-PROMISED = ("numpy", "pyarrow", "pyspark", "py4j", "datasketches", "millrace", "resources", "offline", "checks")
+PROMISED = (
+    "numpy",
+    "pyarrow",
+    "pyspark",
+    "py4j",
+    "datasketches",
+    "millrace",
+    "resources",
+    "offline",
+    "checks",
+)
 """Spark brings its own, and the rooms of ours are sent along; large tables' profiles take sketches."""
 
 WORKER = f"""
