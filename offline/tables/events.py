@@ -38,6 +38,7 @@ from offline.tables.partition_log import (
     AWAITS_CHECKS,
     PartitionState,
     append_partition_log,
+    expected_days,
     published_days,
     whole_days,
 )
@@ -493,6 +494,9 @@ def _outcomes(
 def absent_days(
     log: dict[date, PartitionState], fingerprint: str, start: date, end: date
 ) -> tuple[date, ...]:
-    """Return the days of ``[start, end)`` whose events are not there to be read, not all of them."""
+    """Return the days of ``[start, end)`` whose events are not there to be read, not all of them.
+
+    Of the days of which anything can be expected; see ``expected_days``.
+    """
     published = published_days(log, fingerprint)
-    return tuple(d for d in days_between(start, end) if d < end and d not in published)
+    return tuple(d for d in expected_days(log, start, end) if d < end and d not in published)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from typing import Any
 
-from millrace.calendar import day_ms, newest_day_over
+from millrace.calendar import day_ms, days_after, days_between, newest_day_over
 from millrace.days import ALL_HOURS, Hours
 from millrace.durations import HOUR_MS
 from resources.lake.delta import open_table, read_rows, rs_path
@@ -23,6 +23,9 @@ from resources.lake.reports import BuildReport, PartitionOutcome
 from resources.settings import Settings
 
 TABLE = "partition_log"
+
+FORE_DAYS = 366
+"""So many days before the first that is known of a table may have data that are still to come."""
 
 AWAITS_CHECKS = "its checks have not run; build it again"
 """Why a day is held back between its commit and the end of its checks."""
@@ -250,6 +253,18 @@ def readable_days(states: Mapping[date, PartitionState], fingerprint: str) -> fr
 def held_days(states: Mapping[date, PartitionState]) -> dict[date, str]:
     """Return the days that are held back, whatever they were built by, with the reason."""
     return {day: s.held for day, s in states.items() if s.held is not None}
+
+
+def expected_days(states: Mapping[date, PartitionState], first: date, last: date) -> list[date]:
+    """Return the days of a reach that can be missed, ascending.
+
+    A declaration may start long before there were any data (``start: 0001-01-01``): what lies more
+    than ``FORE_DAYS`` before the first day that is known of a table is no gap in its history, it is
+    before it. Of a table of which nothing is known no day is missed.
+    """
+    if not states:
+        return []
+    return days_between(max(first, days_after(min(states), -FORE_DAYS)), last)
 
 
 def _now_us() -> int:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from pathlib import Path
 
-from millrace.calendar import days_between
 from millrace.days import Days
 from millrace.names import events_table, features_table, tiles_table
 from millrace.plan import SourcePlan, ViewPlan
@@ -93,12 +92,13 @@ def _standing(
     events = read_partition_log(settings, events_table(view.source.name))
 
     def was_read(day: date) -> list[date]:
-        return days_between(history_start(view, day), day) if reaches_back else [day]
+        first = history_start(view, day) if reaches_back else day
+        return [read for read in events if first <= read <= day]
 
     return frozenset(
         day
         for day in _built(log, view.fingerprint, days, since_ms)
-        if _are_older((events[d] for d in was_read(day) if d in events), log[day].began_ms)
+        if _are_older((events[d] for d in was_read(day)), log[day].began_ms)
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from millrace.calendar import day_of, days_between
+from millrace.calendar import day_of
 from millrace.coarsen import Coarsening
 from millrace.days import Days
 from millrace.errors import EngineError
@@ -109,8 +109,9 @@ def missing_history(
         return History()
     query_from_ms = min(serving.cut_over_ms, now_ms) - CLOCK_SLACK_MS
     reach_from_ms = Coarsening.of(view, query_from_ms, view.start_ms).reach_from_ms
-    reached = set(days_between(day_of(reach_from_ms), day_of(serving.cut_over_ms - 1)))
     known = read_partition_log(settings, tiles_table(view.name, serving.version))
+    first, last = day_of(reach_from_ms), day_of(serving.cut_over_ms - 1)
+    reached = {day for day in known if first <= day <= last}
     version = deployed_version(settings, view)
     table = f"tiles/{view.name} of a new version"
     own: dict[date, PartitionState] = {}

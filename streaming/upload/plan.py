@@ -7,13 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
-from millrace.calendar import day_ms, day_of, days_between
+from millrace.calendar import day_ms, day_of
 from millrace.coarsen import Coarsening
 from millrace.durations import DAY_MS, MINUTE_MS
 from millrace.errors import DataError
 from millrace.names import events_table, tiles_table
 from millrace.plan import ViewPlan
-from offline.tables.partition_log import built_days, ended_days, read_partition_log
+from offline.tables.partition_log import (
+    built_days,
+    ended_days,
+    expected_days,
+    read_partition_log,
+)
 from resources.lake.delta import DAY_COLUMN, file_actions, open_table
 from resources.lake.view_versions import deployed_version
 from resources.settings import Settings
@@ -97,7 +102,7 @@ def plan_upload(
     _refuse_parting(view, held, end_ms)
     query_from_ms = min(max(end_ms, held.cut_over_ms or end_ms), now_ms) - CLOCK_SLACK_MS
     reach_from_ms = Coarsening.of(view, query_from_ms, view.start_ms).reach_from_ms
-    reached = days_between(day_of(reach_from_ms), max(ended))
+    reached = expected_days(log, day_of(reach_from_ms), max(ended))
     missing = tuple(day for day in reached if day not in built)
     days = tuple(day for day in reached if day in built)
     changed = _outdated(settings, view, table, days)

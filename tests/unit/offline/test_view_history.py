@@ -20,9 +20,10 @@ from jobs.alerts.runs import runless_facts
 from jobs.definitions import build_definitions
 from millrace.days import ALL_HOURS
 from millrace.plan import ViewPlan
-from offline.tables.partition_log import append_partition_log
+from offline.tables.history_days import DayLedger
+from offline.tables.partition_log import FORE_DAYS, append_partition_log, expected_days
 from offline.tables.view_history import ViewHistory, view_histories
-from resources.declarations import load_valid_plan
+from resources.declarations import load_valid_plan, plan_of
 from resources.lake.reports import BuildReport, PartitionOutcome
 from resources.lake.view_versions import claim_version
 from resources.settings import CHECKOUT, Settings, settings_from_env
@@ -44,6 +45,14 @@ def settings(tmp_path: Path) -> Settings:
 
 def view_of(tmp_path: Path, **changes: Any) -> ViewPlan:
     return write_views(tmp_path / "views", **changes).view("spend")
+
+
+def lifetime_view(tmp_path: Path, *, start: str) -> ViewPlan:
+    view_of(tmp_path)
+    file = tmp_path / "views" / "views.yaml"
+    text = file.read_text().replace("start: 2020-01-01", f"start: {start}")
+    file.write_text(text.replace("window: 1h", "window: lifetime"), encoding="utf-8")
+    return plan_of([file]).view("spend")
 
 
 def events(settings: Settings, view: ViewPlan, *outcomes: PartitionOutcome) -> None:
@@ -159,6 +168,27 @@ def test_status_shows_what_is_wrong_and_the_command(
     text = status()
     assert "spend: incomplete: 1 day(s)" in text
     assert "millrace backfill spend --start 2020-01-03 --end 2020-01-04" in text
+
+
+def test_a_start_before_there_were_any_data_leaves_no_days_missing(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """``start: 0001-01-01`` says "all there is": 738,000 days that were never there are no gap."""
+    view = lifetime_view(tmp_path, start="0001-01-01")
+    assert expected_days({}, date.min, START) == []
+    events(settings, view, *built(0, 1, 3))
+    ledger = DayLedger.of(settings, view, (day(1), day(4), day(3)))
+    first = START - timedelta(FORE_DAYS)
+    before = tuple(first + timedelta(n) for n in range(FORE_DAYS))
+    assert ledger.missing == {day(1): before, day(3): (*before, day(2))}
+    late = lifetime_view(tmp_path, start="2020-01-01")
+    assert DayLedger.of(settings, late, (day(3),)).missing == {day(3): (day(2),)}
+    # What came before everything that was known makes what is before it a gap again, no more.
+    events(settings, view, *built(-FORE_DAYS))
+    assert DayLedger.of(settings, view, (day(0),)).missing[day(0)] == (
+        *(first - timedelta(n) for n in range(FORE_DAYS, 0, -1)),
+        *before[1:],
+    )
 
 
 def test_status_reads_the_log_without_the_libraries_of_analysts(
