@@ -39,7 +39,7 @@ _MOST_LAYOUTS = 1024  # kept by one codec; beyond them a layout is compiled for 
 _BIAS = 2**63  # instants are stored unsigned, so that their bytes compare as they do
 _NEVER = -(2**63)
 _HEADER = struct.Struct(">Bc8sQ")
-_UNTIL = struct.Struct(">Q")
+_INSTANT = struct.Struct(">Q")
 _U32 = struct.Struct(">I")
 _I64 = struct.Struct(">q")
 _INTEGER_PART = INT64.record.key_tag + _U32.pack(8)
@@ -69,6 +69,11 @@ class Codec:
     """Packs and unpacks the rows, or the tiles, of one version of a view.
 
     Types are looked at once, here, and not for each value.
+
+    Attributes:
+        head: how each of them begins: format, kind and fingerprint.
+        bits_at: offset of the presence bits.
+        values_at: offset of the values.
     """
 
     def __init__(self, kind: Kind, fingerprint: str, slots: Sequence[Slot]) -> None:
@@ -77,7 +82,9 @@ class Codec:
         self.slots = tuple(slots)
         self._name = bytes.fromhex(fingerprint)
         self._bitmap_bytes = (len(self.slots) + 7) // 8
-        self._bits_at = _HEADER.size + (_UNTIL.size if kind == "row" else 0)
+        self.head = bytes([FORMAT]) + _KIND_BYTES[kind] + self._name
+        self.bits_at = _HEADER.size + (_INSTANT.size if kind == "row" else 0)
+        self.values_at = self.bits_at + self._bitmap_bytes
         self._layouts: dict[bytes, Layout] = {}
         self._writers = [_slot_writer(slot) for slot in self.slots]
 
@@ -120,23 +127,50 @@ class Codec:
         Raises:
             StoreError: as ``decode``.
         """
-        at = self._bits_at
-        end = at + self._bitmap_bytes
-        if len(data) < end:
-            raise _broken(self._where, f"it ends at byte {len(data)} of at least {end}")
-        version, kind, name, event = _HEADER.unpack_from(data)
-        if version != FORMAT or kind != _KIND_BYTES[self.kind] or name != self._name:
-            raise self._foreign(version, kind, name)
-        bits = data[at:end]
+        bits = self.bits(data)
         layout = self._layouts.get(bits) or self._layout(bits)
         try:
-            values = layout.read(data, end)
+            values = layout.read(data, self.values_at)
         except (struct.error, UnicodeDecodeError, OverflowError, Cut) as error:
-            raise _broken(
-                self._where, f"a value is cut off or not of its type ({error})"
-            ) from error
-        until = _UNTIL.unpack_from(data, _HEADER.size)[0] if self.kind == "row" else 0
+            raise self.broken(f"a value is cut off or not of its type ({error})") from error
+        (event,) = _INSTANT.unpack_from(data, len(self.head))
+        until = _INSTANT.unpack_from(data, _HEADER.size)[0] if self.kind == "row" else 0
         return bits, values, event - _BIAS if event else None, until - _BIAS if until else None
+
+    def bits(self, data: bytes) -> bytes:
+        """Return the presence bits; the header is looked at.
+
+        Raises:
+            StoreError: it is of another format, kind or version of the view, or ends too early.
+        """
+        if not data.startswith(self.head) or len(data) < self.values_at:
+            raise self._foreign(data)
+        return data[self.bits_at : self.values_at]
+
+    def event_ms(self, data: bytes) -> int | None:
+        """Return the event time of the newest event, as ``Packed`` has it; nothing else is read.
+
+        Raises:
+            StoreError: as ``bits``.
+        """
+        self.bits(data)
+        event: int = _INSTANT.unpack_from(data, len(self.head))[0]
+        return event - _BIAS if event else None
+
+    def present(self, bits: bytes) -> list[bool]:
+        """Return of each slot whether presence bits say that it has a value.
+
+        Raises:
+            StoreError: they are those of more slots.
+        """
+        present = [bool(bits[i // 8] >> (i % 8) & 1) for i in range(len(self.slots))]
+        if bits != _bitmap(present, self._bitmap_bytes):
+            raise self.broken("presence bits beyond the last slot")
+        return present
+
+    def broken(self, what: str) -> StoreError:
+        """Return the error of bytes that cannot be read."""
+        return _broken(self._where, what)
 
     @property
     def _where(self) -> str:
@@ -144,15 +178,15 @@ class Codec:
 
     def _layout(self, bits: bytes) -> Layout:
         """Compile, and keep, how values with these presence bits are read."""
-        present = [bool(bits[i // 8] >> (i % 8) & 1) for i in range(len(self.slots))]
-        if bits != _bitmap(present, self._bitmap_bytes):
-            raise _broken(self._where, "presence bits beyond the last slot")
-        layout = Layout(self.slots, present)
+        layout = Layout(self.slots, self.present(bits))
         if len(self._layouts) < _MOST_LAYOUTS:
             self._layouts[bits] = layout
         return layout
 
-    def _foreign(self, version: int, kind: bytes, name: bytes) -> StoreError:
+    def _foreign(self, data: bytes) -> StoreError:
+        if len(data) < self.values_at:
+            return self.broken(f"it ends at byte {len(data)} of at least {self.values_at}")
+        version, kind, name, _ = _HEADER.unpack_from(data)
         if version != FORMAT:
             return StoreError(
                 f"a packed value has format {version}; this build reads format {FORMAT}",
@@ -160,7 +194,7 @@ class Codec:
                 fix="upgrade the reader, or upload the view again with this build",
             )
         if kind != _KIND_BYTES[self.kind]:
-            return _broken(self._where, f"its kind is {kind!r}, not {_KIND_BYTES[self.kind]!r}")
+            return self.broken(f"its kind is {kind!r}, not {_KIND_BYTES[self.kind]!r}")
         return StoreError(
             f"a packed value belongs to the fingerprint {name.hex()}",
             where=self._where,
@@ -231,27 +265,9 @@ def read_tile_field(field: bytes) -> int:
     return int(struct.unpack(">Q", field)[0]) - _BIAS
 
 
-class _Reader:
-    """A position in bytes that were stored."""
-
-    def __init__(self, data: bytes, where: str) -> None:
-        self.where = where
-        self._data = data
-        self._at = 0
-
-    def take(self, length: int) -> bytes:
-        end = self._at + length
-        if end > len(self._data):
-            raise self.broken(f"it ends at byte {len(self._data)} of at least {end}")
-        taken, self._at = self._data[self._at : end], end
-        return taken
-
-    def finish(self) -> None:
-        if self._at != len(self._data):
-            raise self.broken(f"{len(self._data) - self._at} bytes follow its end")
-
-    def broken(self, what: str) -> StoreError:
-        return _broken(self.where, what)
+def read_tile_fields(fields: Sequence[bytes]) -> list[int]:
+    """Return the starts of the tiles that fields name."""
+    return [start - _BIAS for start in struct.unpack(f">{len(fields)}Q", b"".join(fields))]
 
 
 def _broken(where: str, what: str) -> StoreError:

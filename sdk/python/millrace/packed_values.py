@@ -17,7 +17,7 @@ from millrace.types import KIND_RECORDS, DataType
 DECIMAL_BYTES = struct.calcsize(f">{KIND_RECORDS['decimal'].packed}")
 
 _U32 = struct.Struct(">I")
-_EXACT = Context(prec=100, traps=[InvalidOperation])
+EXACT = Context(prec=100, traps=[InvalidOperation])
 
 Reader = Callable[[bytes, int], tuple[Any, int]]
 """Reads the value that starts at an offset; returns it with the offset behind it."""
@@ -56,7 +56,7 @@ def from_struct(type_: DataType) -> Callable[[Any], Any] | None:
 
     def scaled(unscaled: bytes) -> Decimal:
         whole = Decimal(int.from_bytes(unscaled, "big", signed=True))
-        return whole.scaleb(shift, context=_EXACT)
+        return whole.scaleb(shift, context=EXACT)
 
     return scaled
 
@@ -70,7 +70,7 @@ def for_struct(type_: DataType) -> Callable[[Any], Any] | None:
     scale, most = type_.scale, 10**type_.precision
 
     def unscaled(value: Decimal | int) -> bytes:
-        shifted = Decimal(value).scaleb(scale, context=_EXACT) if scale else value
+        shifted = Decimal(value).scaleb(scale, context=EXACT) if scale else value
         whole = int(shifted)
         if whole != shifted or not -most < whole < most:
             raise OverflowError(f"{value} does not fit {type_}")

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from millrace.aggregates import AGGREGATES, Aggregate, Algebra, Encoding, State, check_forms
+from millrace.aggregates import AGGREGATES, Aggregate, Algebra, State, check_forms
 from millrace.calendar_windows import Tumbling
+from millrace.online.folding import Fold, HeldTiles, columns_of, fold_of
 from millrace.types import parse_type
 from millrace.window import Window
 from millrace.windows import KINDS, Lifetime, Session, Sliding, read_window
@@ -35,9 +36,10 @@ class Member(NamedTuple):
 
     def write(self, values: list[Any], state: State) -> None:
         """Write what a row says of a merged state."""
-        values[self.feature] = self.aggregate.finalize(state)
-        if self.over is not None and self.aggregate.entry.is_over is not None:
-            values[self.over] = self.aggregate.entry.is_over(state)
+        entry = self.aggregate.entry
+        values[self.feature] = entry.finalize(self.aggregate, state)
+        if self.over is not None and entry.is_over is not None:
+            values[self.over] = entry.is_over(state)
 
 
 @dataclass(frozen=True)
@@ -45,49 +47,40 @@ class Group:
     """The features that merge the same columns by the same algebra, over different windows.
 
     Attributes:
-        columns: places of the algebra's columns in a tile.
-        nested: features over windows that end at the query.
+        columns: places in a tile of the columns that are read of every tile.
+        nested: features over windows that end at the query, by window.
         moved: features over windows that end before it.
     """
 
     algebra: Algebra
+    fold: Fold
     columns: tuple[int, ...]
-    nested: tuple[Member, ...]
-    moved: tuple[Member, ...]
+    nested: Mapping[int, Sequence[Member]]
+    moved: Sequence[Member]
 
     def merge_into(
-        self, values: list[Any], spans: Sequence[Span], tiles: Sequence[tuple[Any, ...]]
+        self, values: list[Any], spans: Sequence[Span], shortest: Sequence[int], held: HeldTiles
     ) -> None:
         """Write the value of each feature of the group to its place.
 
         Args:
             values: a row's values, by feature.
-            spans: of each window, in ``tiles``.
-            tiles: slots of the tiles, oldest first.
+            spans: of each window, in ``held``.
+            shortest: windows, those that reach back less before others.
+            held: the tiles of all windows.
         """
-        state, done = self.algebra.init(), len(tiles)
-        for member in sorted(self.nested, key=lambda m: -spans[m.window][0]):
-            first, end = spans[member.window]
-            state = self._grown(state, tiles, first, min(end, done))
+        state, done = self.algebra.init(), len(held.tiles)
+        for window in [one for one in shortest if one in self.nested]:
+            members = self.nested[window]
+            first, end = spans[window]
+            end = min(end, done)
+            if first < end:
+                state = self.fold(state, held, first, end)
             done = min(first, done)
-            member.write(values, state)
+            for member in members:
+                member.write(values, state)
         for member in self.moved:
-            member.write(values, self._grown(self.algebra.init(), tiles, *spans[member.window]))
-
-    def _grown(self, state: State, tiles: Sequence[tuple[Any, ...]], first: int, end: int) -> State:
-        merge, unpack = self.algebra.merge, self.algebra.unpack
-        if isinstance(self.algebra, Encoding):
-            (column,) = self.columns
-            held = [unpack((tile[column],)) for tile in tiles[first:end]]
-            return self.algebra.merge_all([state, *held])
-        if len(self.columns) == 1:
-            (column,) = self.columns
-            for tile in tiles[first:end]:
-                state = merge(state, unpack((tile[column],)))
-            return state
-        for tile in tiles[first:end]:
-            state = merge(state, unpack(tuple([tile[i] for i in self.columns])))
-        return state
+            member.write(values, self.fold(self.algebra.init(), held, *spans[member.window]))
 
 
 def groups_of(
@@ -111,15 +104,20 @@ def groups_of(
         window = windows.index(read_window(feature["window"]))
         member = Member(place, window, aggregate, over[place])
         groups.setdefault((aggregate.algebra, columns), []).append(member)
-    return tuple(
-        Group(
-            algebra,
-            columns,
-            nested=tuple(m for m in members if windows[m.window].ends_at_query),
-            moved=tuple(m for m in members if not windows[m.window].ends_at_query),
-        )
-        for (algebra, columns), members in groups.items()
-    )
+    return tuple(_group(*of, members, windows) for of, members in groups.items())
+
+
+def _group(
+    algebra: Algebra, columns: tuple[int, ...], members: list[Member], windows: Sequence[Window]
+) -> Group:
+    nested: dict[int, list[Member]] = {}
+    moved = []
+    for member in members:
+        if windows[member.window].ends_at_query:
+            nested.setdefault(member.window, []).append(member)
+        else:
+            moved.append(member)
+    return Group(algebra, fold_of(algebra, columns), columns_of(algebra, columns), nested, moved)
 
 
 def aggregate_of(feature: Mapping[str, Any]) -> Aggregate:

@@ -4,17 +4,20 @@ Everything comes from the serving plan, a document; no declaration is needed. No
 clock or a store.
 """
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from millrace.aggregates import AGGREGATES
-from millrace.codec import Packed, read_tile_field, tile_field
+from millrace.codec import Packed, read_tile_fields, tile_field
 from millrace.compile.serving import MERGED_AT, NEWEST_IN_WINDOW, OVER_LIMIT, codec_of
 from millrace.durations import DAY_MS
 from millrace.errors import StoreError
 from millrace.online.answers import Answer, Status
 from millrace.online.deriving import Derivation, OnlineDerived, derived_of
-from millrace.online.merging import aggregate_of, groups_of, next_change_ms, span_of
+from millrace.online.folding import HeldTiles
+from millrace.online.merging import Span, aggregate_of, groups_of, next_change_ms, span_of
+from millrace.online.tile_reading import Row, TileReader
 from millrace.tiles import FIRST_EVENT
 from millrace.types import DataType, parse_type
 from millrace.values.plain import from_plain
@@ -75,11 +78,16 @@ class OnlineView:
         listed = document["features"]
         self._windows = list(dict.fromkeys(read_window(feature["window"]) for feature in listed))
         kept = {slot.name: place for place, slot in enumerate(self.tiles.slots)}
-        self._first_event = kept.get(FIRST_EVENT)
         slots = {slot.name: place for place, slot in enumerate(self.rows.slots)}
         over = [slots.get(feature["name"] + OVER_LIMIT) for feature in listed]
         tile_slots = [slot.name for slot in self.tiles.slots]
         self._groups = groups_of(listed, self._windows, tile_slots, over)
+        read = {column for group in self._groups for column in group.columns}
+        first_event = kept.get(FIRST_EVENT)
+        columns = sorted(read if first_event is None else read | {first_event})
+        self._reader = TileReader(self.tiles, columns)
+        self._no_rows = dict.fromkeys(columns, ())
+        self._first_event = None if first_event is None else columns.index(first_event)
         self._merged_at = slots[MERGED_AT]
         self._aggregates = tuple(
             OnlineFeature(
@@ -146,35 +154,34 @@ class OnlineView:
         Raises:
             StoreError: a tile is broken, or of another version.
         """
-        fields = sorted(field for field in tiles if len(field) == TILE_FIELD_BYTES)
-        starts = [read_tile_field(field) for field in fields]
-        packed: dict[int, Packed] = {}
+        fields = [field for field in sorted(tiles) if len(field) == TILE_FIELD_BYTES]
+        starts = read_tile_fields(fields)
+        stored = [tiles[field] for field in fields]
+        rows: dict[int, Row] = {}
 
         def edges(place: int) -> tuple[int, int]:
             """Return the first and the last event of a tile; without sessions nobody asks for the first."""
-            if place not in packed:
-                packed[place] = self.tiles.decode(tiles[fields[place]])
-            newest_ms: int = packed[place].event_ms or 0
-            first = self._first_event
-            return newest_ms if first is None else packed[place].values[first], newest_ms
+            newest_ms = self.tiles.event_ms(stored[place]) or 0
+            if self._first_event is None:
+                return newest_ms, newest_ms
+            if place not in rows:
+                (rows[place],), _ = self._reader.rows([stored[place]])
+            return rows[place][self._first_event], newest_ms
 
         spans = [span_of(w, as_of_ms, self._start_ms, starts, edges) for w in self._windows]
-        # The newest is read even if it left every window: it says how old the entity is.
-        needed = {len(starts) - 1}.union(*(range(*span) for span in spans)) if starts else set()
-        for place in needed - packed.keys():
-            packed[place] = self.tiles.decode(tiles[fields[place]])
-
+        held, moved = self._held(stored, spans)
         values: list[Any] = [None] * len(self.rows.slots)
-        held = [packed[place].values if place in packed else () for place in range(len(starts))]
+        shortest = sorted(range(len(spans)), key=lambda window: -spans[window][0])
         for group in self._groups:
-            group.merge_into(values, spans, held)
+            group.merge_into(values, moved, shortest, held)
         for place, default in self._defaults:
             if values[place] is None:
                 values[place] = default
         for feature in self._aggregates:
-            first, end = spans[feature.window]
-            if feature.ts_slot is not None and first < end:
-                values[feature.ts_slot] = packed[end - 1].event_ms
+            if feature.ts_slot is not None:
+                first, end = spans[feature.window]
+                if first < end:
+                    values[feature.ts_slot] = self.tiles.event_ms(stored[end - 1])
         values[self._merged_at] = as_of_ms
         changes = [
             next_change_ms(window, span, as_of_ms, starts, edges)
@@ -182,11 +189,38 @@ class OnlineView:
         ]
         return Packed(
             tuple(values),
-            event_ms=max(
-                (t.event_ms for t in packed.values() if t.event_ms is not None), default=None
-            ),
+            # Also of a tile that left every window: it says how old the entity is.
+            event_ms=self.tiles.event_ms(stored[-1]) if stored else None,
             valid_until_ms=min((c for c in changes if c is not None), default=None),
         )
+
+    def _held(
+        self, stored: Sequence[bytes], spans: Sequence[Span]
+    ) -> tuple[HeldTiles, Sequence[Span]]:
+        """Return the tiles that some window holds, and the windows' spans among these."""
+        runs: list[Span] = []
+        for first, end in sorted(set(spans)):
+            if runs and first <= runs[-1][1]:
+                runs[-1] = runs[-1][0], max(runs[-1][1], end)
+            elif first < end:
+                runs.append((first, end))
+        held: list[bytes] = []
+        begins: list[int] = []
+        shifts: list[int] = []
+        for first, end in runs:
+            begins.append(first)
+            shifts.append(first - len(held))
+            held += stored[first:end]
+        columns: Mapping[int, Sequence[Any]] = self._no_rows
+        is_full = False
+        if held and self._reader.columns:
+            rows, is_full = self._reader.rows(held)
+            columns = dict(zip(self._reader.columns, zip(*rows, strict=True), strict=True))
+        among = []
+        for first, end in spans:
+            shift = shifts[bisect_right(begins, first) - 1] if first < end else first
+            among.append((first - shift, max(first, end) - shift))
+        return HeldTiles(self.tiles, columns, held, is_full), among
 
     def newest_ms(self, tiles: Mapping[bytes, bytes]) -> int | None:
         """Return the event time of the newest event in an entity's tiles; None without a tile.
@@ -194,8 +228,8 @@ class OnlineView:
         Raises:
             StoreError: the newest tile is broken, or of another version.
         """
-        newest = max((field for field in tiles if len(field) == TILE_FIELD_BYTES), default=None)
-        return None if newest is None else self.tiles.decode(tiles[newest]).event_ms
+        newest = _newest_field(tiles)
+        return self.tiles.event_ms(tiles[newest]) if newest else None
 
     @property
     def merged_at(self) -> int:
@@ -323,9 +357,17 @@ class OnlineView:
         if None in tails:
             return []
         last = tile_field(min(tail for tail in tails if tail is not None) - CLOCK_MARGIN_MS)
-        fields = [field for field in tiles if len(field) == TILE_FIELD_BYTES]
-        newest = max(fields, default=b"")
-        return [field for field in fields if field < last and field != newest]
+        fields = [field for field in tiles if field < last and len(field) == TILE_FIELD_BYTES]
+        newest = _newest_field(tiles) if fields else b""
+        return [field for field in fields if field != newest]
+
+
+def _newest_field(tiles: Mapping[bytes, bytes]) -> bytes:
+    """Return the field of the newest tile; empty if there is none."""
+    newest = max(tiles, default=b"")
+    if len(newest) != TILE_FIELD_BYTES:
+        newest = max((field for field in tiles if len(field) == TILE_FIELD_BYTES), default=b"")
+    return newest
 
 
 class Moment:
