@@ -14,7 +14,7 @@ from typing import Any
 from millrace.codec import TAGS, Packed, entity_bytes, hash_tag, key_head
 from millrace.errors import DataError, StoreError
 from millrace.online.view import OnlineView
-from resources.store.client import StoreUnavailable
+from resources.store.errors import StoreUnavailable
 from resources.store.keep import MergedRow
 from resources.store.keys import CHANGES_FIELD
 from serving.catalog import LookupPlan, ServedVersion

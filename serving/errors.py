@@ -16,7 +16,7 @@ from millrace.errors import (
     ServingError,
     StoreError,
 )
-from resources.store.client import StoreUnavailable
+from resources.store.errors import StoreUnavailable
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from typing import Any
 from millrace.errors import EngineUnavailable, StoreError
 from millrace.published import PLANS_KEY, PROGRESS_KEY
 from resources.store.asynchronous import Address, StoreClient, failure
-from resources.store.client import StoreUnavailable
+from resources.store.errors import StoreUnavailable
 from resources.store.keep import KEEP, MergedRow, keep_arguments
 
 logger = logging.getLogger(__name__)

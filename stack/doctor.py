@@ -6,7 +6,6 @@ import shutil
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from resources.settings import (
     profiles_with_faults,
     setting_place,
 )
-from resources.store.client import open_store, store_errors
+from resources.store.opening import server_name
 from stack.configured import examine_configuration
 from stack.control import PartStatus, Stack
 from stack.finding import Finding, Verdict, faults_found
@@ -161,7 +160,7 @@ def _external(settings: Settings, status: PartStatus) -> Finding:
     looks: dict[str, Callable[[Settings], str]] = {
         "kafka": _own_kafka,
         "flink": _own_flink,
-        "store": _own_store,
+        "store": lambda known: server_name(store_url(known)),
     }
     detail = f"your own, {status.url}"
     if status.name not in looks:
@@ -189,12 +188,6 @@ def _own_flink(settings: Settings) -> str:
         f"Flink {overview['flink-version']}, {overview['slots-available']} of "
         f"{overview['slots-total']} slots free"
     )
-
-
-def _own_store(settings: Settings) -> str:
-    with store_errors(), closing(open_store(store_url(settings))) as client:
-        told = client.info("server")
-    return f"{told.get('server_name', 'redis')} {told.get('valkey_version', told['redis_version'])}"
 
 
 def _part(status: PartStatus) -> Finding:

@@ -23,7 +23,7 @@ from resources.flink.slots import MOST_WORKERS, SLOTS_A_WORKER, wanted_workers
 from resources.jvm.jars import read_lock
 from resources.jvm.java import find_java
 from resources.settings import Settings
-from resources.store.client import shown_url
+from resources.store.opening import shown_url
 from stack.files import StackFiles, write_if_new
 from stack.jars import fetch
 from stack.parts import READY, Context, Launch, Part, Program, Readiness

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from millrace.errors import SetupError
 from resources.settings import Settings
-from resources.store.client import shown_url
+from resources.store.opening import shown_url
 from stack.parts import READY, Context, Launch, Part, Program, Readiness
 
 _LOOK_TIMEOUT_S = 1.0

@@ -13,10 +13,9 @@ from resources.kafka.brokers import Brokers
 from resources.settings import Settings
 
 if TYPE_CHECKING:
-    from redis import Redis
-
     from resources.flink.rest import CheckpointReport, JobReport, Slots
     from resources.kafka.client import Topic
+    from resources.store.online import OnlineStore
 
 
 class Flink(Protocol):
@@ -169,16 +168,16 @@ class Engines:
         return kafka.committed_offsets(self.brokers, group, topic)
 
     @contextmanager
-    def store(self) -> Iterator["Redis"]:
+    def store(self) -> Iterator["OnlineStore"]:
         """Connect to the online store.
 
         Raises:
             PlatformError: it does not run or does not answer.
         """
-        from resources.store.client import open_store
+        from resources.store.opening import open_online_store
 
-        client = open_store(store_url(self.settings))
+        store = open_online_store(store_url(self.settings))
         try:
-            yield client
+            yield store
         finally:
-            client.close()
+            store.close()

@@ -13,7 +13,7 @@ from millrace.days import Days, day_list
 from millrace.errors import EngineUnavailable, StoreError
 from millrace.names import events_table, tiles_table
 from millrace.plan import ViewPlan
-from millrace.published import PLANS_KEY, PublishedView
+from millrace.published import PublishedView
 from offline.tables.archived_days import archived_rows
 from offline.tables.history import History
 from offline.tables.partition_log import built_days, held_days, read_partition_log
@@ -21,7 +21,7 @@ from resources.endpoints import store_url
 from resources.lake.delta import partition_stats
 from resources.lake.writing import day_ranges
 from resources.settings import Settings
-from resources.store.client import open_store, store_errors
+from resources.store.opening import open_online_store
 
 
 @dataclass(frozen=True)
@@ -121,17 +121,15 @@ def served_history(
 def read_cut_over(settings: Settings, view: ViewPlan) -> int | None:
     """Return the instant before which the store holds batch tiles; None where that is not known."""
     try:
-        client = open_store(store_url(settings))
+        store = open_online_store(store_url(settings))
     except EngineUnavailable:
         return None
     try:
-        with store_errors():
-            text: Any = client.hget(PLANS_KEY, f"view:{view.name}")
-        published = None if text is None else PublishedView.from_json(text.decode())
+        published = store.publications.read_view(view.name)
     except StoreError:
         return None
     finally:
-        client.close()
+        store.close()
     return cut_over_of(published, view.fingerprint)
 
 

@@ -173,11 +173,9 @@ def _each(
 
 def _tell_served(context: dg.OpExecutionContext, engines: Engines, view: str, done: str) -> None:
     """Report the version that answers lookups, if it is another by now."""
-    from streaming.publications.publishing import read_published
-
     try:
-        with engines.store() as client:
-            found = read_published(client).get(view)
+        with engines.store() as store:
+            found = store.publications.read_view(view)
     except PlatformError as error:
         context.log.warning("what is served of %s is told by the sensor: %s", view, error)
         return

@@ -109,10 +109,8 @@ def _event(
     instance: dg.DagsterInstance, engines: Engines, view: str, report: "UploadReport | None"
 ) -> OnlineEvent | None:
     """Return what is served after an upload; of a view that was withdrawn, that nothing is."""
-    from streaming.publications.publishing import read_published
-
-    with engines.store() as client:
-        found = read_published(client).get(view)
+    with engines.store() as store:
+        found = store.publications.read_view(view)
     if report is None:
         return changed_event(
             instance, engines.settings, view, found, "declared to be served no more"
@@ -265,11 +263,9 @@ class _Look:
 
 def _published(engines: Engines) -> "Mapping[str, PublishedView] | None":
     """Return what the store publishes; None while it does not answer."""
-    from streaming.publications.publishing import read_published
-
     try:
-        with engines.store() as client:
-            return read_published(client)
+        with engines.store() as store:
+            return store.publications.read().views
     except PlatformError:
         return None
 

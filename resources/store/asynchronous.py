@@ -24,7 +24,7 @@ import hiredis
 from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
 
 from millrace.errors import SetupError, StoreError
-from resources.store.client import StoreUnavailable
+from resources.store.errors import StoreUnavailable
 
 Argument = bytes | str | int
 Done = Callable[[Any], None]

@@ -7,23 +7,17 @@ markers again, the server answers 503, a command says so and ends.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from millrace.errors import SetupError, StoreError
+from resources.store.errors import StoreUnavailable
 
 if TYPE_CHECKING:
     from redis import Redis
 
 _CONNECT_TIMEOUT_S = 2.0
 _ANSWER_TIMEOUT_S = 10.0
+_SCANNED = 1_000
 _FIX = "millrace status; millrace up store"
-
-
-class StoreUnavailable(StoreError):
-    """The store does not answer, or cannot yet; the same call may succeed later."""
-
-    code = "store_unavailable"
-    retryable = True
 
 
 def open_store(url: str, **options: Any) -> "Redis":
@@ -59,16 +53,6 @@ def open_store(url: str, **options: Any) -> "Redis":
         ) from error
 
 
-def shown_url(url: str) -> str:
-    """Return a store's URL without user, password and options, for messages.
-
-    >>> shown_url("redis://me:secret@store:6379/0?timeout=1")
-    'redis://store:6379/0'
-    """
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
 @contextmanager
 def store_errors(where: str = "online store") -> Iterator[None]:
     """Turn the client's exceptions into the platform's.
@@ -90,15 +74,21 @@ def store_errors(where: str = "online store") -> Iterator[None]:
         raise StoreError(f"the online store refused: {error}", where=where, fix=_FIX) from error
 
 
-def store_run_id(client: "Redis") -> str:
-    """Return the mark of the store's present run: another after each start of the server.
+def pages(client: "Redis", pattern: bytes) -> Iterator[list[bytes]]:
+    """Yield the keys of a pattern, a thousand or so at a time; one that moves may come twice.
 
     Raises:
         StoreUnavailable: the store does not answer.
     """
-    with store_errors():
-        info: dict[str, Any] = client.info("server")
-    return str(info["run_id"])
+    cursor = 0
+    while True:
+        with store_errors():
+            found: Any = client.scan(cursor, match=pattern, count=_SCANNED)
+        cursor, keys = found
+        if keys:
+            yield keys
+        if cursor == 0:
+            return
 
 
 def wait_for_disk(client: "Redis", timeout_ms: int) -> None:
@@ -113,5 +103,6 @@ def wait_for_disk(client: "Redis", timeout_ms: int) -> None:
         try:
             client.execute_command("WAITAOF", 1, 0, timeout_ms)  # type: ignore[no-untyped-call]
         except ResponseError:
-            # No append-only file, or a Redis before 7.2: there is nothing to wait for.
+            # No append-only file, or a Redis before 7.2: there is nothing to wait for. What such a
+            # store loses of publications, the sensor puts back.
             return

@@ -122,15 +122,15 @@ def _finish(context: _Context) -> None:
 def _withdraw(context: _Context) -> None:
     record = replace(context.record, desired="stopped")
     stop_jobs(context.engines, context.files, context.files.write(record), context.progress)
-    with context.engines.store() as client:
-        publishing.withdraw(client, record.view)
+    with context.engines.store() as store:
+        store.publications.amend(record.view, lambda _: None)
     context.progress(f"{record.view} is published no more")
 
 
 def _publish(context: _Context) -> None:
-    with context.engines.store() as client:
-        publishing.publish(client, context.record, context.engines.now_ms())
-        publishing.publish_services(client, context.plan)
+    with context.engines.store() as store:
+        publishing.publish(store, context.record, context.engines.now_ms())
+        publishing.publish_services(store, context.plan)
     services_published(context.engines.settings, context.plan)
 
 
@@ -140,8 +140,8 @@ def _promote(context: _Context) -> None:
         return
     retired = (*record.retired, retired_of(older, engines.now_ms()))
     record = context.files.write(replace(record, previous=None, retired=retired))
-    with engines.store() as client:
-        publishing.publish(client, record, engines.now_ms())
+    with engines.store() as store:
+        publishing.publish(store, record, engines.now_ms())
     context.progress(f"{record.view}: {record.version} serves, {older.version} is retired")
     lineage.version_promoted(engines, record)
     cancel(engines, older.job_ids)
@@ -159,8 +159,8 @@ def _retire(context: _Context) -> None:
     drop_versions(engines, record.view, due, context.progress)
     lineage.versions_dropped(engines, due)
     record = context.files.write(replace(record, retired=kept))
-    with engines.store() as client:
-        publishing.publish(client, record, engines.now_ms())
+    with engines.store() as store:
+        publishing.publish(store, record, engines.now_ms())
 
 
 _ACTIONS: Mapping[ActionKind, Callable[[_Context], None]] = MappingProxyType(

@@ -50,9 +50,9 @@ def deploy(
     with files.changing(view.name):
         engines.ensure_topics(topics_of(view))
         record = _bring_up(engines, files, view, progress)
-        with engines.store() as client:
-            publishing.publish(client, record, engines.now_ms())
-            publishing.publish_services(client, plan)
+        with engines.store() as store:
+            publishing.publish(store, record, engines.now_ms())
+            publishing.publish_services(store, plan)
         services_published(settings, plan)
     if record.cut_over_ms is None and _has_history(engines, view, record, progress):
         upload_tiles(engines, plan, view.name, progress)

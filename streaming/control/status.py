@@ -10,7 +10,6 @@ from streaming.control.offsets import lag_events
 from streaming.control.survey import StreamHealth, facts_of, health_of, look, stream_views
 from streaming.control.waiting import StoredProgress, waiting_stream, waiting_upload
 from streaming.engines import Engines
-from streaming.publications import publishing
 from streaming.publications.records import RecordFiles, StreamRecord
 from streaming.publications.uploaded_views import UploadedFiles
 
@@ -70,8 +69,8 @@ def _closed(source: SourcePlan, state: str) -> str:
 
 def _progress(engines: Engines) -> StoredProgress:
     try:
-        with engines.store() as client:
-            return publishing.read_progress(client)
+        with engines.store() as store:
+            return store.progress.read()
     except PlatformError:
         return {}
 

@@ -20,7 +20,6 @@ from streaming.control.reconcile import (
 )
 from streaming.control.waiting import StoredProgress, Waiting, waiting_stream
 from streaming.engines import Engines
-from streaming.publications import publishing
 from streaming.publications.records import RecordFiles, StreamRecord, superseded
 
 if TYPE_CHECKING:
@@ -126,9 +125,9 @@ def survey(engines: Engines, plan: Plan, records: Mapping[str, StreamRecord]) ->
     progress: StoredProgress = {}
     is_store_known = True
     try:
-        with engines.store() as client:
-            published = publishing.read_published(client)
-            progress = publishing.read_progress(client)
+        with engines.store() as store:
+            published = store.publications.read().views
+            progress = store.progress.read()
     except PlatformError as error:
         is_store_known = False
         away.append(str(error))

@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from millrace.published import PublishedView
-from streaming.publications import publishing
 from streaming.publications.records import RecordFiles, Retired
-from streaming.publications.retirement import drop_stored, drop_versions
+from streaming.publications.retirement import drop_versions
 from streaming.publications.view_files import ViewFiles
 
 if TYPE_CHECKING:
-    from redis import Redis
-
+    from resources.store.online import OnlineStore
     from streaming.engines import Engines
 
 RETIRE_AFTER_MS = 600_000
@@ -77,12 +75,12 @@ def drop_retired(engines: "Engines", view: str) -> int:
         StoreError: the store failed; call it again.
     """
     files = UploadedFiles.of(engines.settings.home)
-    with RecordFiles.of(engines.settings.home).uploading(view), engines.store() as client:
+    with RecordFiles.of(engines.settings.home).uploading(view), engines.store() as store:
         record = files.read(view)
         due = due_versions(record, engines.now_ms())
         if record is None or not due:
             return 0
-        _drop(engines, client, view, due)
+        _drop(engines, store, view, due)
         fingerprints = {old.fingerprint for old in due}
         files.write(replace(record, retired=tuple(r for r in record.retired if r not in due)))
 
@@ -92,7 +90,7 @@ def drop_retired(engines: "Engines", view: str) -> int:
             left = tuple(v for v in found.versions if v.fingerprint not in fingerprints)
             return replace(found, versions=left)
 
-        publishing.amend(client, view, without)
+        store.publications.amend(view, without)
     return len(due)
 
 
@@ -109,19 +107,19 @@ def withdraw_upload(engines: "Engines", view: str) -> None:
         StoreError: the store failed; call it again.
     """
     files = UploadedFiles.of(engines.settings.home)
-    with RecordFiles.of(engines.settings.home).uploading(view), engines.store() as client:
+    with RecordFiles.of(engines.settings.home).uploading(view), engines.store() as store:
         record = files.read(view)
         if record is None:
             return
-        publishing.withdraw(client, view)
+        store.publications.amend(view, lambda _: None)
         last = Retired(record.version, record.fingerprint, record.tile_topic, (), 0)
-        _drop(engines, client, view, (*record.retired, last))
+        _drop(engines, store, view, (*record.retired, last))
         files.remove(view)
 
 
-def _drop(engines: "Engines", client: "Redis", view: str, versions: Sequence[Retired]) -> None:
+def _drop(engines: "Engines", store: "OnlineStore", view: str, versions: Sequence[Retired]) -> None:
     for old in versions:
         if old.job_ids:
             drop_versions(engines, view, [old], lambda _: None)
         else:
-            drop_stored(client, view, old)
+            store.versions.drop((view, old.fingerprint), old.tile_topic)

@@ -2,28 +2,25 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from millrace.names import tile_topic
 from millrace.plan import ViewPlan
 from millrace.published import PublishedVersion, PublishedView
+from resources.store.online import OnlineStore
 from streaming.publications import publishing
 from streaming.publications.publishing import serving_of
 from streaming.publications.records import RecordFiles, Retired, retired_of
 from streaming.publications.uploaded_views import UploadedFiles, UploadedView
 from streaming.upload.plan import UploadPlan
 
-if TYPE_CHECKING:
-    from redis import Redis
-
 
 def publish_upload(
-    client: "Redis", home: Path, folders: tuple[str, ...], what: UploadPlan, now_ms: int
+    store: OnlineStore, home: Path, folders: tuple[str, ...], what: UploadPlan, now_ms: int
 ) -> UploadedView:
     """Publish a version whose batch tiles are stored; the one that served before is retired.
 
     Args:
-        client: the store.
+        store: the store.
         home: where the record is kept.
         folders: the folders of declarations the view was read from.
         what: the upload.
@@ -56,7 +53,7 @@ def publish_upload(
     files.write(record)
     with streams.changing(view.name):
         streams.remove(view.name)
-    publishing.amend(client, view.name, lambda found: _published(record, found, view, now_ms))
+    store.publications.amend(view.name, lambda found: _published(record, found, view, now_ms))
     return record
 
 

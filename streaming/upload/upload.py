@@ -6,14 +6,14 @@ the publication says up to where they go.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from millrace.calendar import day_of
-from millrace.codec import TAGS, key_tail
+from millrace.codec import TAGS
 from millrace.errors import NotDeclared, PlanError
 from millrace.names import tile_topic
 from millrace.packing import rows_place
@@ -23,9 +23,10 @@ from millrace.tiles import tile_columns
 from resources.endpoints import store_url
 from resources.progress import Progress
 from resources.settings import Settings
-from resources.store.client import open_store, store_errors, wait_for_disk
-from resources.store.keys import marker_key
-from resources.store.tile_scripts import CLEAR, UPLOAD, expiry_ms, horizon_ms
+from resources.store import online
+from resources.store.online import OnlineStore, RangedTile
+from resources.store.opening import open_online_store
+from resources.store.tile_rules import TileRules
 from streaming.publications import publishing
 from streaming.publications.publishing import require_online
 from streaming.publications.records import RecordFiles
@@ -35,15 +36,10 @@ from streaming.upload.lineage import telling_upload
 from streaming.upload.plan import Held, UploadPlan, plan_upload
 from streaming.upload.publishing import publish_upload
 
-if TYPE_CHECKING:
-    from redis import Redis
-
 Advance = Callable[[int], None]
 
 _BATCH_TILES = 5_000
 _TILES_PER_CALL = 1_000
-_SCANNED = 1_000
-_DISK_TIMEOUT_MS = 10_000
 
 
 @dataclass(frozen=True)
@@ -124,17 +120,17 @@ def upload(
     began = time.monotonic()
     now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
     view = plan.view(view_name)
-    client = open_store(store_url(settings))
+    store = open_online_store(store_url(settings))
     with ExitStack() as held_open:
-        held_open.callback(client.close)
+        held_open.callback(store.close)
         if not is_dry_run:
             # A second upload at the same time would only do the same work again.
             held_open.enter_context(RecordFiles.of(settings.home).uploading(view.name))
         is_alone = _is_uploaded_alone(settings, view)
-        held = _held(client, view, is_needed=not (is_dry_run or is_alone))
+        held = _held(store, view, is_needed=not (is_dry_run or is_alone))
         what = plan_upload(settings, view, held, now_ms, until=until)
         _tell(progress, what)
-        target = _Target(client, what, now_ms, is_dry_run=is_dry_run)
+        target = _Target(store, what, now_ms, is_dry_run=is_dry_run)
         if is_dry_run:
             target.read(settings, advance)
         else:
@@ -142,11 +138,11 @@ def upload(
                 _store(settings, target, progress, advance, is_replacing=is_replacing)
                 if is_alone:
                     folders = tuple(str(folder) for folder in settings.views)
-                    publish_upload(client, settings.home, folders, what, now_ms)
-                    publishing.publish_services(client, plan)
+                    publish_upload(store, settings.home, folders, what, now_ms)
+                    publishing.publish_services(store, plan)
                     services_published(settings, plan)
                 else:
-                    _publish(client, what)
+                    _publish(store, what)
                     RecordFiles.of(settings.home).note_upload(
                         view.name, view.fingerprint, what.cut_over_ms, what.sealed_before_ms
                     )
@@ -188,9 +184,9 @@ def _is_uploaded_alone(settings: Settings, view: ViewPlan) -> bool:
     return True
 
 
-def _held(client: "Redis", view: ViewPlan, *, is_needed: bool) -> Held:
+def _held(store: OnlineStore, view: ViewPlan, *, is_needed: bool) -> Held:
     """Return what the store has of the view's batch tiles."""
-    published = publishing.read_published(client).get(view.name)
+    published = store.publications.read_view(view.name)
     version = publishing.published_version(published, view.fingerprint)
     if version is None and is_needed:
         raise NotDeclared(
@@ -198,15 +194,11 @@ def _held(client: "Redis", view: ViewPlan, *, is_needed: bool) -> Held:
             where=f"view {view.name}, {view.fingerprint}",
             fix=f"millrace stream deploy {view.name}; it uploads as well",
         )
-    with store_errors(), client.pipeline(transaction=False) as pipe:
-        for tag in range(TAGS):
-            pipe.hget(marker_key(tag), f"sealed/{tile_topic(view)}")
-        sealed = [int(text) for text in pipe.execute() if text]
+    sealed_ms = store.uploads.sealed_before_ms(tile_topic(view))
     if version is None:
-        return Held(None, max(sealed, default=None))
-    if version.sealed_before_ms is not None:
-        sealed.append(version.sealed_before_ms)
-    return Held(version.cut_over_ms, max(sealed, default=None))
+        return Held(None, sealed_ms)
+    seals = [ms for ms in (sealed_ms, version.sealed_before_ms) if ms is not None]
+    return Held(version.cut_over_ms, max(seals, default=None))
 
 
 def _tell(progress: Progress, what: UploadPlan) -> None:
@@ -226,7 +218,7 @@ def _tell(progress: Progress, what: UploadPlan) -> None:
             progress(f"warning: {len(days)} day(s) from {days[0]} to {days[-1]} {state}")
 
 
-def _publish(client: "Redis", what: UploadPlan) -> None:
+def _publish(store: OnlineStore, what: UploadPlan) -> None:
     def with_edges(found: PublishedView | None) -> PublishedView | None:
         if found is None:
             return None
@@ -238,18 +230,18 @@ def _publish(client: "Redis", what: UploadPlan) -> None:
         )
         return replace(found, versions=versions)
 
-    publishing.amend(client, what.view.name, with_edges)
+    store.publications.amend(what.view.name, with_edges)
 
 
 @dataclass
 class _Target:
     """The store, or with ``is_dry_run`` only the count of what it would get."""
 
-    client: "Redis"
+    store: OnlineStore
     what: UploadPlan
     now_ms: int
     is_dry_run: bool
-    _waiting: dict[int, list[tuple[bytes, list[bytes]]]] = field(default_factory=dict)
+    _waiting: dict[int, list[tuple[bytes, Sequence[RangedTile]]]] = field(default_factory=dict)
     _waiting_tiles: int = 0
     _rows: int = 0
     _entities: int = 0
@@ -260,16 +252,7 @@ class _Target:
     def clear(self) -> int:
         """Delete the version's tiles before the cut-over; returns how many there were."""
         view = self.what.view
-        pattern = b"m1{*}" + _escaped(key_tail("tile", view.name, view.fingerprint)) + b"*"
-        cleared = 0
-        with store_errors():
-            script = self.client.register_script(CLEAR)
-            for keys in _scanned(self.client, pattern):
-                cleared += sum(
-                    int(script(keys=[key], args=[self.what.cut_over_ms, self._seed()]))
-                    for key in keys
-                )
-        return cleared
+        return self.store.uploads.clear((view.name, view.fingerprint), self.what.cut_over_ms)
 
     def read(self, settings: Settings, advance: Advance) -> None:
         """Read the tiles of all days, and store them some time before ``finish`` ends."""
@@ -294,8 +277,7 @@ class _Target:
             if self.is_dry_run:
                 self._tiles += len(tiles)
                 continue
-            parts = [part for tile in tiles for part in tile]
-            self._waiting.setdefault(entity.tag, []).append((entity.key, parts))
+            self._waiting.setdefault(entity.tag, []).append((entity.key, tiles))
             self._waiting_tiles += len(tiles)
             if self._waiting_tiles >= _BATCH_TILES:
                 self._flush()
@@ -305,36 +287,16 @@ class _Target:
         for tag in range(TAGS):
             self._waiting.setdefault(tag, [])
         self._flush()
-        wait_for_disk(self.client, _DISK_TIMEOUT_MS)
+        self.store.uploads.settle()
 
     def _flush(self) -> None:
-        with store_errors():
-            sha = self.client.script_load(UPLOAD)
-            with self.client.pipeline(transaction=False) as pipe:
-                for tag, entities in self._waiting.items():
-                    pipe.evalsha(sha, 1 + len(entities), *self._arguments(tag, entities))
-                answers: list[Any] = pipe.execute()
-        self._tiles += sum(written for written, _ in answers)
-        self._kept += sum(kept for _, kept in answers)
+        what, view = self.what, self.what.view
+        rules = TileRules(rows_place(len(tile_columns(view)) - 1), view.reach_ms)
+        batch = online.BatchTiles(tile_topic(view), what.sealed_before_ms, rules, self.now_ms)
+        written, kept = self.store.uploads.upload(batch, self._waiting)
+        self._tiles += written
+        self._kept += kept
         self._waiting, self._waiting_tiles = {}, 0
-
-    def _arguments(self, tag: int, entities: list[tuple[bytes, list[bytes]]]) -> Iterator[Any]:
-        view, sealed_ms = self.what.view, self.what.sealed_before_ms
-        horizon = horizon_ms(view.reach_ms, self.now_ms)
-        yield marker_key(tag)
-        yield from (key for key, _ in entities)
-        yield tile_topic(view)
-        yield "" if sealed_ms is None else sealed_ms
-        yield self._seed()
-        yield expiry_ms(view.reach_ms)
-        yield rows_place(len(tile_columns(view)) - 1) + 1
-        yield "" if horizon is None else horizon
-        for _, parts in entities:
-            yield len(parts) // 3
-            yield from parts
-
-    def _seed(self) -> int:
-        return time.time_ns() // 1_000
 
     def report(self, seconds: float) -> UploadReport:
         """Return what was stored."""
@@ -355,19 +317,3 @@ class _Target:
             seconds=seconds,
             is_dry_run=self.is_dry_run,
         )
-
-
-def _scanned(client: "Redis", pattern: bytes) -> Iterator[list[bytes]]:
-    cursor = 0
-    while True:
-        found: Any = client.scan(cursor, match=pattern, count=_SCANNED)
-        cursor, keys = found
-        if keys:
-            yield keys
-        if cursor == 0:
-            return
-
-
-def _escaped(text: bytes) -> bytes:
-    """Return a pattern that matches these bytes alone."""
-    return b"".join(b"\\" + bytes([c]) if c in b"*?[]\\^-" else bytes([c]) for c in text)

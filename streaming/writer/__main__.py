@@ -10,6 +10,7 @@ from types import FrameType
 from millrace.errors import EngineUnavailable, PlatformError
 from resources.endpoints import kafka_bootstrap, store_url
 from resources.settings import Settings, settings_from_env
+from resources.store.opening import open_online_store
 from streaming.writer.loop import Writer
 from streaming.writer.presence import Presence
 
@@ -35,7 +36,7 @@ def main() -> int:
         store = _when_known(store_url, settings, presence, stop)
         brokers = _when_known(kafka_bootstrap, settings, presence, stop)
         if store is not None and brokers is not None:
-            Writer(store, brokers, presence).run(stop)
+            Writer(open_online_store(store), brokers, presence).run(stop)
     except PlatformError as error:
         logger.error("%s", error)  # noqa: TRY400 - the message is written for its reader
         return 1

@@ -1,38 +1,23 @@
-"""One tile topic on its way into the store: what is applied, and the calls that apply more.
+"""One tile topic on its way into the store: what is applied, and the writes that apply more.
 
 A feed knows the marker of each partition on each of the 256 hash tags, as the store has told it,
-and every call says so. A store that was restarted, rolled back, flushed or replaced stands
-elsewhere, refuses the call, and the writer learns it from the answer, whatever the connection did.
+and every write says so. A store that was restarted, rolled back, flushed or replaced stands
+elsewhere, refuses the write, and the writer learns it from the answer, whatever the connection did.
 """
 
 import logging
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Protocol
 
 from millrace.codec import TAGS
 from millrace.errors import DataError
 from millrace.published import PublishedVersion
-from resources.store.keys import marker_key
-from resources.store.tile_scripts import expiry_ms, horizon_ms
+from resources.store.online import NO_MARKER, Claim, TileWrite
+from resources.store.tile_rules import TileRules
 from streaming.writer.records import TileReader
 
 logger = logging.getLogger(__name__)
-
-NO_MARKER = -1
-
-
-class Call(NamedTuple):
-    """One run of the script ``APPLY``.
-
-    Attributes:
-        arguments: number of keys, the keys, the arguments.
-        markers: of each partition, as the call leaves it.
-    """
-
-    arguments: list[Any]
-    markers: dict[int, int]
 
 
 class Record(Protocol):
@@ -45,7 +30,7 @@ class Record(Protocol):
 
 @dataclass
 class _TagBatch:
-    """What one call stores: tiles by hash, and the partitions they came from."""
+    """What one write stores: tiles by hash, and the partitions they came from."""
 
     partitions: set[int] = field(default_factory=set)
     tiles: dict[bytes, list[bytes]] = field(default_factory=dict)
@@ -75,25 +60,18 @@ class Feed:
     def __post_init__(self) -> None:
         document = self.version.plan
         self._reader = TileReader(document)
-        self._reach_ms: int | None = document["reach_ms"]
-        self._expiry = str(expiry_ms(self._reach_ms))
-        self._rows_at = str(self._reader.rows_at + 1)
+        self._rules = TileRules(self._reader.rows_at, document["reach_ms"])
 
     @property
     def topic(self) -> str:
         """The tile topic."""
         return self.version.tile_topic
 
-    def name(self, partition: int) -> str:
-        """Return the name of a partition's marker."""
-        return f"{self.topic}/{partition}"
-
-    def take_markers(self, by_tag: Sequence[Sequence[bytes]]) -> None:
-        """Learn where the store stands: of each tag, a marker for each partition."""
+    def take(self, claim: Claim) -> None:
+        """Learn that the partitions are this writer's, and where the store stands."""
+        self.epoch = claim.epoch
         for place, partition in enumerate(self.partitions):
-            self.markers[partition] = [
-                int(held[place]) if held[place] else NO_MARKER for held in by_tag
-            ]
+            self.markers[partition] = [held[place] for held in claim.markers]
 
     def is_of_another_topic(self, partition: int, end: int) -> bool:
         """Say whether the markers are of a topic that was deleted and begun anew.
@@ -117,20 +95,19 @@ class Feed:
         """
         return max(min(self.markers[partition]), begin)
 
-    def calls(
+    def writes(
         self, records: Iterable[Record], ends: Mapping[int, int], now_ms: int
-    ) -> dict[int, Call]:
-        """Return the call of each hash tag that stores these records and moves its markers.
+    ) -> dict[int, TileWrite]:
+        """Return the write of each hash tag that stores these records and moves its markers.
 
         Args:
             records: at most one per tile, its newest.
             ends: of each partition, the offset behind the batch.
             now_ms: the present instant.
         """
-        batches = self._by_tag(records, horizon_ms(self._reach_ms, now_ms))
-        seed = str(time.time_ns() // 1_000)
+        batches = self._by_tag(records, self._rules.horizon_ms(now_ms))
         return {
-            tag: self._call(tag, {p: ends[p] for p in batch.partitions}, batch.tiles, now_ms, seed)
+            tag: self._write(tag, {p: ends[p] for p in batch.partitions}, batch.tiles, now_ms)
             for tag, batch in batches.items()
         }
 
@@ -170,39 +147,26 @@ class Feed:
             )
         self.skipped += 1
 
-    def _call(
-        self,
-        tag: int,
-        ends: Mapping[int, int],
-        tiles: Mapping[bytes, list[bytes]],
-        now_ms: int,
-        seed: str,
-    ) -> Call:
-        horizon = horizon_ms(self._reach_ms, now_ms)
-        parts: list[Any] = [1 + len(tiles), marker_key(tag), *tiles]
-        parts += (self.topic, self.epoch, seed, self._expiry, self._rows_at)
-        parts += ("" if horizon is None else horizon, len(ends))
+    def _write(
+        self, tag: int, ends: Mapping[int, int], tiles: Mapping[bytes, list[bytes]], now_ms: int
+    ) -> TileWrite:
         markers = {}
         for partition, end in ends.items():
             known = self.markers[partition][tag]
-            markers[partition] = max(known, end)
-            parts += (partition, "" if known == NO_MARKER else known, markers[partition])
-        for held in tiles.values():
-            parts.append(len(held) // 2)
-            parts += held
-        return Call(parts, markers)
+            markers[partition] = (known, max(known, end))
+        return TileWrite(self.topic, tag, self.epoch, markers, tiles, self._rules, now_ms)
 
     def sweep(
         self, tags: Iterable[int], now_ms: int, *, also: int | None = None
-    ) -> dict[int, Call]:
-        """Return the calls that move the markers of idle tags to where all is applied.
+    ) -> dict[int, TileWrite]:
+        """Return the writes that move the markers of idle tags to where all is applied.
 
         Args:
             tags: which ones to look at.
             now_ms: the present instant.
-            also: a tag that is called upon even if it stands right, to hear whether it still does.
+            also: a tag that is written to even if it stands right, to hear whether it still does.
         """
-        calls = {}
+        writes = {}
         for tag in tags:
             behind = {
                 partition: end
@@ -212,13 +176,13 @@ class Feed:
             if tag == also:
                 behind = dict(self.positions)
             if behind:
-                calls[tag] = self._call(tag, behind, {}, now_ms, "1")
-        return calls
+                writes[tag] = self._write(tag, behind, {}, now_ms)
+        return writes
 
-    def advance(self, calls: Mapping[int, Call]) -> None:
-        """Take over the markers that calls have set, once the store has done them."""
-        for tag, call in calls.items():
-            for partition, marker in call.markers.items():
+    def advance(self, writes: Mapping[int, TileWrite]) -> None:
+        """Take over the markers that writes set."""
+        for tag, write in writes.items():
+            for partition, (_, marker) in write.markers.items():
                 self.markers[partition][tag] = marker
 
     def move(self, ends: Mapping[int, int]) -> None:

@@ -15,9 +15,10 @@ from millrace.codec import TAGS
 from millrace.errors import PlatformError, StoreError
 from millrace.names import WRITER_GROUP
 from resources.kafka import client as kafka
-from streaming.writer.feeds import Call, Feed
+from resources.store.errors import StoreMoved, Superseded
+from resources.store.online import OnlineStore, TileWrite
+from streaming.writer.feeds import Feed
 from streaming.writer.presence import Presence
-from streaming.writer.tile_store import StoreMoved, Superseded, TileStore
 from streaming.writer.watch import Wanted, Watch, is_gone
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ _CONSUMER: Mapping[str, Any] = {
 
 _Ends = dict[str, dict[int, int]]
 """Of each topic and partition the offset behind a batch."""
+_Writes = dict[str, dict[int, TileWrite]]
+"""Of each topic and hash tag."""
 
 
 class Writer:
@@ -58,7 +61,7 @@ class Writer:
 
     def __init__(
         self,
-        store_url: str,
+        store: OnlineStore,
         bootstrap: str,
         presence: Presence,
         *,
@@ -67,17 +70,17 @@ class Writer:
         """Prepare a writer; nothing is connected yet.
 
         Args:
-            store_url: the online store.
+            store: the online store; closed in the end.
             bootstrap: Kafka.
             presence: told that the writer lives.
             owns: which partitions are its own, of every topic; several writers share them so.
         """
-        self._store = TileStore(store_url)
+        self._store = store
         self._consumer: Consumer = kafka.consumer(bootstrap, **_CONSUMER)
         self._bootstrap = bootstrap
         self._presence = presence
         self._owns = owns
-        self._watch = Watch(store_url, bootstrap, self._applied)
+        self._watch = Watch(store, bootstrap, self._applied)
         self._feeds: dict[str, Feed] = {}
         self._aside: dict[str, float] = {}
         self._is_claimed = False
@@ -158,7 +161,8 @@ class Writer:
         """Become the writer of all partitions, and read on from where the store stands."""
         if self._watch.wanted is None:
             return
-        self._store.claim(self._feeds.values())
+        for feed in self._feeds.values():
+            feed.take(self._store.claims.claim(feed.topic, feed.partitions, feed.epoch))
         starts: list[tuple[str, int, int]] = []
         behind = 0
         for feed in list(self._feeds.values()):
@@ -166,7 +170,7 @@ class Writer:
                 begin, end = self._span(feed, partition)
                 if feed.is_of_another_topic(partition, end):
                     logger.warning("%s/%d was begun anew: read anew", feed.topic, partition)
-                    self._store.forget_markers(feed, partition)
+                    self._store.claims.forget(feed.topic, partition)
                     feed.forget_markers(partition)
                 start = feed.resume(partition, begin)
                 starts.append((feed.topic, partition, start))
@@ -211,17 +215,27 @@ class Writer:
         messages = self._read(0.0 if self._sent else _POLL_S)
         is_busy = _BUSY_RECORDS <= len(messages) < MOST_RECORDS
         self._next_read = time.monotonic() + (_GATHER_S if is_busy else 0.0)
-        calls, ends = self._calls(messages)
+        writes, ends = self._writes(messages)
         self._finish()
         if messages:
-            self._store.send(calls, self._feeds)
+            self._send(writes)
             self._sent = ends
             self._rate.count(len(messages))
         self._sweep()
 
+    def _send(self, writes: _Writes) -> None:
+        """Send writes; what they say of the markers is believed at once.
+
+        Should the store not do one, it will not do another that follows from it either, for their
+        markers would not meet.
+        """
+        self._store.tiles.send([one for by_tag in writes.values() for one in by_tag.values()])
+        for topic, by_tag in writes.items():
+            self._feeds[topic].advance(by_tag)
+
     def _finish(self) -> None:
         """Wait for the batch that was sent, and count it as stored."""
-        self._store.receive(self._feeds)
+        self._store.tiles.receive()
         for topic, ends in self._sent.items():
             self._feeds[topic].move(ends)
         self._sent = {}
@@ -230,7 +244,7 @@ class Writer:
         """Leave what was sent to the store's own word, which the next claim hears."""
         self._is_claimed = False
         self._sent = {}
-        self._store.hang_up()
+        self._store.tiles.hang_up()
 
     def _read(self, wait_s: float) -> "list[Message]":
         with kafka.kafka_errors(self._bootstrap):
@@ -240,8 +254,8 @@ class Writer:
                 return []
             return [first, *self._consumer.consume(MOST_RECORDS - 1, 0)]
 
-    def _calls(self, messages: "Sequence[Message]") -> tuple[dict[str, dict[int, Call]], _Ends]:
-        """Return the calls that store a batch, and the offsets behind it."""
+    def _writes(self, messages: "Sequence[Message]") -> tuple[_Writes, _Ends]:
+        """Return the writes that store a batch, and the offsets behind it."""
         newest: dict[str, dict[bytes | None, Message]] = {}
         ends: _Ends = {}
         for message in messages:
@@ -256,11 +270,11 @@ class Writer:
             newest[topic][message.key()] = message
             ends[topic][message.partition()] = message.offset() + 1
         now_ms = _now_ms()
-        calls = {
-            topic: self._feeds[topic].calls(by_key.values(), ends[topic], now_ms)
+        writes = {
+            topic: self._feeds[topic].writes(by_key.values(), ends[topic], now_ms)
             for topic, by_key in newest.items()
         }
-        return calls, ends
+        return writes, ends
 
     def _sweep(self) -> None:
         """Once a second, move idle tags on, and hear whether the store still stands there."""
@@ -271,12 +285,12 @@ class Writer:
         self._swept = (self._swept + 1) % TAGS
         self._finish()
         now_ms = _now_ms()
-        calls = {
+        writes = {
             topic: feed.sweep(range(TAGS), now_ms, also=self._swept)
             for topic, feed in self._feeds.items()
         }
-        self._store.send(calls, self._feeds)
-        self._store.receive(self._feeds)
+        self._send(writes)
+        self._store.tiles.receive()
         self._rate.tell(self._feeds.values())
 
     def _leave(self) -> None:

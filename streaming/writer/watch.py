@@ -4,18 +4,17 @@ Reading publications and asking the broker for offsets take as long as they take
 stores tiles never waits for either.
 """
 
-import json
 import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from millrace.errors import PlatformError, StoreError
-from millrace.published import PLANS_KEY, PROGRESS_KEY, PublishedVersion, PublishedView
+from millrace.published import PublishedVersion, PublishedView
 from resources.kafka import client as kafka
-from resources.store.client import open_store, store_errors
+from resources.store.online import OnlineStore, Version
 from streaming.writer.progress import Ends, Ladder, Offsets, PipelineProgress
 
 if TYPE_CHECKING:
@@ -45,19 +44,19 @@ class Watch(threading.Thread):
     """
 
     def __init__(
-        self, store_url: str, bootstrap: str, applied: Callable[[str], Offsets | None]
+        self, store: OnlineStore, bootstrap: str, applied: Callable[[str], Offsets | None]
     ) -> None:
         """Prepare the thread.
 
         Args:
-            store_url: where the publications are.
+            store: where the publications are.
             bootstrap: Kafka.
             applied: tells of a tile topic what is stored; None while that is not known.
         """
         super().__init__(name="watch", daemon=True)
         self.wanted: Mapping[str, Wanted] | None = None
         self.failure: BaseException | None = None
-        self._client = open_store(store_url)
+        self._store = store
         self._brokers = bootstrap
         self._applied = applied
         self._is_over = threading.Event()
@@ -93,22 +92,17 @@ class Watch(threading.Thread):
             self._told.clear()
 
     def _read_publications(self) -> None:
-        with store_errors(PLANS_KEY.decode()):
-            fields: Any = self._client.hgetall(PLANS_KEY)
-        if not fields and self._views:
+        unreadable: set[str] = set()
+
+        def pass_over(view: str, error: StoreError) -> None:
+            unreadable.add(view)
+            self._say_once(f"view {view}: {error.what}")
+
+        found = self._store.publications.read(pass_over)
+        if found.is_blank and self._views:
             return  # an emptied store: what was published will be published again
-        views = {}
-        for name, text in fields.items():
-            if not name.startswith(b"view:"):
-                continue
-            view = name.removeprefix(b"view:").decode()
-            try:
-                views[view] = PublishedView.from_json(text.decode())
-            except StoreError as error:
-                self._say_once(f"view {view}: {error.what}")
-                if view in self._views:
-                    views[view] = self._views[view]
-        self._views = views
+        kept = {name: view for name, view in self._views.items() if name in unreadable}
+        self._views = kept | found.views
 
     def _look_at_topics(self) -> None:
         fed = {
@@ -133,15 +127,12 @@ class Watch(threading.Thread):
 
     def _tell_progress(self) -> None:
         now_ms = time.time_ns() // 1_000_000
-        found = {g.field: self._progress_of(topic, g, now_ms) for topic, g in self._gauges.items()}
-        told: dict[Any, Any] = {
-            name: json.dumps({**progress._asdict(), "at_ms": now_ms})
-            for name, progress in found.items()
-            if progress is not None
+        told = {
+            gauge.version: {**progress._asdict(), "at_ms": now_ms}
+            for topic, gauge in self._gauges.items()
+            if (progress := self._progress_of(topic, gauge, now_ms)) is not None
         }
-        if told:
-            with store_errors(PROGRESS_KEY.decode()):
-                self._client.hset(PROGRESS_KEY, mapping=told)
+        self._store.progress.report(told)
 
     def _progress_of(self, topic: str, gauge: "_Gauge", now_ms: int) -> PipelineProgress | None:
         if self._applied(topic) is None:
@@ -173,9 +164,9 @@ class _Gauge:
     """The offsets of one version's topics, over a client in the group of its Flink job."""
 
     def __init__(self, bootstrap: str, view: str, version: PublishedVersion) -> None:
-        self.field = f"{view}/{version.fingerprint}"
+        self.version: Version = (view, version.fingerprint)
         self._source_topic = version.source_topic or ""
-        self._version = version
+        self._published = version
         self._brokers = bootstrap
         self._client: Consumer = kafka.consumer(bootstrap, **{"group.id": version.flink_group})
         self._tile_partitions: tuple[int, ...] = ()
@@ -187,7 +178,7 @@ class _Gauge:
 
     def partitions(self) -> tuple[int, ...]:
         """Return the partitions of the tile topic; none while it does not exist."""
-        found = self._partitions_of(self._version.tile_topic)
+        found = self._partitions_of(self._published.tile_topic)
         if found is not None:
             self._tile_partitions = found
         return self._tile_partitions
@@ -202,8 +193,8 @@ class _Gauge:
             return None
         begin, end = self._watermarks(self._source_topic, self._source_partitions)
         committed = self._committed()
-        _, tile_end = self._watermarks(self._version.tile_topic, self._tile_partitions)
-        stored = applied(self._version.tile_topic)
+        _, tile_end = self._watermarks(self._published.tile_topic, self._tile_partitions)
+        stored = applied(self._published.tile_topic)
         if stored is None:
             return None
         tile_end = {p: tile_end[p] for p in stored}

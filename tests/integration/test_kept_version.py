@@ -35,6 +35,7 @@ from offline.tables.view_history import view_histories
 from offline.training.sets import build_training_set
 from resources.lake.view_versions import deployed_version
 from resources.settings import Settings
+from resources.store.opening import open_online_store
 from streaming.control.reconcile import decide
 from streaming.control.submission import definition_of
 from streaming.control.survey import declared_of, survey
@@ -43,7 +44,6 @@ from streaming.upload.batch_tiles import BatchTiles
 from streaming.upload.upload import upload
 from streaming.writer.feeds import Feed
 from streaming.writer.records import TileReader
-from streaming.writer.tile_store import TileStore
 from tests.support.kept_version import (
     BATCH_END_MS,
     VIEWS,
@@ -325,8 +325,8 @@ def test_the_writer_goes_on_where_the_one_before_it_stopped(
     counted: dict[int, int] = {}
     for record in kept.records(view):
         counted[record["partition"]] = record["offset"] + 1
-    feed, writer = Feed(version, tuple(counted)), TileStore(store.url)
-    writer.claim([feed])
+    feed, writer = Feed(version, tuple(counted)), open_online_store(store.url)
+    feed.take(writer.claims.claim(feed.topic, feed.partitions))
     assert {p: feed.resume(p, 0) for p in counted} == counted, "nothing is read again"
     also = next_day()
     now_ms = BATCH_END_MS + 2 * DAY_MS
@@ -339,9 +339,9 @@ def test_the_writer_goes_on_where_the_one_before_it_stopped(
     partition = next(iter(counted))
     first = counted[partition]
     batch = upserts(tiles, partition, first)
-    calls = feed.calls(batch, {partition: first + len(batch)}, now_ms)
-    writer.send({feed.topic: calls}, {feed.topic: feed})
-    writer.receive({feed.topic: feed})
+    writes = feed.writes(batch, {partition: first + len(batch)}, now_ms)
+    writer.tiles.send(list(writes.values()))
+    writer.tiles.receive()
     writer.close()
     assert feed.skipped == 0
     online, compared = OnlineView.from_plan(version.plan), 0

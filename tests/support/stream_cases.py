@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from millrace.plan import Plan
-from millrace.published import PLANS_KEY, PublishedView
+from millrace.published import PublishedView
 from streaming.control import deployments
 from streaming.control.actions import perform
 from streaming.control.reconcile import Action, decide
@@ -35,9 +35,7 @@ class Streams:
 
     @property
     def published(self) -> PublishedView:
-        return PublishedView.from_json(
-            self.engines.memory.hashes[PLANS_KEY][b"view:spend"].decode()
-        )
+        return self.engines.memory.online().publications.read().views["spend"]
 
     def declare(self, **changes: Any) -> Plan:
         self.plan = write_views(self.views, **changes)

@@ -16,6 +16,8 @@ from resources.declarations import plan_of
 from resources.flink.rest import CheckpointReport, JobReport, Slots
 from resources.kafka.brokers import Brokers
 from resources.settings import Settings, settings_from_env
+from resources.store.memory import MemoryStore
+from resources.store.online import OnlineStore
 from streaming.control.reconcile import ENDED
 from streaming.engines import Engines, Flink
 
@@ -169,57 +171,12 @@ def _with_metadata(folder: Path) -> str:
     return f"file:{folder}"
 
 
-class FakeStore:
-    """Hashes and keys of a store, with the few commands that publications need."""
-
-    def __init__(self) -> None:
-        self.hashes: dict[bytes, dict[bytes, bytes]] = {}
-        self.writes = 0
-
-    def hget(self, key: bytes, name: bytes) -> bytes | None:
-        return self.hashes.get(key, {}).get(name)
-
-    def hgetall(self, key: bytes) -> dict[bytes, bytes]:
-        return dict(self.hashes.get(key, {}))
-
-    def hset(self, key: bytes, name: bytes, value: str) -> None:
-        self.writes += 1
-        self.hashes.setdefault(key, {})[name] = value.encode()
-
-    def hdel(self, key: bytes, *names: bytes) -> None:
-        self.writes += 1
-        for name in names:
-            self.hashes.get(key, {}).pop(name, None)
-
-    def hkeys(self, key: bytes) -> list[bytes]:
-        return list(self.hashes.get(key, {}))
-
-    def scan_iter(self, match: bytes, count: int) -> Iterator[bytes]:
-        return iter(())
-
-    def execute_command(self, *_: Any) -> None:
-        return None
-
-    @contextmanager
-    def pipeline(self, **_: Any) -> Iterator["FakeStore"]:
-        yield self
-
-    def watch(self, _key: bytes) -> None:
-        return None
-
-    def multi(self) -> None:
-        return None
-
-    def execute(self) -> list[int]:
-        return []
-
-
 @dataclass(frozen=True)
 class FakeEngines(Engines):
     """All doors of a stack, each to a stand-in; ``clock`` holds the instant."""
 
     fake: FakeFlink = field(default_factory=lambda: FakeFlink(Path()))
-    memory: FakeStore = field(default_factory=FakeStore)
+    memory: MemoryStore = field(default_factory=MemoryStore)
     topics: dict[str, Mapping[str, str]] = field(default_factory=dict)
     ends: dict[str, dict[int, int]] = field(default_factory=dict)
     committed: dict[str, dict[int, int]] = field(default_factory=dict)
@@ -259,10 +216,10 @@ class FakeEngines(Engines):
         return dict(self.committed.get(group, {}))
 
     @contextmanager
-    def store(self) -> Iterator[Any]:
+    def store(self) -> Iterator[OnlineStore]:
         if "store" in self.away:
             raise PlatformError("the store does not run")
-        yield self.memory
+        yield self.memory.online()
 
 
 def fake_engines(home: Path, *, views: Sequence[Path] = ()) -> FakeEngines:

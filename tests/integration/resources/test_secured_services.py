@@ -15,7 +15,8 @@ from resources.kafka import client as kafka
 from resources.kafka.brokers import Brokers
 from resources.kafka.client import Topic
 from resources.settings import Settings
-from resources.store.client import StoreUnavailable, open_store, store_errors
+from resources.store.client import open_store, store_errors
+from resources.store.errors import StoreUnavailable
 from tests.support.live.running_stack import RunningStack, until
 from tests.support.secured_services import (
     CERTIFICATE,

@@ -16,17 +16,18 @@ from millrace.errors import EngineUnavailable
 from millrace.plan import Plan
 from millrace.published import PublishedView
 from resources.declarations import load_plan
+from resources.endpoints import store_url
 from resources.kafka.client import consumer, end_offsets, producer, topic_exists
 from resources.settings import Settings, settings_from_env
+from resources.store.client import open_store, pages
+from resources.store.keys import version_pattern
 from streaming.control import deployments
 from streaming.control.actions import perform
 from streaming.control.reconcile import decide
 from streaming.control.status import view_health
 from streaming.control.survey import StreamHealth, declared_of, survey
 from streaming.engines import Engines
-from streaming.publications.publishing import read_published
 from streaming.publications.records import RecordFiles, StreamRecord
-from streaming.publications.retirement import key_pattern
 from tests.support.live.running_stack import RunningStack, until
 from tests.support.stream_fakes import write_views
 
@@ -138,8 +139,8 @@ class Streams:
 
     def keys(self, view: str, fingerprint: str) -> int:
         """Count the rows and tiles of a version in the store."""
-        with self.engines.store() as client:
-            return sum(1 for _ in client.scan_iter(match=key_pattern(view, fingerprint)))
+        with open_store(store_url(self.settings)) as client:
+            return sum(map(len, pages(client, version_pattern(view, fingerprint))))
 
     def make_retirement_due(self, view: str) -> None:
         """Let the version that was retired have served long ago."""
@@ -148,8 +149,8 @@ class Streams:
         RecordFiles.of(self.settings.home).write(replace(record, retired=old))
 
     def published(self, view: str) -> PublishedView:
-        with self.engines.store() as client:
-            return read_published(client)[view]
+        with self.engines.store() as store:
+            return store.publications.read().views[view]
 
 
 @pytest.fixture(scope="module")

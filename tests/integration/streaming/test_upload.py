@@ -32,9 +32,9 @@ from millrace.tiles import merge_tiles
 from offline.tables.history import find_history
 from resources.declarations import load_valid_plan
 from resources.settings import Settings, settings_from_env
+from resources.store.publications import ServerPublications
 from serving.catalog import served_view
 from streaming.engines import Engines
-from streaming.publications.publishing import read_published
 from streaming.publications.uploaded_views import drop_retired, withdraw_upload
 from streaming.upload import batch_tiles
 from streaming.upload.upload import UploadReport, upload
@@ -103,6 +103,10 @@ def publish(store: Redis, view: ViewPlan) -> None:
     store.hset(PLANS_KEY, f"view:{view.name}", text)
 
 
+def published_in(store: Redis) -> dict[str, PublishedView]:
+    return ServerPublications(store).read().views
+
+
 def tiles_of(store: Redis, view: ViewPlan, shopper: str) -> dict[bytes, bytes]:
     join_keys = [(e.join_key, e.type) for e in view.entities]
     held: Any = store.hgetall(
@@ -149,7 +153,7 @@ def test_what_was_uploaded_answers_as_the_lake_does(
     assert report.sealed_before_ms == START_MS + (DAYS - 1) * DAY_MS
     assert report.missing_days == report.outdated_days == ()
     assert 0 < report.tiles < report.rows
-    published = read_published(store)[name].versions[0]
+    published = published_in(store)[name].versions[0]
     assert published.cut_over_ms == report.cut_over_ms
     assert published.sealed_before_ms == report.sealed_before_ms
 
@@ -340,20 +344,20 @@ def test_a_view_without_a_stream_is_published_by_its_uploads(
     build(settings, view, tiles, days(0, DAYS))
     report = uploaded(plan)
     assert_answers(store, view, tiles)
-    published = read_published(store)[view.name]
+    published = published_in(store)[view.name]
     served = served_view(published).version(None)
     assert (published.serving, served.version) == ("v1", "v1")
     assert served.progress_ms({}) == report.cut_over_ms == START_MS + DAYS * DAY_MS
     uploaded(plan)
-    assert read_published(store)[view.name] == published
+    assert published_in(store)[view.name] == published
 
     # Another definition serves as soon as it is uploaded, and what it replaces is dropped later.
     changed = batch_plan(settings, weight_stddev_1d="weight_stddev_2d", count_1h="n_1h")
     newer = changed.view(view.name)
     build(settings, newer, random_tiles(newer, 11, DAYS), days(0, DAYS))
     uploaded(changed)
-    versions = {v.version: v.state for v in read_published(store)[view.name].versions}
-    assert (versions, read_published(store)[view.name].serving) == (
+    versions = {v.version: v.state for v in published_in(store)[view.name].versions}
+    assert (versions, published_in(store)[view.name].serving) == (
         {"v1": "retired", "v2": "live"},
         "v2",
     )
@@ -362,10 +366,10 @@ def test_a_view_without_a_stream_is_published_by_its_uploads(
     assert drop_retired(later, view.name) == 1
     assert tiles_of(store, view, "shopper 0") == {}
     assert tiles_of(store, newer, "shopper 0") != {}
-    assert [v.version for v in read_published(store)[view.name].versions] == ["v2"]
+    assert [v.version for v in published_in(store)[view.name].versions] == ["v2"]
 
     withdraw_upload(later, view.name)
-    assert read_published(store) == {}
+    assert published_in(store) == {}
     assert list(store.scan_iter(b"m1{*}[RT]*")) == []
 
 

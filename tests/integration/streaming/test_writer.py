@@ -28,9 +28,10 @@ from resources.declarations import load_valid_plan
 from resources.endpoints import kafka_bootstrap
 from resources.kafka import client as kafka
 from resources.settings import CHECKOUT, Settings
+from resources.store.errors import Superseded
+from resources.store.opening import open_online_store
 from streaming.writer.loop import Writer
 from streaming.writer.presence import Presence
-from streaming.writer.tile_store import Superseded
 from tests.support.store_server import StoreServer
 
 pytestmark = pytest.mark.services
@@ -198,7 +199,9 @@ class RunningWriter:
 
     def __init__(self, world: World, name: str) -> None:
         self.folder = world.folder / name
-        self.writer = Writer(world.store.url, world.bootstrap, Presence(self.folder))
+        self.writer = Writer(
+            open_online_store(world.store.url), world.bootstrap, Presence(self.folder)
+        )
         self.failure: BaseException | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)

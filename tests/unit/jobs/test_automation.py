@@ -427,7 +427,7 @@ def test_the_schedule_of_a_stream_waits_for_the_archive_and_not_for_files(lake: 
 
 
 def test_an_online_view_counts_as_fresh_while_its_stream_and_its_writer_work(
-    served: Served, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    served: Served, instance: dg.DagsterInstance
 ) -> None:
     record = RecordFiles.of(served.engines.settings.home).read("spend")
     assert record is not None
@@ -439,8 +439,7 @@ def test_an_online_view_counts_as_fresh_while_its_stream_and_its_writer_work(
         return found
 
     assert isinstance(online(), dg.AssetObservation)
-    progress = {("spend", record.fingerprint): {"tile_lag": 0}}
-    monkeypatch.setattr("streaming.control.survey.publishing.read_progress", lambda _: progress)
+    served.engines.memory.online().progress.report({("spend", record.fingerprint): {"tile_lag": 0}})
     kept = online()
     assert isinstance(kept, dg.AssetMaterialization)
     assert kept.tags == {"dagster/code_version": record.fingerprint}

@@ -7,7 +7,9 @@ import pytest
 
 from millrace.errors import NotDeclared, SetupError, StoreError
 from millrace.published import PublishedVersion, PublishedView
-from resources.store.client import StoreUnavailable, open_store, shown_url, store_run_id
+from resources.store.client import open_store
+from resources.store.errors import StoreUnavailable
+from resources.store.opening import open_online_store, shown_url
 
 VERSION = PublishedVersion(
     version="v1",
@@ -58,7 +60,7 @@ def test_only_retired_versions_are_fed_no_more() -> None:
 
 def test_a_store_that_is_away_is_named_as_such() -> None:
     with pytest.raises(StoreUnavailable, match="the online store does not answer"):
-        store_run_id(open_store("redis://127.0.0.1:1/0"))
+        open_online_store("redis://127.0.0.1:1/0").publications.read()
 
 
 def test_an_address_of_another_kind_is_refused() -> None:

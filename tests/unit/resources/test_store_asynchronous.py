@@ -10,7 +10,7 @@ import pytest
 
 from millrace.errors import SetupError, StoreError
 from resources.store.asynchronous import Address, StoreClient
-from resources.store.client import StoreUnavailable
+from resources.store.errors import StoreUnavailable
 
 T = TypeVar("T")
 OK = b"+OK\r\n"

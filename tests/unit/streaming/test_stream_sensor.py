@@ -16,7 +16,6 @@ from offline.tables.partition_log import append_partition_log
 from resources.lake.reports import BuildReport, PartitionOutcome
 from streaming.control import deployments
 from streaming.control.status import view_health
-from streaming.publications import publishing
 from streaming.publications.records import RecordFiles, StreamRecord
 from tests.support.stream_fakes import FakeEngines, fake_engines, write_views
 
@@ -88,8 +87,7 @@ class Location:
         self.engines.committed[record.flink_group] = dict(self.engines.ends["payments"])
         told = {"progress_ms": record.submitted_at_ms, "tile_lag": 0, "source_lag": 0}
         told["at_ms"] = self.engines.now_ms()
-        field = f"spend/{record.fingerprint}".encode()
-        self.engines.memory.hset(b"m1:progress", field, json.dumps(told))
+        self.engines.memory.online().progress.report({("spend", record.fingerprint): told})
 
     def requests(self) -> list[dg.RunRequest]:
         result = self.tick()
@@ -328,9 +326,9 @@ def test_a_promotion_whose_run_died_before_it_told_is_found_in_the_store_and_tol
 ) -> None:
     change_the_view(location)
     location.online()
-    with location.engines.store() as client:
-        found = publishing.read_published(client)["spend"]
-        publishing.amend(client, "spend", lambda _: replace(found, serving="v2"))
+    with location.engines.store() as store:
+        found = store.publications.read().views["spend"]
+        store.publications.amend("spend", lambda _: replace(found, serving="v2"))
     [told] = location.online()
     assert (told["from_version"], told["to_version"], told["version"]) == ("v1", "v2", "v2")
     assert "cut off" in told["why"]
@@ -350,13 +348,13 @@ def test_what_a_store_that_is_away_serves_is_not_guessed(location: Location) -> 
 
 
 def published_as_uploaded(location: Location, record: StreamRecord) -> None:
-    with location.engines.store() as client:
-        found = publishing.read_published(client)["spend"]
+    with location.engines.store() as store:
+        found = store.publications.read().views["spend"]
         versions = tuple(
             replace(v, cut_over_ms=EDGE_MS) if v.fingerprint == record.fingerprint else v
             for v in found.versions
         )
-        publishing.amend(client, "spend", lambda _: replace(found, versions=versions))
+        store.publications.amend("spend", lambda _: replace(found, versions=versions))
 
 
 def test_an_observation_carries_lag_and_the_age_of_the_checkpoint(location: Location) -> None:

@@ -1,21 +1,18 @@
 """Streams whose declaration or publication changes, over engines in memory."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from millrace.published import PLANS_KEY, PublishedView
+from millrace.published import PLANS_KEY
 from resources.declarations import plan_of
 from streaming.control.actions import perform
 from streaming.control.reconcile import RETIRE_AFTER_MS
 from streaming.control.status import view_health
 from streaming.publications import publishing
-from streaming.publications.retirement import key_pattern
 from tests.support.stream_cases import Streams, ignore
-from tests.support.stream_fakes import START_MS, FakeStore
+from tests.support.stream_fakes import START_MS
 
 
 @pytest.fixture
@@ -34,8 +31,7 @@ def tell_progress(streams: Streams, *, behind_ms: int = 0) -> None:
         "tile_lag": 0,
         "at_ms": streams.engines.now_ms(),
     }
-    field = f"spend/{record.fingerprint}".encode()
-    streams.engines.memory.hset(b"m1:progress", field, json.dumps(progress))
+    streams.engines.memory.online().progress.report({("spend", record.fingerprint): progress})
 
 
 def test_a_changed_view_is_a_new_job_that_restores_nothing_and_serves_when_complete(
@@ -228,44 +224,11 @@ def test_the_job_of_a_closed_source_is_stopped_with_a_savepoint_and_goes_on_when
 def test_a_store_that_lost_everything_is_told_again(streams: Streams) -> None:
     streams.deploy()
     before = streams.published
-    streams.engines.memory.hashes.clear()
+    streams.engines.memory.clear()
     streams.wait(5)
     assert streams.reconcile() == ["publish"]
     assert streams.published.versions[0].plan == before.versions[0].plan
     assert b"services" in streams.engines.memory.hashes[PLANS_KEY]
-
-
-def test_keys_of_a_version_are_found_whatever_bytes_its_fingerprint_has() -> None:
-    pattern = key_pattern("spend", "2a3f5b5d5c000102")
-    assert pattern.startswith(b"m1{??}[RT]\\*\\?\\[\\]\\\\\x00\x01\x02")
-    assert pattern.endswith(b"\x00\x00\x00\x05spend*")
-
-
-class Contested(FakeStore):
-    """A store where another writer comes between once."""
-
-    contests = 1
-
-    def execute(self) -> list[int]:
-        from redis.exceptions import WatchError
-
-        if self.contests:
-            self.contests -= 1
-            raise WatchError
-        return []
-
-
-def test_a_publication_is_changed_again_if_another_writer_came_between() -> None:
-    store: Any = Contested()
-    view = PublishedView("spend", ("customer",), None, ())
-    seen = []
-
-    def change(found: PublishedView | None) -> PublishedView:
-        seen.append(found)
-        return replace(view, serving=f"v{len(seen)}")
-
-    assert publishing.amend(store, "spend", change).serving == "v2"  # type: ignore[union-attr]
-    assert len(seen) == 2
 
 
 def test_an_upload_is_noted_at_the_version_it_was_of(streams: Streams) -> None:
@@ -289,8 +252,8 @@ def test_a_build_that_publishes_a_meaning_otherwise_is_heard_without_a_new_job(
 ) -> None:
     first = streams.deploy()
     streams.files.write(replace(first, serving={**first.serving, "document": "older"}))
-    with streams.engines.store() as client:
-        publishing.publish(client, streams.record, START_MS)
+    with streams.engines.store() as store:
+        publishing.publish(store, streams.record, START_MS)
     assert streams.published.versions[0].plan["document"] == "older"
     assert streams.deploy() == first
     assert streams.published.versions[0].plan == first.serving
