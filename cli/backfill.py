@@ -51,7 +51,7 @@ def backfill(
     """
     from datetime import UTC, datetime
 
-    from jobs.batch.backfill_plan import look_at_files, range_runs, with_history
+    from jobs.batch.backfill_plan import look_at_files, range_runs, with_stages
     from millrace.days import Days
     from offline.tables.planned_changes import refuse_backfill
     from resources.declarations import load_valid_plan
@@ -64,7 +64,7 @@ def backfill(
     asked = range_runs(plan, views, Days.parse(start, end), datetime.now(tz=UTC))
     for run in asked:
         refuse_backfill(settings, run.source, run.days)
-    runs = [with_history(settings, run) for run in asked]
+    runs = [with_stages(settings, run) for run in asked]
     if dry_run:
         if not _show_dry_run(settings, runs, as_json=as_json):
             raise typer.Exit(1)
@@ -93,7 +93,7 @@ def _launch(settings: "Settings", runs: Sequence["RangeRun"]) -> list["RunFollow
         follower = RunFollower(api, run, launch(api, run))
         followers.append(follower)
         console.print(f"{run.source.name}: {_size(run)}, run {follower.run_id}", markup=False)
-        for note in _history_notes(run):
+        for note in _notes(run):
             console.print(f"  {note}", markup=False)
         console.print(f"  {follower.url}", markup=False)
     return followers
@@ -111,19 +111,13 @@ def _size(run: "RangeRun") -> str:
     return f"{len(run.assets)} assets x {len(run.keys)} {unit} {run.days}"
 
 
-def _history_notes(run: "RangeRun") -> list[str]:
-    """Say what is built besides the days asked for, and what is not built again."""
-    from millrace.days import day_list
-
-    notes = []
-    if run.earlier:
-        notes.append(
-            f"events of {len(run.earlier)} earlier day(s), which windows reach into, are built too: "
-            f"{day_list(run.earlier)}"
-        )
+def _notes(run: "RangeRun") -> list[str]:
+    """Say what each table's stage will do, and what is not built again."""
+    notes = [line for stage in run.stages for line in stage.lines()]
     if run.has_events:
-        notes.append(
-            f"events/{run.source.name} stands and no raw file has changed since: not built again"
+        notes.insert(
+            0,
+            f"events/{run.source.name} stands and no raw file has changed since: not built again",
         )
     return notes
 
@@ -168,7 +162,7 @@ def _show_foreseen(runs: Sequence["RangeRun"], documents: Sequence[dict[str, Any
             table.add_row(asset, str(partitions), str(document["built"][asset]))
         page.print(f"\nrun for {document['source']}: [{document['start']}, {document['end']})")
         page.print(table)
-        for note in _history_notes(run):
+        for note in _notes(run):
             page.print(note, markup=False, soft_wrap=True)
         page.print(_raw_text(document["raw"]), markup=False)
         tags = ", ".join(f"{key}={value}" for key, value in document["tags"].items())

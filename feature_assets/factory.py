@@ -14,8 +14,9 @@ from feature_assets.judging import PUBLISH, STEP_CONFIG, source_check_specs, vie
 from feature_assets.offline import OfflineTables
 from feature_assets.reporting import step_name
 from feature_assets.specs import events_spec, raw_spec, source_partitions, view_specs
-from feature_assets.table_step import Stage, TableStep
+from feature_assets.table_step import TableAsset, TableStep
 from millrace.plan import Plan, SourcePlan, ViewPlan
+from offline.tables.stages import tables_of
 
 
 def plan_assets(
@@ -41,58 +42,59 @@ def source_assets(
         lake: root of the Delta tables, for the assets' metadata.
         docs: where these docs are served, for the runbooks of checks; None: nowhere.
     """
-    stages = _stages(source, views, source_partitions(views), lake, docs)
-    tables = [_table(source, views, stage, place) for place, stage in enumerate(stages)]
+    tables = _tables(source, views, source_partitions(views), lake, docs)
+    built = [_built(views, asset, place) for place, asset in enumerate(tables)]
     if source.batch is None:
-        return [*tables]
-    return [raw_spec(source, source.batch, views), *tables]
+        return [*built]
+    return [raw_spec(source, source.batch, views), *built]
 
 
-def _table(
-    source: SourcePlan, views: Sequence[ViewPlan], stage: Stage, place: int
-) -> dg.AssetsDefinition:
+def _built(views: Sequence[ViewPlan], asset: TableAsset, place: int) -> dg.AssetsDefinition:
     """Return one table as an asset; of the steps of a run, that with the lowest place comes first."""
 
     @dg.multi_asset(
-        name=step_name(stage.spec.key),
-        specs=[stage.spec.replace_attributes(deps=[])],
-        check_specs=stage.checks,
-        config_schema=STEP_CONFIG if stage.is_judged else None,
+        name=step_name(asset.spec.key),
+        specs=[asset.spec.replace_attributes(deps=[])],
+        check_specs=asset.checks,
+        config_schema=STEP_CONFIG if asset.is_judged else None,
         can_subset=True,
-        pool=f"lake_{source.name}",
+        pool=f"lake_{asset.table.source.name}",
         op_tags={"dagster/priority": str(-place)},
-        description=f"Builds {stage.spec.key.to_user_string()} for a range of days.",
+        description=f"Builds {asset.spec.key.to_user_string()} for a range of days.",
     )
     def build(
         context: dg.AssetExecutionContext, offline: dg.ResourceParam[OfflineTables]
     ) -> Iterator[dg.MaterializeResult[Any]]:
         config = context.op_execution_context.op_config
-        publish = stage.is_judged and config[PUBLISH]
-        yield from TableStep(context, offline, source, views, stage, publish=publish).run()
+        publish = asset.is_judged and config[PUBLISH]
+        yield from TableStep(context, offline, views, asset, publish=publish).run()
 
     # What a step depends on are its inputs, what an asset depends on stands in its spec. Without an
     # input the step runs although the one before it failed for some days.
     return dg.AssetsDefinition(
         node_def=build.node_def,
         keys_by_output_name=build.keys_by_output_name,
-        specs=[stage.spec],
+        specs=[asset.spec],
         check_specs_by_output_name=build.check_specs_by_output_name,
         can_subset=True,
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
 
 
-def _stages(
+def _tables(
     source: SourcePlan,
     views: Sequence[ViewPlan],
     partitions: dg.TimeWindowPartitionsDefinition,
     lake: str,
     docs: str | None,
-) -> list[Stage]:
+) -> list[TableAsset]:
     events = events_spec(source, views, partitions, lake)
-    stages = [Stage(events, source_check_specs(source, views, events.key, partitions, docs))]
-    for view in views:
-        tiles, features = view_specs(view, partitions, lake)
-        stages.append(Stage(tiles, (), view))
-        stages.append(Stage(features, view_check_specs(view, features.key, partitions, docs), view))
-    return stages
+    specs = [events, *(spec for view in views for spec in view_specs(view, partitions, lake))]
+    checks = {events.key: source_check_specs(source, views, events.key, partitions, docs)}
+    for view, features in zip(views, specs[2::2], strict=True):
+        checks[features.key] = view_check_specs(view, features.key, partitions, docs)
+    tables = tables_of(source, views)
+    return [
+        TableAsset(spec, checks.get(spec.key, ()), table)
+        for spec, table in zip(specs, tables, strict=True)
+    ]

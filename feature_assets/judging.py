@@ -8,12 +8,13 @@ import dagster as dg
 
 from checks.quality.evaluations import check_specs, chosen_checks, report_judgement, report_unable
 from checks.quality.judgement import Judgement
-from feature_assets.offline import Judge
+from feature_assets.offline import OfflineTables
 from lineage.builds import enclosing
 from millrace.compile.checks import check_rules, source_rules
 from millrace.days import Days
 from millrace.errors import EngineUnavailable, PlatformError
 from millrace.plan import SourcePlan, ViewPlan
+from offline.tables.stages import Table
 from resources.dagster.partition_keys import closing_key
 from resources.lake.reports import BuildReport
 from resources.progress import Progress
@@ -68,24 +69,24 @@ class Judged:
 
 @dataclass(frozen=True)
 class Gate:
-    """Judges the tables of one step.
+    """Judges the table of one step.
 
     Attributes:
-        judge: what judges.
-        source: the step's source.
-        views: all views that read it.
+        offline: what judges.
+        table: the step's.
+        views: all views that read its source.
         publish: True if the run was told to release every day.
         progress: told what is done.
     """
 
-    judge: Judge
-    source: SourcePlan
+    offline: OfflineTables
+    table: Table
     views: Sequence[ViewPlan]
     publish: bool
     progress: Progress
 
-    def judged(self, view: ViewPlan | None, report: BuildReport) -> Judged:
-        """Judge a build of the events (``view`` None) or of a view's features.
+    def judged(self, report: BuildReport) -> Judged:
+        """Judge a build of the table.
 
         Raises:
             EngineUnavailable: Spark died; the step may be tried again.
@@ -93,7 +94,9 @@ class Gate:
         if not report.built:
             return Judged(report)
         try:
-            found = self._asked(view, report)
+            found = self.offline.judge(
+                self.table, self.views, report, publish=self.publish, progress=self.progress
+            )
         except EngineUnavailable:
             raise
         except PlatformError as error:
@@ -104,17 +107,9 @@ class Gate:
         held = {day: f"held back: {reason}" for day, reason in found.held.items()}
         return Judged(_held(report, held), found)
 
-    def judged_again(self, view: ViewPlan | None, days: Days | None) -> Judged:
-        """Judge what is built of a table, all of it if ``days`` is None; change nothing."""
-        return Judged(*self.judge.judge_again(self.source, self.views, view, days))
-
-    def _asked(self, view: ViewPlan | None, report: BuildReport) -> Judgement:
-        publish, progress = self.publish, self.progress
-        if view is not None:
-            return self.judge.judge_features(view, report, publish=publish, progress=progress)
-        return self.judge.judge_events(
-            self.source, self.views, report, publish=publish, progress=progress
-        )
+    def judged_again(self, days: Days | None) -> Judged:
+        """Judge what is built of the table, all of it if ``days`` is None; change nothing."""
+        return Judged(*self.offline.judge_again(self.table, self.views, days))
 
 
 def _held(report: BuildReport, reasons: dict[Any, str]) -> BuildReport:

@@ -5,7 +5,8 @@ Steps of a run know of each other by Dagster's log of the run, and by the lake.
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
@@ -20,9 +21,10 @@ from feature_assets.offline import OfflineTables
 from feature_assets.reporting import FailedDays, engine_is_away, failed_before, report_days
 from feature_assets.standing import standing_days
 from lineage.builds import telling
-from millrace.days import HOURS_A_DAY, Days
+from millrace.days import Days
 from millrace.errors import EngineUnavailable, PlatformError
-from millrace.plan import SourcePlan, ViewPlan
+from millrace.plan import ViewPlan
+from offline.tables.stages import Stage, Table, tables_of
 from resources.dagster.asset_keys import features_path, lake_table, tiles_path
 from resources.lake.reports import BuildReport, PartitionOutcome
 from resources.progress import ticking
@@ -35,22 +37,17 @@ GIVE_UP_AFTER_S = 180.0
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One table with its checks; ``view`` is None for the events of the source."""
+class TableAsset:
+    """One table as an asset, with its checks; tiles have none, being events that were judged."""
 
     spec: dg.AssetSpec
     checks: Sequence[dg.AssetCheckSpec]
-    view: ViewPlan | None = None
+    table: Table
 
     @property
     def is_judged(self) -> bool:
-        """False for tiles: they are a regrouping of events that were judged."""
+        """True if it has checks."""
         return bool(self.checks)
-
-    @property
-    def is_tiles(self) -> bool:
-        """True for a view's partial aggregates."""
-        return self.view is not None and not self.is_judged
 
 
 @dataclass(frozen=True)
@@ -59,18 +56,16 @@ class TableStep:
 
     Attributes:
         context: of the step.
-        offline: builds and judges.
-        source: the table's, or that whose events it reads.
+        offline: plans, builds and judges.
         views: all views of the source, in declared order.
-        stage: the table.
+        asset: the table.
         publish: True if the run was told to release every day, whatever its checks find.
     """
 
     context: dg.AssetExecutionContext
     offline: OfflineTables
-    source: SourcePlan
     views: Sequence[ViewPlan]
-    stage: Stage
+    asset: TableAsset
     publish: bool
 
     def run(self) -> Iterator[dg.MaterializeResult[Any]]:
@@ -79,40 +74,59 @@ class TableStep:
         Raises:
             dagster.Failure: a day could not be built, or nothing is there to be judged.
         """
-        key, by_hour = self.stage.spec.key, self.source.schedule.is_hourly
+        key = self.asset.spec.key
         self.context.log.addFilter(_is_no_remark_on_checks)
-        with withdrawing_planned(self.context, [key], by_hour=by_hour):
+        with withdrawing_planned(self.context, [key], by_hour=self._is_hourly):
             if key in self.context.selected_asset_keys:
                 yield from self._build()
             else:
                 self._judge_again()
 
     def _build(self) -> Iterator[dg.MaterializeResult[Any]]:
-        asked, spec = self._asked, self.stage.spec
+        asked, spec = self._asked, self.asset.spec
         failed = FailedDays(spec.key)
         failed.add(failed_before(self.context, spec, asked))
         stands = standing_days(self.context, spec, asked, self._standing)
-        good = [day for day in asked if day not in failed.days and day not in stands]
+        skipped = {**dict.fromkeys(stands, "it stands as the run before built it"), **failed.days}
+        good = [day for day in asked if day not in skipped]
         if good:
             try:
-                judged = self._built_patiently(asked.only(good), good)
+                stage = self._planned(skipped)
+                judged = self._built_patiently(stage, good)
             except EngineUnavailable as error:
                 failed.add(dict.fromkeys(good, str(error)), engine_is_away=True)
             except PlatformError as error:
                 failed.add(dict.fromkeys(good, str(error)))
             else:
-                report = self._with_early_days(asked.only(good), judged.report)
+                report = judged.report
+                if stage.days is not None:
+                    report = replace(report, outcomes=(*self._empty(stage), *report.outcomes))
                 yield from report_days(self.context, spec, report, asked, failed)
                 report_checks(self.context, spec, judged)
-        failed.raise_if_any(asked, by_hour=self.source.schedule.is_hourly)
+        failed.raise_if_any(asked, by_hour=self._is_hourly)
 
-    def _built_patiently(self, days: Days, good: Sequence[date]) -> Judged:
+    def _planned(self, skipped: Mapping[date, str]) -> Stage:
+        """Return what is to be built of the table; the run's first step logs that of all its tables."""
+        own, source = self.asset.table.name, self.asset.table.source
+        chosen = {lake_table(key.path) for key in self._chosen}
+        tables = [table.name for table in tables_of(source, self.views) if table.name in chosen]
+        stages = self.offline.plan(
+            source,
+            self._served,
+            self._asked,
+            tables=tables if own == tables[0] else [own],
+            skipped={own: skipped},
+        )
+        self.context.log.info("\n".join(line for stage in stages for line in stage.lines()))
+        return next(stage for stage in stages if stage.table.name == own)
+
+    def _built_patiently(self, stage: Stage, good: Sequence[date]) -> Judged:
         """Build; once more if an engine died meanwhile and is there again before patience ends."""
         lost: float | None = None
         attempt = 0
         while True:
             try:
-                return self._built(days, good, attempt)
+                return self._built(stage, good, attempt)
             except EngineUnavailable as error:
                 lost = time.monotonic() if lost is None else lost
                 is_over = time.monotonic() - lost >= GIVE_UP_AFTER_S
@@ -123,37 +137,38 @@ class TableStep:
                 time.sleep(RETRY_AFTER_S)
                 attempt += 1
 
-    def _built(self, days: Days, good: Sequence[date], attempt: int) -> Judged:
-        stage, context = self.stage, self.context
-        gate = self._gate if stage.is_judged else None
+    def _built(self, stage: Stage, good: Sequence[date], attempt: int) -> Judged:
+        table, context = self.asset.table, self.context
         with telling(
-            context, self.source, stage.view, stage.spec.key, self._asked, good, attempt
+            context, table.source, table.view, self.asset.spec.key, self._asked, good, attempt
         ) as told:
-            judged = Judged(self._report(days))
-            if gate is not None and not self._is_early(judged.report):
-                with ticking(f"{judged.report.table}: judged by its checks", context.log.info):
-                    judged = gate.judged(stage.view, judged.report)
+            if stage.days is None:
+                judged = Judged(BuildReport(table.name, None, 0, (*self._empty(stage),)))
+            else:
+                judged = Judged(self.offline.build(stage, progress=context.log.info))
+                if self.asset.is_judged:
+                    name = judged.report.table
+                    with ticking(f"{name}: judged by its checks", context.log.info):
+                        judged = self._gate.judged(judged.report)
             told.built(judged.report)
         return judged
 
-    def _report(self, days: Days) -> BuildReport:
-        view, progress = self.stage.view, self.context.log.info
-        if view is None:
-            return self.offline.build_events(self.source, self._served, days, progress=progress)
-        if days.last < view.start:
-            return BuildReport(lake_table(self.stage.spec.key.path), None, 0, _empty(days))
-        build = self.offline.build_tiles if self.stage.is_tiles else self.offline.build_features
-        return build(view, days.since(view.start), progress=progress)
+    def _empty(self, stage: Stage) -> Iterator[PartitionOutcome]:
+        """Yield the days before the view's own start: empty partitions of it, which nobody judges."""
+        for day in stage.early:
+            yield PartitionOutcome(day, self._asked.hours(day))
 
     def _standing(self, days: Days, since_ms: int) -> frozenset[date]:
-        view, offline = self.stage.view, self.offline
-        if view is None:
-            return offline.standing_events(self.source, days, since_ms)
-        early = frozenset(day for day in days if day < view.start)
-        if days.last < view.start:
-            return early
-        stands = offline.standing_tiles if self.stage.is_tiles else offline.standing_features
-        return early | stands(view, days.since(view.start), since_ms)
+        return self.offline.standing(self.asset.table, days, since_ms)
+
+    @property
+    def _is_hourly(self) -> bool:
+        return self.asset.table.source.schedule.is_hourly
+
+    @property
+    def _chosen(self) -> AbstractSet[dg.AssetKey]:
+        """What the run builds."""
+        return self.context.job_def.asset_layer.selected_asset_keys
 
     @cached_property
     def _asked(self) -> Days:
@@ -163,7 +178,7 @@ class TableStep:
     @property
     def _served(self) -> tuple[ViewPlan, ...]:
         """The views that the run is for, whose windows its events must reach back for."""
-        chosen = self.context.job_def.asset_layer.selected_asset_keys
+        chosen = self._chosen
         return tuple(
             view
             for view in self.views
@@ -173,32 +188,20 @@ class TableStep:
     @property
     def _gate(self) -> Gate:
         return Gate(
-            self.offline.judge(),
-            self.source,
+            self.offline,
+            self.asset.table,
             self.views,
             publish=self.publish,
             progress=self.context.log.info,
         )
 
-    def _is_early(self, report: BuildReport) -> bool:
-        """Tell whether nothing was built, all days lying before the view's start."""
-        return self.stage.view is not None and report.version is None
-
-    def _with_early_days(self, days: Days, report: BuildReport) -> BuildReport:
-        """Add the days before the view's own start: empty partitions of it, which nobody judges."""
-        view = self.stage.view
-        if view is None or not days.start < view.start <= days.last:
-            return report
-        early = _empty(replace(days, end=view.start, to_hour=HOURS_A_DAY))
-        return replace(report, outcomes=(*early, *report.outcomes))
-
     def _judge_again(self) -> None:
         """Judge what was built: checks were chosen, and their asset was not."""
-        context, spec = self.context, self.stage.spec
+        context, spec = self.context, self.asset.spec
         if not chosen_checks(context, spec.key):
             return
         is_of_days = context.has_partition_key or context.has_partition_key_range
-        judged = self._gate.judged_again(self.stage.view, self._asked if is_of_days else None)
+        judged = self._gate.judged_again(self._asked if is_of_days else None)
         found = judged.judgement
         if found is None or not found.days:
             raise dg.Failure(
@@ -215,10 +218,6 @@ class TableStep:
             found.seconds,
             found.alarmed,
         )
-
-
-def _empty(days: Days) -> tuple[PartitionOutcome, ...]:
-    return tuple(PartitionOutcome(day, days.hours(day)) for day in days)
 
 
 def _is_no_remark_on_checks(record: logging.LogRecord) -> bool:

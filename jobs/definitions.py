@@ -11,7 +11,7 @@ from checks.parity.asset_check import parity_checks
 from checks.reconciliation import books_checks
 from feature_assets.factory import plan_assets
 from feature_assets.links import links_of, with_pages
-from feature_assets.offline import OfflineLake
+from feature_assets.offline import offline_lake
 from feature_assets.specs import live_specs
 from jobs.alerts.sensor import alert_sensor, deliver_job
 from jobs.batch.arrivals import arrival_checks, arrived_sensors
@@ -128,7 +128,7 @@ def build_definitions(
             alert_sensor(engines, alerts),
             lineage_sensor(settings, lineage),
         ],
-        resources={"offline": OfflineLake() if offline is None else offline},
+        resources={"offline": offline_lake(settings) if offline is None else offline},
         # One process per run: a process per step would connect to Spark anew for each.
         executor=dg.in_process_executor,
         metadata=metadata,

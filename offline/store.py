@@ -1,17 +1,18 @@
-"""The offline store: one method for each table that a feature view has in the lake."""
+"""The offline store: plans a build of the lake's tables, and does what was planned."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING
 
 from millrace.days import Days
-from millrace.names import events_table
 from millrace.plan import SourcePlan, ViewPlan
+from offline.raw.files import Looks
 from offline.tables.events import build_events, count_archived_events
 from offline.tables.features import build_features
-from offline.tables.standing_days import standing_events, standing_features, standing_tiles
+from offline.tables.stages import Stage, Table, plan_build, read_state
+from offline.tables.standing_days import standing_days
 from offline.tables.tiles import build_tiles
 from resources.lake.reports import BuildReport
 from resources.progress import Progress
@@ -23,60 +24,59 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class OfflineStore:
-    """Builds ranges of days with the Spark that the settings name; every method is idempotent.
-
-    ``progress`` is told what Spark is at and what came of it. A build that is broken off takes its
-    Spark job with it and leaves each day as it was, or wholly as it should be.
+    """Builds ranges of days with the Spark that the settings name.
 
     Attributes:
         settings: the lake and its Spark.
         gated: True if built days of events and features are held back from readers until their
             checks release them (``checks.quality.gate.judge_build``).
+        looks: into raw files, so that a build does not open again what its plan has looked at.
     """
 
     settings: Settings
     gated: bool = False
+    looks: Looks = field(default_factory=dict)
 
-    def build_events(
-        self, source: SourcePlan, views: Sequence[ViewPlan], days: Days, *, progress: Progress
-    ) -> BuildReport:
-        """Build ``events/<source>``; see ``offline.tables.events.build_events``."""
-        if source.batch is None and source.stream is not None:
-            return count_archived_events(self.settings, source, views, days, gated=self.gated)
-        with self._spark(events_table(source.name), progress) as spark:
-            report = build_events(
-                spark, self.settings, source, views, days, progress, gated=self.gated
-            )
+    def plan(
+        self,
+        source: SourcePlan,
+        views: Sequence[ViewPlan],
+        days: Days,
+        *,
+        tables: Collection[str] | None = None,
+        skipped: Mapping[str, Mapping[date, str]] | None = None,
+    ) -> tuple[Stage, ...]:
+        """Plan a build by what the lake has now; see ``plan_build``."""
+        lake = read_state(self.settings, source, views, known=self.looks)
+        return plan_build(lake, source, views, days, tables=tables, skipped=skipped)
+
+    def build(self, stage: Stage, *, progress: Progress) -> BuildReport:
+        """Write the days of a stage, of which there is at least one; idempotent.
+
+        ``progress`` is told what Spark is at and what came of it. A build that is broken off takes
+        its Spark job with it and leaves each day as it was, or wholly as it should be.
+        """
+        settings, table, gated = self.settings, stage.table, self.gated
+        if table.kind == "events" and table.source.batch is None:
+            return count_archived_events(settings, stage, gated=gated)
+        with self._spark(table.name, progress) as spark:
+            match table.kind:
+                case "events":
+                    report = build_events(
+                        spark, settings, stage, progress, gated=gated, known=self.looks
+                    )
+                case "tiles":
+                    report = build_tiles(spark, settings, stage, progress)
+                case "features":
+                    report = build_features(spark, settings, stage, progress, gated=gated)
         progress(report_text(report))
         return report
 
-    def build_tiles(self, view: ViewPlan, days: Days, *, progress: Progress) -> BuildReport:
-        """Build ``tiles/<view>``; see ``offline.tables.tiles.build_tiles``."""
-        with self._spark(f"tiles/{view.name}", progress) as spark:
-            report = build_tiles(spark, self.settings, view, days, progress)
-        progress(report_text(report))
-        return report
-
-    def build_features(self, view: ViewPlan, days: Days, *, progress: Progress) -> BuildReport:
-        """Build ``features/<view>``; see ``offline.tables.features.build_features``."""
-        with self._spark(f"features/{view.name}", progress) as spark:
-            report = build_features(spark, self.settings, view, days, progress, gated=self.gated)
-        progress(report_text(report))
-        return report
-
-    def standing_events(self, source: SourcePlan, days: Days, since_ms: int) -> frozenset[date]:
-        """See ``offline.tables.standing_days.standing_events``."""
-        return standing_events(self.settings, source, days, since_ms)
-
-    def standing_tiles(self, view: ViewPlan, days: Days, since_ms: int) -> frozenset[date]:
-        """See ``offline.tables.standing_days.standing_tiles``."""
-        return standing_tiles(self.settings, view, days, since_ms)
-
-    def standing_features(self, view: ViewPlan, days: Days, since_ms: int) -> frozenset[date]:
-        """See ``offline.tables.standing_days.standing_features``."""
-        return standing_features(self.settings, view, days, since_ms)
+    def standing(self, table: Table, days: Days, since_ms: int) -> frozenset[date]:
+        """Return the days that stand as built since an instant; see ``standing_days``."""
+        return standing_days(self.settings, table, days, since_ms)
 
     @contextmanager
     def _spark(self, what: str, progress: Progress) -> "Iterator[SparkSession]":

@@ -1,6 +1,7 @@
-"""What a backfill will do: one run for each source, its days and views, and what stands already.
+"""Backfills as runs: one for each source, with its days, its views and the stages that it will do.
 
-The same records are printed by ``--dry-run`` and launched. Holds no Dagster, so a command answers fast.
+The stages are those that the run's steps plan and do (``offline.tables.stages``); ``--dry-run`` prints them.
+Holds no Dagster, so a command answers fast.
 """
 
 from collections.abc import Sequence
@@ -11,21 +12,25 @@ from typing import Any
 from millrace.calendar import days_after, next_day
 from millrace.days import Days
 from millrace.errors import DataError, PlatformError
-from millrace.names import events_table, tiles_table
+from millrace.names import tiles_table
 from millrace.plan import Plan, SourcePlan, ViewPlan
 from offline.raw.changes import changed_since
 from offline.raw.files import find_raw_files
-from offline.tables.events import earlier_days
-from offline.tables.partition_log import built_days, published_days, read_partition_log
+from offline.tables.partition_log import (
+    built_days,
+    published_days,
+    read_partition_log,
+    read_partition_logs,
+)
+from offline.tables.stages import LakeState, Stage, plan_build, read_state
 from resources.dagster.asset_keys import (
+    asset_path,
     backfill_job,
     daily_job,
-    declared_name,
     events_path,
     view_paths,
 )
 from resources.dagster.partition_keys import FIRST_PARTITION, partition_keys, range_tags
-from resources.lake.view_versions import deployed_version
 from resources.settings import Settings
 
 _FAULTS_NAMED = 3
@@ -36,14 +41,14 @@ class RangeRun:
     """One Dagster run: a range of days of some views of one source, its raw files read once.
 
     Attributes:
-        earlier: days before the range whose events are built besides, since windows reach into them.
+        stages: what it will do, as the lake is now; none before ``with_stages``.
         has_events: the events of all days stand as declared and are not built again.
     """
 
     source: SourcePlan
     views: tuple[ViewPlan, ...]
     days: Days
-    earlier: tuple[date, ...] = ()
+    stages: tuple[Stage, ...] = ()
     has_events: bool = False
 
     @property
@@ -76,6 +81,11 @@ class RangeRun:
         return partition_keys(self.days, by_hour=self.is_hourly)
 
     @property
+    def earlier(self) -> tuple[date, ...]:
+        """Days before the range whose events are built besides, since windows reach into them."""
+        return tuple(day for stage in self.stages for day in stage.earlier)
+
+    @property
     def partitions(self) -> int:
         """How many partitions the run builds."""
         return len(self.assets) * len(self.keys)
@@ -91,6 +101,7 @@ class RangeRun:
             "assets": ["/".join(path) for path in self.assets],
             "partitions": self.partitions,
             "earlier_days": [day.isoformat() for day in self.earlier],
+            "stages": [stage.as_json() for stage in self.stages],
             "events_stand": self.has_events,
             "tags": self.tags,
         }
@@ -127,16 +138,20 @@ def range_runs(plan: Plan, names: Sequence[str], days: Days, now: datetime) -> t
     return runs
 
 
-def with_history(settings: Settings, run: RangeRun) -> RangeRun:
-    """Say of a run what the lake makes of it; a dry run shows it, and the run does it.
+def with_stages(settings: Settings, run: RangeRun) -> RangeRun:
+    """Plan a run by what the lake has; a dry run shows the stages, and the run does them.
 
     Events that stand as declared, of whole days that readers may see, are not built again for views
     that are new to all of these days, unless a raw file has changed since the build began to read.
     A view that has some of the days already is built anew from the files, as was asked.
     """
-    earlier = earlier_days(settings, run.source, run.views, run.days)
-    has_events = not (earlier or run.is_hourly) and _events_stand(settings, run)
-    return replace(run, earlier=earlier, has_events=has_events)
+    lake = read_state(settings, run.source, run.views)
+    stages = plan_build(lake, run.source, run.views, run.days)
+    if stages[0].earlier or run.is_hourly or not _events_stand(settings, run, lake):
+        return replace(run, stages=stages)
+    others = [stage.table.name for stage in stages[1:]]
+    stages = plan_build(lake, run.source, run.views, run.days, tables=others)
+    return replace(run, stages=stages, has_events=True)
 
 
 def look_at_files(settings: Settings, run: RangeRun) -> None:
@@ -159,17 +174,12 @@ def look_at_files(settings: Settings, run: RangeRun) -> None:
 
 def built_partitions(settings: Settings, run: RangeRun) -> dict[str, int]:
     """Count by asset the partitions of a run that stand already as declared, by the lake's own log."""
-    source = run.source
+    logs = read_partition_logs(settings, [stage.name for stage in run.stages])
     built = {}
-    for path in run.assets:
-        table, fingerprint = events_table(source.name), source.fingerprint
-        if path[0] != "events":
-            view = next(view for view in run.views if view.name == declared_name(path))
-            table = f"{path[0]}/{view.name}/{deployed_version(settings, view)}"
-            fingerprint = view.fingerprint
-        log = read_partition_log(settings, table)
-        standing = [day for day in run.days if day in log and log[day].fingerprint == fingerprint]
-        built["/".join(path)] = sum(
+    for stage in run.stages:
+        log, declared = logs[stage.name], stage.table.declared
+        standing = [d for d in run.days if d in log and log[d].fingerprint == declared.fingerprint]
+        built["/".join(asset_path(stage.table.kind, declared.name))] = sum(
             sum(not log[day].lacks(range(hour, hour + 1)) for hour in run.days.hours(day))
             if run.is_hourly
             else log[day].error is None
@@ -178,21 +188,19 @@ def built_partitions(settings: Settings, run: RangeRun) -> dict[str, int]:
     return built
 
 
-def _events_stand(settings: Settings, run: RangeRun) -> bool:
-    log = read_partition_log(settings, events_table(run.source.name))
-    if not set(run.days) <= published_days(log, run.source.fingerprint):
+def _events_stand(settings: Settings, run: RangeRun, lake: LakeState) -> bool:
+    log, days = lake.events, set(run.days)
+    if not days <= published_days(log, run.source.fingerprint):
         return False
     for view in run.views:
-        version = deployed_version(settings, view)
-        if version is not None:
-            tiles = read_partition_log(settings, tiles_table(view.name, version))
-            if built_days(tiles, view.fingerprint) & set(run.days):
-                return False
+        tiles = read_partition_log(settings, tiles_table(view.name, lake.versions[view.name]))
+        if built_days(tiles, view.fingerprint) & days:
+            return False
     try:
         files = find_raw_files(run.source, settings).files
     except PlatformError:
         return False
-    return not changed_since(files, min(log[day].began_ms for day in run.days))
+    return not changed_since(files, min(log[day].began_ms for day in days))
 
 
 def _until(source: SourcePlan, days: Days, now: datetime) -> Days:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from feature_assets.links import BUILD_OP
-from jobs.batch.backfill_plan import RangeRun, with_history
+from jobs.batch.backfill_plan import RangeRun, with_stages
 from jobs.batch.backfill_runs import launch
 from jobs.instance.run_kinds import UPKEEP
 from jobs.instance.run_states import UNDER_WAY
@@ -112,7 +112,7 @@ def _start(
     api = DagsterApi(dagster_url(settings))
     ranges = day_ranges(history.days)
     for days in ranges[:_MOST_RUNS]:
-        run = with_history(settings, RangeRun(view.source, (view,), days))
+        run = with_stages(settings, RangeRun(view.source, (view,), days))
         run_id = launch(api, run, tags)
         context.log.info("%s: %s is built by %s", view.name, days, api.run_url(run_id))
     left = len(ranges) - _MOST_RUNS

@@ -6,19 +6,19 @@ by name; the others are committed.
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import TYPE_CHECKING
 
-from millrace.calendar import days_after, days_between
+from millrace.calendar import days_after
 from millrace.days import ALL_HOURS, Days, Hours
 from millrace.durations import DAY_MS
 from millrace.errors import DataError, EngineError
 from millrace.names import dead_letters_table, events_table
-from millrace.plan import SourcePlan, ViewPlan
+from millrace.plan import SourcePlan
 from offline.raw.arrivals import Arrivals
-from offline.raw.files import RawFile, RawFiles, blamed_days, diagnose, find_raw_files
+from offline.raw.files import Looks, RawFile, RawFiles, blamed_days, diagnose, find_raw_files
 from offline.raw.rows import read_rows
 from offline.tables.archived_days import (
     archived_outcomes,
@@ -34,16 +34,9 @@ from offline.tables.dead_letters import (
     unreadable_files,
 )
 from offline.tables.file_days import condemn_strays
-from offline.tables.partition_log import (
-    AWAITS_CHECKS,
-    PartitionState,
-    append_partition_log,
-    expected_days,
-    published_days,
-    whole_days,
-)
-from offline.tables.partition_log import read_partition_log as read_log
+from offline.tables.partition_log import AWAITS_CHECKS, append_partition_log
 from offline.tables.source_tables import follow_declaration, replace_events
+from offline.tables.stages import Stage
 from resources.lake.delta import partition_stats, rows_by_hour, table_version
 from resources.lake.lock import locked
 from resources.lake.reports import BuildReport, FilesRead, PartitionOutcome
@@ -63,14 +56,21 @@ class _Attempt:
     Of the days in ``parts`` some hours are wanted only.
     """
 
-    found: RawFiles
-    wanted: tuple[date, ...]
-    parts: dict[date, Hours] = field(default_factory=dict)
+    stage: Stage
+    found: RawFiles = field(default_factory=lambda: RawFiles(()))
     arrivals: Arrivals | None = None
     failed: dict[date, str] = field(default_factory=dict)
     undated: int = 0
     unreadable: dict[str, RawFile] = field(default_factory=dict)
     read: tuple[RawFile, ...] = ()
+
+    @property
+    def wanted(self) -> tuple[date, ...]:
+        return self.stage.written
+
+    @property
+    def parts(self) -> Mapping[date, Hours]:
+        return self.stage.hours
 
     @property
     def files(self) -> tuple[RawFile, ...]:
@@ -103,46 +103,40 @@ class _Attempt:
 def build_events(
     spark: "SparkSession",
     settings: Settings,
-    source: SourcePlan,
-    views: Sequence[ViewPlan],
-    days: Days,
+    stage: Stage,
     progress: Progress,
     *,
     gated: bool = False,
+    known: Looks | None = None,
 ) -> BuildReport:
-    """Replace the days of ``events/<source>``, and add earlier ones its views reach back to.
+    """Replace the days of ``events/<source>`` that a stage names, the earlier ones among them.
 
-    Idempotent: the same files give the same rows. An earlier day, or hour of the first day, that
-    the windows of ``views`` need and that was never built is built too and reported like the others,
-    unless its files are known not to be there yet.
-    Rows that the archive
+    Idempotent: the same files give the same rows. Rows that the archive
     appended from the source's topic stay; days for which there are only such rows are counted.
-    With ``gated`` the days are held back until their checks release them.
+    With ``gated`` the days are held back until their checks release them. ``known`` are looks into
+    files of before, which are added to.
 
     Raises:
         DataError: there is no file at all.
         EngineError: Spark failed for a reason that is no broken file.
     """
     began = time.monotonic()
-    table = events_table(source.name)
-    log = read_log(settings, table)
-    attempt = _Attempt(RawFiles(()), *_wanted(source, views, days, log))
+    source, attempt = stage.table.source, _Attempt(stage)
     try:
-        attempt.found = find_raw_files(source, settings)
+        attempt.found = find_raw_files(source, settings, known=known)
         attempt.arrivals = Arrivals.of(source, settings, attempt.found)
-        attempt.wanted = _come(attempt.arrivals, attempt.wanted, days)
         attempt.blame([f for f in attempt.files if f.error])
         for note in _files_read(attempt).notes():
             progress(f"events/{source.name}: {note}")
         counts = _write_good_days(spark, settings, source, attempt, progress)
     except (DataError, EngineError) as error:
         if not error.retryable:
-            _record_failure(settings, source, attempt, days, str(error))
+            _record_failure(settings, source, attempt, str(error))
         raise
     finally:
         if attempt.found.files:
             replace_unreadable(settings, source.name, attempt.unreadable.values(), attempt.read)
-    return _reported(settings, source, attempt, counts, days, began, gated=gated)
+    return _reported(settings, source, attempt, counts, began, gated=gated)
 
 
 def _files_read(attempt: _Attempt) -> FilesRead:
@@ -156,38 +150,27 @@ def _files_read(attempt: _Attempt) -> FilesRead:
     )
 
 
-def _record_failure(
-    settings: Settings, source: SourcePlan, attempt: _Attempt, days: Days, error: str
-) -> None:
+def _record_failure(settings: Settings, source: SourcePlan, attempt: _Attempt, error: str) -> None:
     """Log the days of a build that came to nothing; what stood of them stands."""
     failed = [
         PartitionOutcome(day, attempt.hours(day), error=error, files=attempt.signature(day))
-        for day in days
+        for day in attempt.stage.days or ()
     ]
     table = events_table(source.name)
     report = BuildReport(table, None, table_version(settings, table), tuple(failed))
     append_partition_log(settings, report, source.fingerprint)
 
 
-def count_archived_events(
-    settings: Settings,
-    source: SourcePlan,
-    views: Sequence[ViewPlan],
-    days: Days,
-    *,
-    gated: bool = False,
-) -> BuildReport:
+def count_archived_events(settings: Settings, stage: Stage, *, gated: bool = False) -> BuildReport:
     """Take the archived days of a source without files as they stand, and log them as built.
 
     No engine is needed, unless the declaration has changed so that stored values must be written
     again. A day that is not over yet counts as built too; building it again later
     counts again.
     """
-    began = time.monotonic()
+    began, source = time.monotonic(), stage.table.source
     follow_declaration(settings, source, lambda: connect(settings))
-    log = read_log(settings, events_table(source.name))
-    attempt = _Attempt(RawFiles(()), *_wanted(source, views, days, log))
-    return _reported(settings, source, attempt, {}, days, began, gated=gated)
+    return _reported(settings, source, _Attempt(stage), {}, began, gated=gated)
 
 
 def _reported(
@@ -195,7 +178,6 @@ def _reported(
     source: SourcePlan,
     attempt: _Attempt,
     counts: dict[date, PartitionOutcome],
-    days: Days,
     began: float,
     *,
     gated: bool,
@@ -207,7 +189,7 @@ def _reported(
         table=table,
         version=None,
         delta_version=table_version(settings, table),
-        outcomes=_outcomes(settings, source, attempt, counts, days),
+        outcomes=_outcomes(settings, source, attempt, counts),
         seconds=time.monotonic() - began,
         began_ms=int((time.time() - (time.monotonic() - began)) * 1000),
         undated=attempt.undated,
@@ -231,62 +213,6 @@ def _added(
         for day in one.keys() | other.keys()
         if (found := [counts[day] for counts in (one, other) if day in counts])
     }
-
-
-def _wanted(
-    source: SourcePlan, views: Sequence[ViewPlan], days: Days, log: dict[date, PartitionState]
-) -> tuple[tuple[date, ...], dict[date, Hours]]:
-    """Return the days to build, and the hours of those that are not built as a whole."""
-    whole = whole_days(log, source.fingerprint)
-    earliest = min((history_start(view, days.start) for view in views), default=days.start)
-    missing = days_between(earliest, days.start)[:-1]
-    parts = dict(days.parts)
-    if days.start in parts:
-        first = _first_hour_missing(log.get(days.start), source.fingerprint, days.from_hour)
-        parts[days.start] = range(first, parts[days.start].stop)
-    return (*(d for d in missing if d not in whole), *days), parts
-
-
-def _first_hour_missing(state: PartitionState | None, fingerprint: str, until: int) -> int:
-    """Return the first hour before ``until`` that is not there; ``until`` if there is none."""
-    if state is None or state.fingerprint != fingerprint:
-        return 0
-    return next((hour for hour in range(until) if state.lacks(range(hour, hour + 1))), until)
-
-
-def earlier_days(
-    settings: Settings, source: SourcePlan, views: Sequence[ViewPlan], days: Days
-) -> tuple[date, ...]:
-    """Return the days before ``days`` that ``build_events`` builds besides: never built, in reach."""
-    log = read_log(settings, events_table(source.name))
-    wanted = _wanted(source, views, days, log)[0]
-    if source.batch is not None and wanted[0] < days.start:
-        wanted = _come(Arrivals.look(source, settings), wanted, days)
-    return tuple(day for day in wanted if day < days.start)
-
-
-def _come(arrivals: Arrivals, wanted: Iterable[date], asked: Days) -> tuple[date, ...]:
-    """Leave out the days that nobody asked for and whose files are known not to be there.
-
-    Built now they would be empty, and told as such; what needs them says that it is without them.
-    """
-    source = arrivals.source
-    return tuple(
-        day
-        for day in wanted
-        if day in asked
-        or source.stream is not None
-        or day in source.empty_days
-        or not arrivals.is_known_absent(day)
-    )
-
-
-def history_start(view: ViewPlan, day: date) -> date:
-    """Return the first day whose events can enter a value on ``day``."""
-    if view.reach_ms is None:
-        return min(view.start, day)
-    reach_days = -(-view.reach_ms // DAY_MS)
-    return min(max(view.start, days_after(day, -reach_days)), day)
 
 
 def _write_good_days(
@@ -459,7 +385,6 @@ def _outcomes(
     source: SourcePlan,
     attempt: _Attempt,
     counts: dict[date, PartitionOutcome],
-    asked: Days,
 ) -> tuple[PartitionOutcome, ...]:
     table = events_table(source.name)
     stats = partition_stats(settings, table)
@@ -470,7 +395,7 @@ def _outcomes(
     for day in attempt.wanted:
         if day in attempt.failed:
             # A broken day that nobody asked for is told by those that miss it.
-            if day in asked:
+            if day not in attempt.stage.earlier:
                 hours = attempt.hours(day)
                 error, files = attempt.failed[day], attempt.signature(day)
                 outcomes.append(PartitionOutcome(day, hours, error=error, files=files))
@@ -489,14 +414,3 @@ def _outcomes(
             )
         )
     return tuple(outcomes)
-
-
-def absent_days(
-    log: dict[date, PartitionState], fingerprint: str, start: date, end: date
-) -> tuple[date, ...]:
-    """Return the days of ``[start, end)`` whose events are not there to be read, not all of them.
-
-    Of the days of which anything can be expected; see ``expected_days``.
-    """
-    published = published_days(log, fingerprint)
-    return tuple(d for d in expected_days(log, start, end) if d < end and d not in published)

@@ -5,17 +5,14 @@ One shuffle brings an entity's events together; the point-in-time kernel does th
 """
 
 import time
-from collections.abc import Mapping
-from datetime import date
 from typing import TYPE_CHECKING
 
 from millrace.compile.spark import measure_query
-from millrace.days import ALL_HOURS, Days, Hours
+from millrace.days import Days
 from millrace.kernel.view import KernelView
-from millrace.names import events_table, features_table
+from millrace.names import features_table
 from millrace.plan import Column, ViewPlan
 from millrace.types import DATE, STRING, TIMESTAMP
-from offline.tables.events import history_start
 from offline.tables.features_task import events_as_of
 from offline.tables.history_days import (
     DayLedger,
@@ -24,11 +21,7 @@ from offline.tables.history_days import (
     read_events,
     report_build,
 )
-from offline.tables.partition_log import (
-    published_days,
-    read_partition_log,
-    readable_days,
-)
+from offline.tables.stages import Stage, history_start
 from resources.lake.delta import table_path
 from resources.lake.reports import BuildReport
 from resources.lake.view_versions import claim_version
@@ -44,32 +37,26 @@ if TYPE_CHECKING:
 def build_features(
     spark: "SparkSession",
     settings: Settings,
-    view: ViewPlan,
-    days: Days,
+    stage: Stage,
     progress: Progress,
     *,
     gated: bool = False,
 ) -> BuildReport:
-    """Replace the values of these days, and of later days that had missed their events.
+    """Replace the values of a stage's days, those restated among them.
 
     A day whose own events are absent fails by name. A day whose windows reach into an absent day
-    is built and says so (``missing_days``); building the absent day later restates it, unless its
-    own events are absent by then. Days of events that are held back count as absent. With ``gated``
+    is built and says so (``missing_days``); once the absent day is built, a plan restates it. Days of events that are held back count as absent. With ``gated``
     the built days are held back until their checks release them.
 
     Raises:
         EngineError: Spark failed.
     """
-    began = time.monotonic()
+    began, view = time.monotonic(), stage.table.of_view
     version = claim_version(settings, view)
     table = features_table(view.name, version)
-    restated = _days_to_restate(settings, view, table)
-    wanted = (*days, *(d for d in restated if d not in days))
-    ledger = DayLedger.of(settings, view, wanted, _with_restated(days, restated))
+    ledger = DayLedger.of(settings, view, stage)
     null_keys = {}
     if ledger.good:
-        if restated:
-            progress(f"{table}: {len(restated)} later day(s) had missed events, restated")
         with engine_errors(table):
             _write(spark, settings, view, version, ledger, progress)
             null_keys = null_keys_by_day(spark, settings, view, ledger.good)
@@ -84,34 +71,6 @@ def build_features(
         time_column="event_time",
         gated=gated,
     )
-
-
-def _with_restated(days: Days, restated: Mapping[date, Hours]) -> dict[date, Hours]:
-    """Return the hours of those days that are not built as a whole."""
-    parts = days.parts
-    for day, hours in restated.items():
-        if day not in days:
-            parts[day] = hours
-        elif day in parts:
-            parts[day] = range(min(hours.start, parts[day].start), max(hours.stop, parts[day].stop))
-    return {day: hours for day, hours in parts.items() if hours != ALL_HOURS}
-
-
-def _days_to_restate(settings: Settings, view: ViewPlan, table: str) -> dict[date, Hours]:
-    events = read_partition_log(settings, events_table(view.source.name))
-    standing = published_days(events, view.source.fingerprint)
-    readable = readable_days(events, view.source.fingerprint)
-    log = read_partition_log(settings, table)
-    # A day whose own events are bad by now stays as it stands: nobody asked for it, and those who
-    # mend its events build it anew.
-    return {
-        day: state.hours
-        for day, state in sorted(log.items())
-        if state.error is None
-        and day in readable
-        and not events[day].lacks(state.hours)
-        and standing & set(state.missing_days)
-    }
 
 
 def _write(

@@ -12,15 +12,17 @@ from millrace.compile.expressions import to_spark
 from millrace.days import ALL_HOURS, Days, Hours
 from millrace.names import events_table
 from millrace.plan import ViewPlan
-from offline.tables.events import absent_days, history_start
 from offline.tables.partition_log import (
     AWAITS_CHECKS,
     PartitionState,
     append_partition_log,
+    expected_days,
     held_days,
+    published_days,
     read_partition_log,
     readable_days,
 )
+from offline.tables.stages import Stage, history_start
 from resources.lake.delta import (
     PartitionStats,
     partition_stats,
@@ -61,15 +63,10 @@ class DayLedger:
         cls,
         settings: Settings,
         view: ViewPlan,
-        days: tuple[date, ...],
-        parts: Mapping[date, Hours] | None = None,
+        stage: Stage,
     ) -> "DayLedger":
-        """Sort the days by what the partition log says of the view's source.
-
-        ``parts`` are the hours of those days that are not wanted as a whole.
-        """
-        table = events_table(view.source.name)
-        hours = parts or {}
+        """Sort the days that a stage writes by what the partition log says of the view's source."""
+        table, days, hours = events_table(view.source.name), stage.written, stage.hours
         log = read_partition_log(settings, table)
         fingerprint = view.source.fingerprint
         published = {
@@ -80,7 +77,7 @@ class DayLedger:
         good = tuple(sorted(d for d in set(days) if d in published))
         absent: tuple[date, ...] = ()
         if good:
-            absent = absent_days(log, fingerprint, history_start(view, good[0]), good[-1])
+            absent = _absent_days(log, fingerprint, history_start(view, good[0]), good[-1])
         return cls(
             good=good,
             failed={d: _reason(log.get(d), table, d) for d in days if d not in published},
@@ -89,6 +86,17 @@ class DayLedger:
             events_version=table_version(settings, table),
             hours=hours,
         )
+
+
+def _absent_days(
+    log: dict[date, PartitionState], fingerprint: str, start: date, end: date
+) -> tuple[date, ...]:
+    """Return the days of ``[start, end)`` whose events are not there to be read, not all of them.
+
+    Of the days of which anything can be expected; see ``expected_days``.
+    """
+    published = published_days(log, fingerprint)
+    return tuple(d for d in expected_days(log, start, end) if d < end and d not in published)
 
 
 def _reason(state: PartitionState | None, table: str, day: date) -> str:

@@ -6,30 +6,38 @@ known, so their days of events never stand.
 """
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date
 from pathlib import Path
 
 from millrace.days import Days
-from millrace.names import events_table, features_table, tiles_table
-from millrace.plan import SourcePlan, ViewPlan
+from millrace.names import events_table
+from millrace.plan import SourcePlan
 from offline.raw.files import RawFile, find_raw_files
-from offline.tables.events import history_start
 from offline.tables.partition_log import PartitionState, read_partition_log, readable_days
+from offline.tables.stages import Table, history_start
 from resources.lake.view_versions import deployed_version
 from resources.settings import Settings
 
 
-def standing_events(
+def standing_days(settings: Settings, table: Table, days: Days, since_ms: int) -> frozenset[date]:
+    """Return the days of a table that were built as declared, and released, since an instant.
+
+    Raises:
+        DataError: the source of events has no files.
+    """
+    if table.kind == "events":
+        return _standing_events(settings, table.source, days, since_ms)
+    return _standing_of_view(settings, table, days, since_ms)
+
+
+def _standing_events(
     settings: Settings, source: SourcePlan, days: Days, since_ms: int
 ) -> frozenset[date]:
     """Return the days of ``events/<source>`` that were built and released since an instant.
 
     A day does not stand if it was built by another definition, if a file that may hold rows of it
     was written, replaced or renamed since its build began, or if none holds it any more.
-
-    Raises:
-        DataError: the source has no files.
     """
     if source.batch is None or source.stream is not None:
         return frozenset()
@@ -59,43 +67,27 @@ def _changed_ms(file: RawFile) -> int:
         return sys.maxsize
 
 
-def standing_tiles(
-    settings: Settings, view: ViewPlan, days: Days, since_ms: int
+def _standing_of_view(
+    settings: Settings, table: Table, days: Days, since_ms: int
 ) -> frozenset[date]:
-    """Return the days of a view's tiles that were built since an instant, from events that stand."""
-    return _standing(settings, view, tiles_table, days, since_ms)
+    """Return the days that were built since an instant, from events that stand; values also released.
 
-
-def standing_features(
-    settings: Settings, view: ViewPlan, days: Days, since_ms: int
-) -> frozenset[date]:
-    """Return the days of a view's values that were built and released since an instant.
-
-    A day whose windows reach into events that were built after it does not stand.
+    A day of values whose windows reach into events that were built after it does not stand. Days
+    before the view's start hold nothing that could change.
     """
-    return _standing(settings, view, features_table, days, since_ms, reaches_back=True)
-
-
-def _standing(
-    settings: Settings,
-    view: ViewPlan,
-    table: Callable[[str, str], str],
-    days: Days,
-    since_ms: int,
-    *,
-    reaches_back: bool = False,
-) -> frozenset[date]:
+    view = table.of_view
+    early = frozenset(day for day in days if day < view.start)
     version = deployed_version(settings, view)
     if version is None:
-        return frozenset()
-    log = read_partition_log(settings, table(view.name, version))
+        return early
+    log = read_partition_log(settings, table.named(version))
     events = read_partition_log(settings, events_table(view.source.name))
 
     def was_read(day: date) -> list[date]:
-        first = history_start(view, day) if reaches_back else day
+        first = history_start(view, day) if table.kind == "features" else day
         return [read for read in events if first <= read <= day]
 
-    return frozenset(
+    return early | frozenset(
         day
         for day in _built(log, view.fingerprint, days, since_ms)
         if _are_older((events[d] for d in was_read(day)), log[day].began_ms)

@@ -4,12 +4,11 @@ import time
 from typing import TYPE_CHECKING
 
 from millrace.compile.spark import tile_query
-from millrace.days import Days
 from millrace.durations import format_duration
 from millrace.names import tiles_table
-from millrace.plan import ViewPlan
 from millrace.tiles import TILE_START
 from offline.tables.history_days import DayLedger, null_keys_by_day, read_events, report_build
+from offline.tables.stages import Stage
 from resources.lake.delta import table_path
 from resources.lake.reports import BuildReport
 from resources.lake.view_versions import claim_version
@@ -23,9 +22,9 @@ if TYPE_CHECKING:
 
 
 def build_tiles(
-    spark: "SparkSession", settings: Settings, view: ViewPlan, days: Days, progress: Progress
+    spark: "SparkSession", settings: Settings, stage: Stage, progress: Progress
 ) -> BuildReport:
-    """Replace the tiles of these days from ``events/<source>``.
+    """Replace the tiles of a stage's days from ``events/<source>``.
 
     A tile never crosses midnight, so a day needs its own events and no others. Where some hours of
     a day are asked for, the tiles are built that begin in them or hold an instant of them. Days
@@ -35,10 +34,10 @@ def build_tiles(
         DataError: none of the days has events.
         EngineError: Spark failed.
     """
-    began = time.monotonic()
+    began, view = time.monotonic(), stage.table.of_view
     version = claim_version(settings, view)
     table = tiles_table(view.name, version)
-    ledger = DayLedger.of(settings, view, tuple(days), days.parts)
+    ledger = DayLedger.of(settings, view, stage)
     null_keys = {}
     if ledger.good:
         progress(
@@ -46,7 +45,7 @@ def build_tiles(
         )
         with engine_errors(table):
             # Half a tile would pass for a whole one.
-            slices = Slices.of_hours(ledger.good, days.parts, hop_ms=view.tile_hop_ms)
+            slices = Slices.of_hours(ledger.good, ledger.hours, hop_ms=view.tile_hop_ms)
             name = read_events(spark, settings, view, slices)
             replace_days(
                 spark.sql(tile_query(view, name)),

@@ -29,7 +29,6 @@ from millrace.packing import TilePacker
 from millrace.plan import ViewPlan
 from millrace.published import PLANS_KEY
 from millrace.tiles import LAST_EVENT
-from offline.store import OfflineStore
 from offline.tables.planned_changes import planned_change
 from offline.tables.view_history import view_histories
 from offline.training.sets import build_training_set
@@ -54,6 +53,7 @@ from tests.support.kept_version import (
     record_of,
     tiles_today,
 )
+from tests.support.lake_builds import LakeBuilds
 from tests.support.serving_harness import Client, client_of, running_store, served
 from tests.support.stream_fakes import FakeEngines, FakeFlink
 from tests.support.training_cases import agree
@@ -382,7 +382,7 @@ def test_the_lake_is_continued_day_by_day(settings: Settings, tmp_path: Path) ->
     ]
     pq.write_table(pa.concat_tables([before, pa.Table.from_pylist(columns, before.schema)]), file)
     # The stream's last day, of which there are archived events alone, and one of the file.
-    days, offline = Days(date(2026, 11, 30), date(2026, 12, 2)), OfflineStore(own)
+    days, offline = Days(date(2026, 11, 30), date(2026, 12, 2)), LakeBuilds(own)
     views = list(kept.plan.views.values())
     for report in (
         offline.build_events(views[0].source, views, days, progress=lambda _: None),

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from checks.quality.judgement import JudgedDay, Judgement, held_reason
-from feature_assets.offline import Judge
 from millrace.compile.checks import Rule, check_rules, source_rules
 from millrace.days import ALL_HOURS, Days, Hours, parse_day
 from millrace.plan import Plan, SourcePlan, ViewPlan
 from millrace.quality.finding import Finding
 from millrace.quality.profile import DayProfile
+from offline.tables.stages import LakeState, Stage, Table, plan_build
 from resources.declarations import plan_of
 from resources.lake.reports import BuildReport, PartitionOutcome
 from resources.progress import Progress
@@ -87,57 +87,70 @@ class FakeOffline:
             ``judge <name>``, its next judgements.
         beyond: days that a build of events adds to those asked for.
         changed: table name to days that do not stand as they were built, whatever Dagster knows.
-        standing: days that were built before, and can be judged again.
+        judged_before: days that were built before, and can be judged again.
     """
 
     bad: Mapping[str, Mapping[date, str]] = field(default_factory=dict)
     spoilt: Mapping[str, Mapping[date, str]] = field(default_factory=dict)
-    crashes: dict[str, list[Exception]] = field(default_factory=dict)
+    crashes: dict[str, list[BaseException]] = field(default_factory=dict)
     beyond: tuple[date, ...] = ()
     changed: Mapping[str, frozenset[date]] = field(default_factory=dict)
-    standing: tuple[date, ...] = ()
+    judged_before: tuple[date, ...] = ()
     calls: list[tuple[str, Days, tuple[str, ...]]] = field(default_factory=list)
+    built: list[Stage] = field(default_factory=list)
+    served: tuple[str, ...] = ()
 
-    def build_events(
-        self, source: SourcePlan, views: Sequence[ViewPlan], days: Days, *, progress: Progress
-    ) -> BuildReport:
-        """Report one row per day, two dead letters, and the days beyond."""
-        names = tuple(view.name for view in views)
-        return self._build(
-            f"events/{source.name}", None, (*self.beyond, *days), days, names, progress
-        )
-
-    def build_tiles(self, view: ViewPlan, days: Days, *, progress: Progress) -> BuildReport:
-        """Report one row per day."""
-        return self._build(f"tiles/{view.name}", "v1", tuple(days), days, (), progress)
-
-    def build_features(self, view: ViewPlan, days: Days, *, progress: Progress) -> BuildReport:
-        """Report one row per day."""
-        return self._build(f"features/{view.name}", "v1", tuple(days), days, (), progress)
-
-    def standing_events(self, source: SourcePlan, days: Days, since_ms: int) -> frozenset[date]:
-        """Say that all stand but those that changed."""
-        return self._standing(f"events/{source.name}", days, since_ms)
-
-    def standing_tiles(self, view: ViewPlan, days: Days, since_ms: int) -> frozenset[date]:
-        """Say that all stand but those that changed."""
-        return self._standing(f"tiles/{view.name}", days, since_ms)
-
-    def standing_features(self, view: ViewPlan, days: Days, since_ms: int) -> frozenset[date]:
-        """Say that all stand but those that changed."""
-        return self._standing(f"features/{view.name}", days, since_ms)
-
-    def _standing(self, table: str, days: Days, since_ms: int) -> frozenset[date]:
-        assert since_ms > 0
-        return frozenset(days) - self.changed.get(table, frozenset())
-
-    def judge(self) -> Judge:
-        """Judge without any process."""
-        return self
-
-    def judge_events(
+    def plan(
         self,
         source: SourcePlan,
+        views: Sequence[ViewPlan],
+        days: Days,
+        *,
+        tables: Collection[str] | None = None,
+        skipped: Mapping[str, Mapping[date, str]] | None = None,
+    ) -> tuple[Stage, ...]:
+        """Plan over a lake in which all stands but the days beyond."""
+        self.served = tuple(view.name for view in views)
+        lake = LakeState(
+            versions={view.name: "v1" for view in views},
+            features={view.name: {} for view in views},
+            is_absent=lambda _: True,
+        )
+        stages = plan_build(lake, source, views, days, tables=tables, skipped=skipped)
+        return tuple(
+            replace(s, earlier=self.beyond) if s.table.kind == "events" and s.days else s
+            for s in stages
+        )
+
+    def build(self, stage: Stage, *, progress: Progress) -> BuildReport:
+        """Report one row per day, and two dead letters."""
+        table, name = stage.table, stage.table.name
+        assert stage.days is not None
+        self.calls.append((name, stage.days, self.served if table.view is None else ()))
+        self.built.append(stage)
+        progress(f"building {name}")
+        if self.crashes.get(name):
+            raise self.crashes[name].pop(0)
+        bad, hours = self.bad.get(name, {}), stage.days.parts
+        return BuildReport(
+            table=stage.name,
+            version=stage.version,
+            delta_version=len(self.calls),
+            outcomes=tuple(
+                _outcome(day, hours.get(day, ALL_HOURS), bad.get(day)) for day in stage.written
+            ),
+            input_versions={"events/payments": 1} if table.view else {},
+            seconds=1.5,
+        )
+
+    def standing(self, table: Table, days: Days, since_ms: int) -> frozenset[date]:
+        """Say that all stand but those that changed."""
+        assert since_ms > 0
+        return frozenset(days) - self.changed.get(table.name, frozenset())
+
+    def judge(
+        self,
+        table: Table,
         views: Sequence[ViewPlan],
         report: BuildReport,
         *,
@@ -146,40 +159,25 @@ class FakeOffline:
     ) -> Judgement:
         """Find every rule met, but on spoilt days."""
         progress(f"judging {report.table}")
-        return self._judged(
-            f"events/{source.name}", source_rules(source, views), report, publish=publish
-        )
-
-    def judge_features(
-        self, view: ViewPlan, report: BuildReport, *, publish: bool, progress: Progress
-    ) -> Judgement:
-        """Find every rule met, but on spoilt days."""
-        progress(f"judging {report.table}")
-        return self._judged(f"features/{view.name}", check_rules(view), report, publish=publish)
+        return self._judged(table, views, report, publish=publish)
 
     def judge_again(
-        self,
-        source: SourcePlan,
-        views: Sequence[ViewPlan],
-        view: ViewPlan | None,
-        days: Days | None,
+        self, table: Table, views: Sequence[ViewPlan], days: Days | None
     ) -> tuple[BuildReport, Judgement]:
-        """Judge ``standing``, or those of them that are asked for."""
-        table = f"events/{source.name}" if view is None else f"features/{view.name}"
-        rules = source_rules(source, views) if view is None else check_rules(view)
-        chosen = [day for day in self.standing if days is None or day in days]
-        report = BuildReport(
-            table, None, 1, tuple(_outcome(day, ALL_HOURS, None) for day in chosen)
-        )
-        judged = self._judged(table, rules, report, publish=False)
+        """Judge ``judged_before``, or those of them that are asked for."""
+        chosen = [day for day in self.judged_before if days is None or day in days]
+        outcomes = tuple(_outcome(day, ALL_HOURS, None) for day in chosen)
+        report = BuildReport(table.name, None, 1, outcomes)
+        judged = self._judged(table, views, report, publish=False)
         return replace(report, outcomes=()), judged
 
     def _judged(
-        self, table: str, rules: Sequence[Rule], report: BuildReport, *, publish: bool
+        self, table: Table, views: Sequence[ViewPlan], report: BuildReport, *, publish: bool
     ) -> Judgement:
-        if self.crashes.get(f"judge {table}"):
-            raise self.crashes[f"judge {table}"].pop(0)
-        spoilt = self.spoilt.get(table, {})
+        if self.crashes.get(f"judge {table.name}"):
+            raise self.crashes[f"judge {table.name}"].pop(0)
+        spoilt = self.spoilt.get(table.name, {})
+        rules = check_rules(table.view) if table.view else source_rules(table.source, views)
         days = []
         for outcome in report.built:
             if outcome.hours != ALL_HOURS:
@@ -189,33 +187,6 @@ class FakeOffline:
             profile = DayProfile(report.table, outcome.day, outcome.rows)
             days.append(JudgedDay(profile, findings, held))
         return Judgement(report.table, tuple(days), seconds=0.1)
-
-    def _build(
-        self,
-        table: str,
-        version: str | None,
-        built: tuple[date, ...],
-        days: Days,
-        views: tuple[str, ...],
-        progress: Progress,
-    ) -> BuildReport:
-        self.calls.append((table, days, views))
-        progress(f"building {table}")
-        if self.crashes.get(table):
-            raise self.crashes[table].pop(0)
-        bad = self.bad.get(table, {})
-        return BuildReport(
-            table=f"{table}/{version}" if version else table,
-            version=version,
-            delta_version=len(self.calls),
-            outcomes=tuple(_outcome(day, _hours(days, day), bad.get(day)) for day in built),
-            input_versions={"events/payments": 1} if version else {},
-            seconds=1.5,
-        )
-
-
-def _hours(days: Days, day: date) -> Hours:
-    return days.hours(day) if day in days else ALL_HOURS
 
 
 def _outcome(day: date, hours: Hours, error: str | None) -> PartitionOutcome:
@@ -254,18 +225,11 @@ class FileOffline(FakeOffline):
     The days of a table ``judge <name>`` are the spoilt ones.
     """
 
-    def _build(
-        self,
-        table: str,
-        version: str | None,
-        built: tuple[date, ...],
-        days: Days,
-        views: tuple[str, ...],
-        progress: Progress,
-    ) -> BuildReport:
+    def build(self, stage: Stage, *, progress: Progress) -> BuildReport:
+        """Read the bad days, and report."""
         raw = json.loads(Path(os.environ["MILLRACE_TEST_BAD_DAYS"]).read_text(encoding="utf-8"))
         self.bad = {t: {parse_day(d): why for d, why in days_.items()} for t, days_ in raw.items()}
         self.spoilt = {
             t.removeprefix("judge "): d for t, d in self.bad.items() if t.startswith("judge ")
         }
-        return super()._build(table, version, built, days, views, progress)
+        return super().build(stage, progress=progress)

@@ -1,7 +1,6 @@
 """A code location whose runs write tiles into a real lake, without Spark; all else is the platform's."""
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,9 +8,8 @@ import dagster as dg
 
 from jobs.definitions import build_definitions
 from jobs.streams import uploads
-from millrace.days import Days
-from millrace.plan import SourcePlan, ViewPlan
 from offline.tables.partition_log import append_partition_log
+from offline.tables.stages import Stage
 from resources.declarations import load_valid_plan
 from resources.lake.reports import BuildReport
 from resources.progress import Progress
@@ -29,20 +27,16 @@ class LakeOffline(FakeOffline):
 
     settings: Settings | None = None
 
-    def build_events(
-        self, source: SourcePlan, views: Sequence[ViewPlan], days: Days, *, progress: Progress
-    ) -> BuildReport:
-        """Log the days as built."""
-        report = super().build_events(source, views, days, progress=progress)
+    def build(self, stage: Stage, *, progress: Progress) -> BuildReport:
+        """Log days of events as built; write tiles."""
         assert self.settings is not None
-        append_partition_log(self.settings, report, source.fingerprint)
+        view = stage.table.view
+        if stage.table.kind == "tiles" and view is not None and stage.days is not None:
+            build(self.settings, view, random_tiles(view, 12, 20), stage.days)
+        report = super().build(stage, progress=progress)
+        if view is None:
+            append_partition_log(self.settings, report, stage.table.source.fingerprint)
         return report
-
-    def build_tiles(self, view: ViewPlan, days: Days, *, progress: Progress) -> BuildReport:
-        """Write the tiles of these days."""
-        assert self.settings is not None
-        build(self.settings, view, random_tiles(view, 12, 20), days)
-        return super().build_tiles(view, days, progress=progress)
 
 
 @dg.definitions

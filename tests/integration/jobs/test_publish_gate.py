@@ -16,16 +16,18 @@ from checks.quality.expectations import expectation_judge
 from checks.quality.gate import JudgedTable, judge_again, judge_build
 from checks.quality.judgement import JudgedDay, Judgement
 from checks.quality.profiles_table import read_profiles
+from feature_assets.judged_lake import JudgedLake
 from jobs.definitions import build_definitions
 from millrace.days import Days
 from millrace.plan import Plan, SourcePlan, ViewPlan
-from offline.store import OfflineStore
 from offline.tables.history import find_history
 from offline.tables.partition_log import AWAITS_CHECKS, held_days, read_partition_log
 from resources.declarations import load_plan
 from resources.lake.delta import table_version
 from resources.lake.reports import BuildReport
 from resources.settings import Settings
+from tests.support.lake_builds import LakeBuilds
+from tests.support.offline_contract import check_offline_tables
 
 pytestmark = pytest.mark.services
 
@@ -107,7 +109,7 @@ def plan(settings: Settings, tmp_path: Path) -> Plan:
 
 def build_events(settings: Settings, plan: Plan, days: Days = DAYS) -> BuildReport:
     source = plan.sources["orders"]
-    store = OfflineStore(settings, gated=True)
+    store = LakeBuilds(settings, gated=True)
     return store.build_events(source, plan.views_of("orders"), days, progress=lambda _: None)
 
 
@@ -148,7 +150,7 @@ def test_days_are_hidden_until_judged_and_a_bad_one_stays_hidden(
     }
     assert "shop 9" in next(f.actual for f in expectations_found if f.column == "shop")
 
-    store = OfflineStore(settings, gated=True)
+    store = LakeBuilds(settings, gated=True)
     features = store.build_features(view, DAYS, progress=lambda _: None)
     assert [o.day for o in features.failed] == [BAD]
     assert "is held back: null_rate of weight" in str(features.failed[0].error)
@@ -269,6 +271,13 @@ def test_a_day_that_is_not_over_is_published_unjudged(settings: Settings, plan: 
     found = judge_build(settings, table, report, lambda _: None, now_ms=noon_ms)
     assert found.open_days == (BAD, BAD + timedelta(days=1))
     assert held(settings, "events/orders") == {}
+
+
+def test_the_lake_keeps_what_steps_rely_on(settings: Settings, plan: Plan) -> None:
+    write_orders(settings, orders(spoilt=False))
+    lake = JudgedLake(settings)
+    with lake.opened:
+        check_offline_tables(lake, plan.sources["orders"], plan.views_of("orders"), DAYS)
 
 
 def test_a_view_of_its_own_keeps_its_name(plan: Plan) -> None:

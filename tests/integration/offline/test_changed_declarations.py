@@ -15,7 +15,6 @@ from millrace.days import Days
 from millrace.errors import EngineUnavailable, PlanError
 from millrace.plan import BatchPlan, Column, SourcePlan, StreamPlan
 from millrace.types import INT32, INT64, STRING, TIMESTAMP, decimal
-from offline.store import OfflineStore
 from offline.tables.partition_log import read_partition_log
 from offline.tables.source_tables import follow_declaration
 from resources.lake.reports import BuildReport
@@ -24,6 +23,7 @@ from streaming.archive.arrivals import Arrivals
 from streaming.archive.batch import Batch, BatchClassifier, duplicate_columns, event_columns
 from streaming.archive.intake import Record
 from streaming.archive.tables import SourceTables
+from tests.support.lake_builds import LakeBuilds
 from tests.support.source_plans import source_plan
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def archive(
 
 def build(settings: Settings, plan: SourcePlan, start: int, end: int) -> BuildReport:
     days = Days(FIRST + timedelta(days=start), FIRST + timedelta(days=end))
-    return OfflineStore(settings).build_events(plan, (), days, progress=lambda _: None)
+    return LakeBuilds(settings).build_events(plan, (), days, progress=lambda _: None)
 
 
 def opened(settings: Settings, table: str = "events/payments") -> DeltaTable:

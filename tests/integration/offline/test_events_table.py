@@ -17,12 +17,12 @@ from millrace.errors import DataError
 from millrace.plan import BatchPlan, Column, SourcePlan
 from millrace.types import BOOL, INT64, STRING, TIMESTAMP, decimal
 from offline.raw.arrivals import Arrivals
-from offline.store import OfflineStore
 from offline.tables.partition_log import read_partition_log
 from resources.declarations import plan_of
 from resources.lake.reports import BuildReport
 from resources.settings import Settings
 from tests import reference
+from tests.support.lake_builds import LakeBuilds
 from tests.support.source_plans import source_plan
 
 pytestmark = pytest.mark.services
@@ -51,7 +51,7 @@ def source(path: str = "${MILLRACE_DATA}", **changes: Any) -> SourcePlan:
 
 def build(settings: Settings, plan: SourcePlan, start: int, end: int) -> BuildReport:
     days = Days(FIRST + timedelta(days=start), FIRST + timedelta(days=end))
-    return OfflineStore(settings).build_events(plan, (), days, progress=lambda _: None)
+    return LakeBuilds(settings).build_events(plan, (), days, progress=lambda _: None)
 
 
 def rows_of(settings: Settings, table: str = "events/payments") -> list[dict[str, Any]]:
@@ -269,7 +269,7 @@ def test_a_day_in_reach_whose_file_has_not_come_is_left_out_until_it_comes(
 
     def build_day(day: date) -> list[tuple[date, int]]:
         days = Days(day, day + timedelta(days=1))
-        store = OfflineStore(settings)
+        store = LakeBuilds(settings)
         report = store.build_events(payments, views, days, progress=lambda _: None)
         return [(one.day, one.rows) for one in report.outcomes]
 

@@ -11,7 +11,6 @@ from deltalake import DeltaTable
 
 from millrace.calendar import FIRST_DAY, FIRST_MS, LAST_DAY, LAST_MS, day_of
 from millrace.days import Days
-from offline.store import OfflineStore
 from offline.training.sets import build_training_set
 from resources.lake.delta import open_dataset
 from resources.lake.reports import BuildReport
@@ -25,6 +24,7 @@ from tests.support.far_cases import (
     far_value,
     write_far_lake,
 )
+from tests.support.lake_builds import LakeBuilds
 
 pytestmark = [
     pytest.mark.services,
@@ -67,7 +67,7 @@ def test_both_ends_are_built_beside_rows_that_no_calendar_has(
 ) -> None:
     plan, folder = far_plan(tmp_path / "views"), Path(settings.data or "")
     dead = write_raw(folder)
-    source, view, store = plan.sources["orders"], plan.views["buyers"], OfflineStore(settings)
+    source, view, store = plan.sources["orders"], plan.views["buyers"], LakeBuilds(settings)
     reports: list[BuildReport] = []
     for days in BOTH_ENDS:
         reports += [

@@ -14,11 +14,11 @@ from deltalake import DeltaTable
 
 from millrace.days import Days
 from millrace.plan import FeaturePlan, Plan, ViewPlan
-from offline.store import OfflineStore
 from resources.declarations import load_plan
 from resources.lake.reports import BuildReport
 from resources.settings import Settings
 from tests import reference
+from tests.support.lake_builds import LakeBuilds
 from tests.support.oracle import oracle_derived, oracle_feature
 
 _log = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ def days(start: int, end: int) -> Days:
 
 
 def backfill(settings: Settings, view: ViewPlan, span: Days) -> list[BuildReport]:
-    store = OfflineStore(settings)
+    store = LakeBuilds(settings)
     return [
         store.build_events(view.source, (view,), span, progress=_log.info),
         store.build_tiles(view, span, progress=_log.info),
@@ -264,7 +264,7 @@ def test_a_later_day_whose_own_events_are_bad_now_is_left_as_it_stands(
     files[1].write_bytes(b"not parquet")
     backfill(settings, view, days(0, 5))
     files[3].write_bytes(b"not parquet")
-    store = OfflineStore(settings)
+    store = LakeBuilds(settings)
     bad = store.build_events(view.source, [view], days(3, 4), progress=lambda _: None)
     assert [o.day for o in bad.failed] == [FIRST + timedelta(days=3)]
 

@@ -33,8 +33,8 @@ from millrace.days import Days
 from millrace.errors import PlatformError
 from millrace.plan import BatchPlan, Column, SourcePlan
 from millrace.types import BOOL, DATE, FLOAT64, INT64, STRING, TIMESTAMP, decimal
-from offline.store import OfflineStore
 from resources.settings import Settings
+from tests.support.lake_builds import LakeBuilds
 from tests.support.source_plans import source_plan
 
 pytestmark = [pytest.mark.services, pytest.mark.soak]
@@ -296,7 +296,7 @@ def is_readable(fate: str, file_format: str, packing: str) -> bool:
 
 def check(settings: Settings, plan: SourcePlan, expected: Expected) -> Counter[str]:
     """Build the days, and hold what came of it against what was to come; return the totals."""
-    report = OfflineStore(settings).build_events(plan, (), DAYS, progress=lambda _: None)
+    report = LakeBuilds(settings).build_events(plan, (), DAYS, progress=lambda _: None)
     damaged_day = FIRST + timedelta(days=DAMAGED_DAY)
     assert {(o.day, o.error) for o in report.failed if o.day != damaged_day} == set()
     rows = DeltaTable(f"{settings.lake}/events/s").to_pyarrow_table(columns=["who"])

@@ -14,12 +14,12 @@ from checks.quality.gate import JudgedTable, judge_build
 from feature_assets.timing import open_hours
 from millrace.days import Days
 from millrace.plan import Plan
-from offline.store import OfflineStore
 from offline.tables.history import find_history
 from offline.tables.partition_log import held_days, read_partition_log, whole_days
 from resources.declarations import load_plan
 from resources.lake.reports import BuildReport
 from resources.settings import Settings
+from tests.support.lake_builds import LakeBuilds
 
 pytestmark = pytest.mark.services
 
@@ -126,7 +126,7 @@ def plan(settings: Settings, tmp_path: Path) -> Plan:
 
 def build(settings: Settings, plan: Plan, days: Days) -> list[BuildReport]:
     """Build tiles of a short hop and of one longer than an hour, and features."""
-    store, views = OfflineStore(settings), plan.views_of("orders")
+    store, views = LakeBuilds(settings), plan.views_of("orders")
     told: Any = {"progress": lambda _: None}
     return [
         store.build_events(plan.sources["orders"], views, days, **told),
@@ -183,7 +183,7 @@ def test_hours_in_any_order_and_any_ranges_make_the_tables_of_whole_days(
 def test_ticks_alone_keep_up_with_what_arrives(settings: Settings, plan: Plan) -> None:
     """Each hour is built for the last time when nothing of it can arrive any more."""
     rows, source, view = orders(), plan.sources["orders"], plan.views["quick"]
-    store, told = OfflineStore(settings), lambda _: None
+    store, told = LakeBuilds(settings), lambda _: None
     closed = MIDNIGHT + 25 * HOUR
 
     def build_at(tick: datetime, hours: Days) -> list[BuildReport]:
@@ -200,7 +200,7 @@ def test_ticks_alone_keep_up_with_what_arrives(settings: Settings, plan: Plan) -
         assert not any(report.failed for report in reports)
     found = before(settings, closed)
     settings = replace(settings, lake=f"{settings.lake}_whole")
-    store = OfflineStore(settings)
+    store = LakeBuilds(settings)
     build_at(closed + timedelta(days=9), WHOLE)
     assert found == before(settings, closed)
 
@@ -213,7 +213,7 @@ def before(settings: Settings, instant: datetime) -> list[str]:
 
 def test_features_of_hours_without_events_fail_by_name(settings: Settings, plan: Plan) -> None:
     write_rows(settings, orders())
-    store, view = OfflineStore(settings), plan.views["quick"]
+    store, view = LakeBuilds(settings), plan.views["quick"]
     store.build_events(
         plan.sources["orders"], plan.views_of("orders"), between(0, 5), progress=lambda _: None
     )
@@ -228,7 +228,7 @@ def test_hours_that_failed_are_built_with_the_next_once_they_can_be(
     settings: Settings, plan: Plan
 ) -> None:
     write_rows(settings, orders())
-    store, view = OfflineStore(settings), plan.views["quick"]
+    store, view = LakeBuilds(settings), plan.views["quick"]
 
     def build_quick(hours: Days) -> list[BuildReport]:
         told: Any = {"progress": lambda _: None}
@@ -254,7 +254,7 @@ def test_a_day_is_judged_once_all_of_its_hours_are_there(settings: Settings, pla
     source, view = plan.sources["orders"], plan.views["quick"]
     events = JudgedTable.of_source(source, plan.views_of("orders"))
     features = JudgedTable.of_view(view, "v1")
-    store, told = OfflineStore(settings, gated=True), lambda _: None
+    store, told = LakeBuilds(settings, gated=True), lambda _: None
 
     def judged(days: Days) -> list[tuple[list[date], tuple[date, ...]]]:
         """Build and judge as a step does: what is judged good is read by the next."""

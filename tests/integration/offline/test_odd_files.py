@@ -18,10 +18,10 @@ from millrace.errors import DataError
 from millrace.names import events_table
 from millrace.plan import BatchPlan, Column, SourcePlan
 from millrace.types import BYTES, FLOAT64, INT64, STRING, TIMESTAMP, decimal
-from offline.store import OfflineStore
 from offline.tables.partition_log import read_partition_log
 from resources.lake.reports import BuildReport
 from resources.settings import Settings
+from tests.support.lake_builds import LakeBuilds
 from tests.support.source_plans import source_plan
 
 pytestmark = pytest.mark.services
@@ -36,7 +36,7 @@ def source(file_format: str, path: str, *more: Column) -> SourcePlan:
 
 
 def build(settings: Settings, plan: SourcePlan) -> BuildReport:
-    return OfflineStore(settings).build_events(plan, (), DAYS, progress=lambda _: None)
+    return LakeBuilds(settings).build_events(plan, (), DAYS, progress=lambda _: None)
 
 
 def rows_of(settings: Settings) -> dict[str, dict[str, Any]]:

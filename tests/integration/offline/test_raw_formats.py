@@ -19,9 +19,9 @@ from millrace.days import Days
 from millrace.errors import DataError, PlatformError
 from millrace.plan import BatchPlan, Column, SourcePlan
 from millrace.types import BOOL, DATE, FLOAT64, INT32, INT64, STRING, TIMESTAMP, decimal
-from offline.store import OfflineStore
 from resources.lake.reports import BuildReport
 from resources.settings import Settings
+from tests.support.lake_builds import LakeBuilds
 from tests.support.source_plans import source_plan
 
 pytestmark = pytest.mark.services
@@ -100,7 +100,7 @@ def source(batch_format: str, path: Path | str) -> SourcePlan:
 
 def build(settings: Settings, plan: SourcePlan) -> BuildReport:
     days = Days(FIRST, FIRST + timedelta(days=COUNT))
-    return OfflineStore(settings).build_events(plan, (), days, progress=lambda _: None)
+    return LakeBuilds(settings).build_events(plan, (), days, progress=lambda _: None)
 
 
 def rows_of(settings: Settings) -> list[dict[str, Any]]:

@@ -11,9 +11,9 @@ import pytest
 from deltalake import DeltaTable
 
 from millrace.days import Days
-from offline.store import OfflineStore
 from resources.declarations import load_plan
 from resources.settings import Settings, settings_from_env
+from tests.support.lake_builds import LakeBuilds
 
 _log = logging.getLogger(__name__)
 
@@ -171,7 +171,7 @@ def lake(spark_stack: Settings, tmp_path_factory: pytest.TempPathFactory) -> Pat
         data=settings_from_env().data,
         views=(root,),
     )
-    plan, store = load_plan(settings), OfflineStore(settings)
+    plan, store = load_plan(settings), LakeBuilds(settings)
     for source, days in SPANS.items():
         views = plan.views_of(source)
         store.build_events(plan.sources[source], views, days, progress=_log.info)

@@ -13,13 +13,13 @@ from deltalake import DeltaTable
 from millrace.days import Days
 from millrace.plan import BatchPlan, Column, SchedulePlan, SourcePlan, StreamPlan
 from millrace.types import INT64, STRING, TIMESTAMP
-from offline.store import OfflineStore
 from resources.lake.reports import BuildReport
 from resources.settings import Settings
 from streaming.archive.arrivals import Arrivals
 from streaming.archive.batch import Batch, BatchClassifier, event_columns, letter_columns
 from streaming.archive.intake import Record
 from streaming.archive.tables import SourceTables, dead_letters_schema
+from tests.support.lake_builds import LakeBuilds
 from tests.support.source_plans import source_plan
 
 pytestmark = pytest.mark.services
@@ -84,7 +84,7 @@ def _value(event_id: str | None, at: int) -> bytes:
 
 def build(settings: Settings, days: int = 3, plan: SourcePlan | None = None) -> BuildReport:
     span = Days(FIRST, FIRST + timedelta(days=days))
-    return OfflineStore(settings).build_events(plan or source(), (), span, progress=lambda _: None)
+    return LakeBuilds(settings).build_events(plan or source(), (), span, progress=lambda _: None)
 
 
 def found(settings: Settings, table: str = "events/payments") -> list[dict[str, Any]]:
@@ -228,7 +228,7 @@ def test_hours_beside_archived_rows_make_the_same_day(settings: Settings) -> Non
     build(elsewhere, days=1)
 
     hours = [Days(FIRST, FIRST + timedelta(days=1), a, b) for a, b in ((0, 6), (6, 24), (4, 9))]
-    store, plan = OfflineStore(settings), source(schedule=SchedulePlan(is_hourly=True))
+    store, plan = LakeBuilds(settings), source(schedule=SchedulePlan(is_hourly=True))
     store.build_events(plan, (), hours[0], progress=lambda _: None)
     archive(settings, [*copies, *refused])
     for span in (*hours[1:], hours[0]):

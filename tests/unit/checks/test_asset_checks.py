@@ -226,7 +226,7 @@ def test_checks_that_are_run_alone_judge_what_is_built(
     tmp_path: Path, instance: dg.DagsterInstance, days: Sequence[str], judged: set[int]
 ) -> None:
     built = tuple(date(2020, 1, day) for day in (3, 4, 5))
-    offline = FakeOffline(standing=built, spoilt=SPOILT)
+    offline = FakeOffline(judged_before=built, spoilt=SPOILT)
     result = run_checks(tmp_path, instance, offline, days)
     assert result.success
     assert offline.calls == [], "nothing is built"

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from cli import backfill as command
 from cli.main import build_app
 from cli.output import progress
-from jobs.batch.backfill_plan import range_runs, with_history
+from jobs.batch.backfill_plan import range_runs, with_stages
 from jobs.batch.backfill_runs import RunFollower, failure_lines, follow, launch
 from millrace.days import Days
 from millrace.errors import EngineRejected, EngineUnavailable, NotDeclared, PlatformError
@@ -494,12 +494,12 @@ def test_events_that_stand_are_not_built_again_for_a_view_that_is_new(
     changed_ms = max(path.stat().st_ctime_ns for path in (file, tmp_path)) // 1_000_000
     [asked] = range_runs(plan, ["spend"], DAYS, NOW)
     january = Days.parse("2020-01-01", "2020-01-08")
-    assert not with_history(settings, asked).has_events, "nothing is built"
+    assert not with_stages(settings, asked).has_events, "nothing is built"
 
     stand(settings, plan, "events/payments", january, changed_ms)
-    assert not with_history(settings, asked).has_events, "the file may be newer than the build"
+    assert not with_stages(settings, asked).has_events, "the file may be newer than the build"
     stand(settings, plan, "events/payments", january, changed_ms + 1)
-    known = with_history(settings, asked)
+    known = with_stages(settings, asked)
     assert known.assets == (("tiles", "spend_tiles"), ("features", "spend"))
     done = run("--dry-run")
     assert done.exit_code == 0
@@ -511,20 +511,18 @@ def test_events_that_stand_are_not_built_again_for_a_view_that_is_new(
 
     claim_version(settings, plan.views["spend"])
     stand(settings, plan, "tiles/spend/v1", DAYS, changed_ms + 1)
-    assert not with_history(settings, asked).has_events, "asked to be built again, it is"
+    assert not with_stages(settings, asked).has_events, "asked to be built again, it is"
 
 
 def test_a_dry_run_names_the_earlier_days_that_are_built_besides(run: Command, plan: Plan) -> None:
     stand(settings_from_env(), plan, "events/payments", Days.parse("2020-01-02", "2020-01-03"), 1)
     shown = run("--dry-run").stdout
     [asked] = range_runs(plan, ["spend"], DAYS, NOW)
-    earlier = with_history(settings_from_env(), asked).earlier
+    earlier = with_stages(settings_from_env(), asked).earlier
     assert earlier
     assert earlier[-1] == date(2020, 1, 5)
     assert date(2020, 1, 2) not in earlier
-    assert (
-        f"events of {len(earlier)} earlier day(s), which windows reach into, are built too" in shown
-    )
+    assert f"events/payments: {len(earlier)} earlier day(s), which windows reach into" in shown
     [told] = json.loads(run("--dry-run", "--json").stdout)["runs"]
     assert told["earlier_days"] == [day.isoformat() for day in earlier]
 

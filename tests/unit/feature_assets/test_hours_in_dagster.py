@@ -156,7 +156,7 @@ def test_hours_before_a_view_begins_are_empty_partitions_of_it(
 def test_hours_that_could_not_be_judged_are_told_at_the_day_s_last(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    crash: dict[str, list[Exception]] = {"judge events/payments": [PlatformError("no room")]}
+    crash: dict[str, list[BaseException]] = {"judge events/payments": [PlatformError("no room")]}
     found = Hours(tmp_path, instance, FakeOffline(crashes=crash))
     assert not found.run("2020-01-02", "2020-01-03").success
     assert found.statuses(ROWS) == {"FAILED": keys(2, 23)}

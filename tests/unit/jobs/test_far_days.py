@@ -19,7 +19,7 @@ from millrace.plan import Plan
 from millrace.quality.baseline import baseline_of
 from millrace.quality.judge import judge_day
 from millrace.quality.profile import DayProfile
-from offline.tables.events import history_start
+from offline.tables.stages import history_start
 from resources.dagster.partition_keys import key_range, partition_keys
 from resources.declarations import plan_of
 from resources.lake.writing import Slices, day_ranges

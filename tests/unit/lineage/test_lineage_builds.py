@@ -140,10 +140,7 @@ def test_a_build_that_raises_fails_and_a_retry_is_another_run(stack: LineageStac
 
 
 def test_an_interrupted_build_is_aborted(stack: LineageStack) -> None:
-    def interrupted(*_: object, **__: object) -> None:
-        raise DagsterExecutionInterruptedError
-
-    stack.offline.build_tiles = interrupted  # type: ignore[assignment, method-assign]
+    stack.offline.crashes = {"tiles/spend": [DagsterExecutionInterruptedError()]}
     assert not stack.build().success
     assert states_of(stack.events(), "tiles/spend") == [["START", "ABORT"]]
 
@@ -207,9 +204,11 @@ from tests.support.lineage_cases import LineageStack
 
 
 class Endless(FakeOffline):
-    def build_tiles(self, *_, **__):
-        print("building", flush=True)
-        time.sleep(600)
+    def build(self, stage, **told):
+        if stage.table.kind == "tiles":
+            print("building", flush=True)
+            time.sleep(600)
+        return super().build(stage, **told)
 
 
 root = Path(sys.argv[1])

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from millrace.calendar import day_ms
 from millrace.days import ALL_HOURS, Days, Hours
 from millrace.errors import PlatformError
+from offline.store import OfflineStore
 from offline.tables.events import count_archived_events
 from offline.tables.partition_log import (
     PartitionState,
@@ -301,7 +302,8 @@ def test_archived_hours_are_counted_with_those_before_them(lake: Settings, tmp_p
     write_deltalake(f"{lake.lake}/events/taps", events, partition_by=["event_date"])
 
     def counted(start: str, end: str) -> dict[date, Hours]:
-        report = count_archived_events(lake, source, views, Days.parse(start, end))
+        stages = OfflineStore(lake).plan(source, views, Days.parse(start, end))
+        report = count_archived_events(lake, stages[0])
         [last] = [o for o in report.built if o.day == TUESDAY]
         assert (last.rows, last.rows_by_hour[5]) == (4, 2)
         return {o.day: o.hours for o in report.built}

@@ -12,7 +12,8 @@ import pytest
 from millrace.days import Days
 from millrace.plan import Plan
 from offline.tables.partition_log import append_partition_log
-from offline.tables.standing_days import standing_events, standing_features, standing_tiles
+from offline.tables.stages import tables_of
+from offline.tables.standing_days import standing_days
 from resources.declarations import plan_of
 from resources.lake.reports import BuildReport, PartitionOutcome
 from resources.lake.view_versions import claim_version
@@ -79,11 +80,11 @@ class Lake:
 
     def events(self, since_ms: int | None = None) -> list[int]:
         since = self.began_ms if since_ms is None else since_ms
-        return days_of(standing_events(self.settings, self.source, WEEK, since))
+        return self.standing("events", since)
 
-
-def days_of(found: frozenset[date]) -> list[int]:
-    return sorted(day.day for day in found)
+    def standing(self, kind: str, since_ms: int = 1) -> list[int]:
+        [table] = [t for t in tables_of(self.source, [self.view]) if t.kind == kind]
+        return sorted(day.day for day in standing_days(self.settings, table, WEEK, since_ms))
 
 
 @pytest.fixture
@@ -124,11 +125,11 @@ def test_tiles_of_a_day_whose_events_were_built_after_them_do_not_stand(lake: La
     later_ms = time.time_ns() // 1_000_000 + 1
     lake.built("tiles/clicker/v1", *WEEK, began_ms=later_ms)
     lake.built("features/clicker/v1", *WEEK, began_ms=later_ms)
-    assert days_of(standing_tiles(lake.settings, lake.view, WEEK, 1)) == [1, 2, 3, 4, 5, 6, 7]
-    assert days_of(standing_features(lake.settings, lake.view, WEEK, 1)) == [1, 2, 3, 4, 5, 6, 7]
+    assert lake.standing("tiles") == [1, 2, 3, 4, 5, 6, 7]
+    assert lake.standing("features") == [1, 2, 3, 4, 5, 6, 7]
     while time.time_ns() // 1_000_000 <= later_ms:
         pass
     lake.built("events/clicks", date(2024, 3, 4), began_ms=later_ms)
-    assert days_of(standing_tiles(lake.settings, lake.view, WEEK, 1)) == [1, 2, 3, 5, 6, 7]
+    assert lake.standing("tiles") == [1, 2, 3, 5, 6, 7]
     # A window of a day, and the hop that its tail moves by, reach into the second day after.
-    assert days_of(standing_features(lake.settings, lake.view, WEEK, 1)) == [1, 2, 3, 7]
+    assert lake.standing("features") == [1, 2, 3, 7]

@@ -8,7 +8,7 @@ written down by hand beside the files, and held against what was asked for.
 import os
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ from millrace.calendar import days_between, to_ms
 from millrace.days import Days
 from millrace.plan import Plan, SourcePlan
 from offline.raw.arrivals import Arrivals
-from offline.tables.events import earlier_days
 from offline.tables.partition_log import PartitionState
+from offline.tables.stages import plan_build, read_state
 from resources.dagster.asset_keys import arrived_sensor, daily_job
 from resources.declarations import plan_of
 from resources.settings import Settings, settings_from_env
@@ -261,7 +261,9 @@ class Replay:
             views = self.plan.views_of(source.name)
             days = Days.through(*span)
             now_ms, began = to_ms(self.now), ended - RUN_TAKES
-            earlier = earlier_days(self.settings, source, views, days)
+            lake = read_state(self.settings, source, views)
+            lake = replace(lake, events=self.log.get(source.name, {}))
+            earlier = plan_build(lake, source, views, days)[0].earlier
             self.asked += [(source.name, day, began, f"the reach of {span[0]}") for day in earlier]
             for day in (*earlier, *days):
                 self.log.setdefault(source.name, {})[day] = PartitionState(
@@ -294,7 +296,6 @@ def replay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Replay]:
             "jobs.batch.schedules.read_partition_log",
         ):
             monkeypatch.setattr(place, log_of)
-        monkeypatch.setattr("offline.tables.events.read_log", log_of)
 
         def under_way(_instance: object, source: SourcePlan, _views: object) -> list[dg.DagsterRun]:
             return [run for _, of, run in found.running if of is source]

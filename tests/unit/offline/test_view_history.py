@@ -22,6 +22,7 @@ from millrace.days import ALL_HOURS
 from millrace.plan import ViewPlan
 from offline.tables.history_days import DayLedger
 from offline.tables.partition_log import FORE_DAYS, append_partition_log, expected_days
+from offline.tables.stages import Stage, Table
 from offline.tables.view_history import ViewHistory, view_histories
 from resources.declarations import load_valid_plan, plan_of
 from resources.lake.reports import BuildReport, PartitionOutcome
@@ -45,6 +46,11 @@ def settings(tmp_path: Path) -> Settings:
 
 def view_of(tmp_path: Path, **changes: Any) -> ViewPlan:
     return write_views(tmp_path / "views", **changes).view("spend")
+
+
+def ledger(settings: Settings, view: ViewPlan, days: tuple[date, ...]) -> DayLedger:
+    table = Table("features", view.source, view)
+    return DayLedger.of(settings, view, Stage(table, "v1", None, restated=days))
 
 
 def lifetime_view(tmp_path: Path, *, start: str) -> ViewPlan:
@@ -177,15 +183,15 @@ def test_a_start_before_there_were_any_data_leaves_no_days_missing(
     view = lifetime_view(tmp_path, start="0001-01-01")
     assert expected_days({}, date.min, START) == []
     events(settings, view, *built(0, 1, 3))
-    ledger = DayLedger.of(settings, view, (day(1), day(4), day(3)))
+    found = ledger(settings, view, (day(1), day(4), day(3)))
     first = START - timedelta(FORE_DAYS)
     before = tuple(first + timedelta(n) for n in range(FORE_DAYS))
-    assert ledger.missing == {day(1): before, day(3): (*before, day(2))}
+    assert found.missing == {day(1): before, day(3): (*before, day(2))}
     late = lifetime_view(tmp_path, start="2020-01-01")
-    assert DayLedger.of(settings, late, (day(3),)).missing == {day(3): (day(2),)}
+    assert ledger(settings, late, (day(3),)).missing == {day(3): (day(2),)}
     # What came before everything that was known makes what is before it a gap again, no more.
     events(settings, view, *built(-FORE_DAYS))
-    assert DayLedger.of(settings, view, (day(0),)).missing[day(0)] == (
+    assert ledger(settings, view, (day(0),)).missing[day(0)] == (
         *(first - timedelta(n) for n in range(FORE_DAYS, 0, -1)),
         *before[1:],
     )
