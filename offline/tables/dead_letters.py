@@ -10,7 +10,10 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from sqlglot import exp
+
 from millrace.calendar import EPOCH
+from millrace.compile.dialects import SPARK
 from millrace.names import dead_letters_table
 from offline.raw.columns import DETAIL, FILE, PAYLOAD
 from offline.raw.files import RawFile
@@ -69,10 +72,10 @@ def replace_letters(
     table = dead_letters_table(source)
     if slices.bounds:
         _add_event_ms(settings, table)
-    replaced = slices.predicate("event_ms").replace("event_date", "event_day")
+    replaced = slices.predicate("event_ms", "event_day")
     if origins:
-        named = ", ".join(map(_literal, sorted(origins)))
-        replaced = f"({replaced}) OR (event_day IS NULL AND origin IN ({named}))"
+        named = exp.column("origin").isin(*sorted(origins)).sql(SPARK)
+        replaced = f"({replaced}) OR (event_day IS NULL AND {named})"
     if has_column(settings, table, "offset"):
         replaced = f"({replaced}) AND `offset` IS NULL"
     letters.coalesce(1).write.format("delta").mode("overwrite").partitionBy("event_date").option(
@@ -101,8 +104,8 @@ def replace_unreadable(
         outdated = gone | (changed.keys() & standing.keys())
         table = open_table(settings, name)
         if table is not None and outdated:
-            named = ", ".join("'" + path.replace("'", "''") + "'" for path in sorted(outdated))
-            table.delete(f"reason = '{UNREADABLE}' AND origin IN ({named})")
+            named = exp.column("origin").isin(*sorted(outdated))
+            table.delete((exp.column("reason").eq(UNREADABLE) & named).sql())
         if not changed:
             return
         count, today = len(changed), datetime.now(tz=UTC)
@@ -169,12 +172,6 @@ def letters_by_day(
     for row in grouped.to_pylist():
         counts.setdefault(row["event_day"], {})[row["reason"]] = row["count_all"]
     return counts
-
-
-def _literal(text: str) -> str:
-    """Return a text for Spark's SQL, in which a backslash escapes."""
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
 
 
 def _standing(settings: Settings, source: str, files: Iterable[RawFile]) -> set[str]:

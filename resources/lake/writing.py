@@ -27,12 +27,12 @@ def day_ranges(days: Sequence[date]) -> list[Days]:
     return [Days.through(first, last) for first, last in ranges]
 
 
-def day_predicate(days: Sequence[date]) -> str:
-    """Return the SQL condition that ``event_date`` is one of ``days``; none of them meets nothing."""
+def day_predicate(days: Sequence[date], column: str = "event_date") -> str:
+    """Return the SQL condition that a column is one of ``days``; none of them meets nothing."""
     return (
         " OR ".join(
             # Both ends within: no engine can be asked for the day after 9999-12-31.
-            f"(event_date >= DATE'{some.start}' AND event_date <= DATE'{some.last}')"
+            f"({column} >= DATE'{some.start}' AND {column} <= DATE'{some.last}')"
             for some in day_ranges(days)
         )
         or "false"
@@ -71,13 +71,16 @@ class Slices:
                 bounds[day] = (midnight + start, midnight + end)
         return cls(tuple(days), bounds)
 
-    def predicate(self, time: str) -> str:
-        """Return the SQL condition that a row lies within; ``time`` is its epoch milliseconds."""
+    def predicate(self, time: str, day: str = "event_date") -> str:
+        """Return the SQL condition that a row lies within.
+
+        ``time`` is its epoch milliseconds, ``day`` the column of its day.
+        """
         parts = [
-            f"(event_date = DATE'{day}' AND {time} >= {start} AND {time} < {end})"
-            for day, (start, end) in sorted(self.bounds.items())
+            f"({day} = DATE'{of}' AND {time} >= {start} AND {time} < {end})"
+            for of, (start, end) in sorted(self.bounds.items())
         ]
-        whole = [day_predicate(self._whole)] if self._whole or not parts else []
+        whole = [day_predicate(self._whole, day)] if self._whole or not parts else []
         return " OR ".join([*whole, *parts])
 
     @property
