@@ -9,7 +9,7 @@ from datetime import date
 from typing import Any
 
 from millrace.calendar import day_ms
-from millrace.days import Days, day_list
+from millrace.days import Days, day_list, day_ranges
 from millrace.errors import EngineUnavailable, StoreError
 from millrace.names import events_table, tiles_table
 from millrace.plan import ViewPlan
@@ -19,7 +19,6 @@ from offline.tables.history import History
 from offline.tables.partition_log import built_days, held_days, read_partition_log
 from resources.endpoints import store_url
 from resources.lake.delta import partition_stats
-from resources.lake.writing import day_ranges
 from resources.settings import Settings
 from resources.store.opening import open_online_store
 
@@ -142,4 +141,4 @@ def cut_over_of(published: PublishedView | None, fingerprint: str) -> int | None
 
 
 def _ranges(days: Iterable[date]) -> list[list[str]]:
-    return [[some.start.isoformat(), some.end_text] for some in day_ranges(list(days))]
+    return [[some.start.isoformat(), some.end_text] for some in day_ranges(days)]

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from millrace.calendar import day_number
+from millrace.days import day_ranges
 from millrace.durations import DAY_MS
 from millrace.plan import ViewPlan
 from offline.tables.history import History
 from resources.lake.delta import open_dataset, open_table, table_path
-from resources.lake.writing import day_predicate, day_ranges
+from resources.lake.writing import day_predicate
 from resources.settings import Settings
 
 if TYPE_CHECKING:

@@ -21,6 +21,7 @@ from checks.history import HISTORY
 from feature_assets.reporting import what_was_raised
 from jobs.batch.arrivals import ARRIVAL
 from jobs.instance.run_states import ENDED
+from millrace.calendar import EPOCH_INSTANT
 from resources.dagster.client import ASSET_JOB, FAILURES, WILL_RETRY
 from resources.dagster.partition_keys import key_day
 
@@ -89,12 +90,12 @@ _TICK = timedelta(microseconds=1)
 
 def epoch_us(instant: datetime) -> int:
     """Return an instant as epoch microseconds, exactly."""
-    return (instant - datetime.fromtimestamp(0, tz=UTC)) // _TICK
+    return (instant - EPOCH_INSTANT) // _TICK
 
 
 def from_epoch_us(instant_us: int) -> datetime:
     """Return epoch microseconds as an instant, UTC."""
-    return datetime.fromtimestamp(0, tz=UTC) + instant_us * _TICK
+    return EPOCH_INSTANT + instant_us * _TICK
 
 
 def _aware(instant: datetime) -> datetime:

@@ -21,7 +21,7 @@ from feature_assets.timing import due_ms, is_over, newest_due
 from jobs.batch.backfill_jobs import SourceJob
 from jobs.instance.run_states import UNDER_WAY
 from millrace.calendar import days_after, days_between, to_ms
-from millrace.days import day_list
+from millrace.days import day_list, day_ranges
 from millrace.names import events_table
 from millrace.plan import SourcePlan, ViewPlan
 from offline.raw.arrivals import Arrivals
@@ -35,7 +35,6 @@ from resources.dagster.asset_keys import (
     raw_path,
 )
 from resources.dagster.partition_keys import key_day, range_tags
-from resources.lake.writing import day_ranges
 from resources.settings import Settings
 
 ARRIVAL = "arrival"

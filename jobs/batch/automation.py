@@ -11,11 +11,11 @@ import dagster as dg
 from feature_assets.timing import complete_day
 from jobs.batch.backfill_jobs import SourceJob
 from jobs.instance.run_states import UNDER_WAY
+from millrace.days import day_ranges
 from millrace.plan import SourcePlan, ViewPlan
 from offline.tables.late_days import LateDays, late_days
 from resources.dagster.asset_keys import daily_job
 from resources.dagster.partition_keys import range_tags
-from resources.lake.writing import day_ranges
 from resources.settings import Settings
 
 FOLLOWING = "build_after_events"

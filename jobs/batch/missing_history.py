@@ -10,11 +10,11 @@ from jobs.batch.backfill_plan import RangeRun, with_stages
 from jobs.batch.backfill_runs import launch
 from jobs.instance.run_kinds import UPKEEP
 from jobs.instance.run_states import UNDER_WAY
+from millrace.days import day_ranges
 from millrace.errors import PlatformError
 from millrace.plan import Plan, ViewPlan
 from resources.dagster.client import HISTORY_JOB, DagsterApi
 from resources.endpoints import dagster_url
-from resources.lake.writing import day_ranges
 from resources.settings import Settings
 from streaming.engines import Engines
 

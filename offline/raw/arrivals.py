@@ -11,7 +11,7 @@ from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 
-from millrace.calendar import day_ms, day_number, day_of
+from millrace.calendar import day_ms, day_number, numbered_day
 from millrace.durations import DAY_MS
 from millrace.errors import PlatformError
 from millrace.plan import SourcePlan
@@ -132,7 +132,7 @@ class Arrivals:
             newest = max(f.day for f in files if f.day is not None)
             return (
                 f"{day} waits for a file of that name, {self.place}; the newest is of "
-                f"{_date(newest)}"
+                f"{numbered_day(newest)}"
             )
         if any(f.days is None and f.error is None for f in files):
             newest_ms = max(f.changed_ns for f in files) // _NS
@@ -141,7 +141,9 @@ class Arrivals:
                 f"{datetime.fromtimestamp(newest_ms / 1000, UTC):%Y-%m-%dT%H:%MZ}"
             )
         spans = [f.days for f in files if f.days is not None and f.holds_rows]
-        newest_text = f"they end with {_date(max(last for _, last in spans))}" if spans else "none"
+        newest_text = (
+            f"they end with {numbered_day(max(last for _, last in spans))}" if spans else "none"
+        )
         broken = [f for f in files if f.error is not None]
         unread = f"; {broken[0].path} is {broken[0].error}" if broken else ""
         return (
@@ -207,7 +209,3 @@ def _is_of_few_days(file: RawFile) -> bool:
 def _is_settled(file: RawFile, now_ms: int) -> bool:
     # A clock that is ahead elsewhere must not keep a file from ever being there.
     return not 0 <= now_ms - file.modified_ns // _NS < SETTLED_MS
-
-
-def _date(number: int) -> date:
-    return day_of(number * DAY_MS)

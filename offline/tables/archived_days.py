@@ -36,7 +36,7 @@ def has_column(settings: Settings, table: str, column: str) -> bool:
 def archived_rows(settings: Settings, source: str) -> dict[date, int]:
     """Return how many archived events each day holds; days without any are absent."""
     table = open_table(settings, events_table(source))
-    return {} if table is None else _rows_with(table, OFFSET)
+    return {} if table is None else rows_with(table, OFFSET)
 
 
 def archived_letters(settings: Settings, source: str, books: OffsetLedger) -> dict[str, int]:
@@ -65,15 +65,7 @@ def archived_letters(settings: Settings, source: str, books: OffsetLedger) -> di
     return counts
 
 
-def letters_of_files(settings: Settings, source: str) -> int:
-    """Return how many dead letters came from files."""
-    table = open_table(settings, dead_letters_table(source))
-    if table is None:
-        return 0
-    return int(table.count()) - sum(_rows_with(table, "offset").values())
-
-
-def _rows_with(table: "DeltaTable", column: str) -> dict[date, int]:
+def rows_with(table: "DeltaTable", column: str) -> dict[date, int]:
     """Count the rows that have a value, by day: from the log where it has statistics."""
     if column not in {field.name for field in table.schema().fields}:
         return {}
@@ -126,7 +118,7 @@ def archived_outcomes(
     copies: dict[date, int] = {}
     duplicates = open_table(settings, duplicates_table(source))
     if duplicates is not None:
-        copies = {d: n for d, n in _rows_with(duplicates, "offset").items() if d in wanted}
+        copies = {d: n for d, n in rows_with(duplicates, "offset").items() if d in wanted}
     return {
         day: PartitionOutcome(day, duplicates=copies.get(day, 0), dead_letters=dead.get(day, {}))
         for day in dead.keys() | copies.keys()

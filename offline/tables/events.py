@@ -15,7 +15,7 @@ from millrace.calendar import days_after
 from millrace.days import ALL_HOURS, Days, Hours
 from millrace.durations import DAY_MS
 from millrace.errors import DataError, EngineError
-from millrace.names import dead_letters_table, events_table
+from millrace.names import events_table
 from millrace.plan import SourcePlan
 from offline.raw.arrivals import Arrivals
 from offline.raw.files import Looks, RawFile, RawFiles, blamed_days, diagnose, find_raw_files
@@ -23,16 +23,10 @@ from offline.raw.rows import read_rows
 from offline.tables.archived_days import (
     archived_outcomes,
     archived_rows,
-    letters_of_files,
     replaced_by_files,
 )
 from offline.tables.classification import VERDICT, judge_beside_archived, judge_rows, pad_ms
-from offline.tables.dead_letters import (
-    letters_by_day,
-    replace_letters,
-    replace_unreadable,
-    unreadable_files,
-)
+from offline.tables.dead_letters import DeadLetters
 from offline.tables.file_days import condemn_strays
 from offline.tables.partition_log import AWAITS_CHECKS, append_partition_log
 from offline.tables.source_tables import follow_declaration, replace_events
@@ -135,7 +129,8 @@ def build_events(
         raise
     finally:
         if attempt.found.files:
-            replace_unreadable(settings, source.name, attempt.unreadable.values(), attempt.read)
+            letters = DeadLetters(settings, source.name)
+            letters.replace_unreadable(attempt.unreadable.values(), attempt.read)
     return _reported(settings, source, attempt, counts, began, gated=gated)
 
 
@@ -278,8 +273,8 @@ def _write(
             if archived and source.event_id is not None:
                 judged = judge_beside_archived(spark, settings, judged, source, read)
             found = _replace(spark, judged, settings, source, attempt.slices, archived)
-        of_whole_files = len(unreadable_files(settings, source.name))
-        had_letters = letters_of_files(settings, source.name) > of_whole_files
+        letters = DeadLetters(settings, source.name)
+        had_letters = letters.of_rows() > 0
         if not found["dead"] and not found["duplicate"] and not had_letters:
             return {}
         attempt.undated = found["undated"]
@@ -292,8 +287,8 @@ def _write(
         )
         kept = wrong.persist() if found["dead"] or found["duplicate"] else wrong.filter("false")
         if found["dead"] or had_letters:
-            with locked(settings, dead_letters_table(source.name)):
-                replace_letters(kept, settings, source.name, attempt.slices, files)
+            with locked(settings, letters.name):
+                letters.replace(kept, attempt.slices, files)
         counted = _count_by_day(kept)
         kept.unpersist()
         return _with_other_hours(settings, source, counted, good, attempt.parts)
@@ -308,7 +303,7 @@ def _with_other_hours(
 ) -> dict[date, PartitionOutcome]:
     """Count the dead letters of a whole day where some hours of it were built: it is judged whole."""
     partly = [day for day in good if day in parts]
-    letters = letters_by_day(settings, source.name, partly) if partly else {}
+    letters = DeadLetters(settings, source.name).by_day(partly) if partly else {}
     of_days = {
         day: replace(counted.get(day, PartitionOutcome(day)), dead_letters=letters.get(day, {}))
         for day in partly

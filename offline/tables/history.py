@@ -9,8 +9,15 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from millrace.calendar import FIRST_NUMBER, LAST_NUMBER, day_number, day_of, next_day
-from millrace.days import Days
+from millrace.calendar import (
+    FIRST_NUMBER,
+    LAST_NUMBER,
+    day_number,
+    day_of,
+    next_day,
+    numbered_day,
+)
+from millrace.days import Days, day_ranges
 from millrace.durations import DAY_MS
 from millrace.errors import DataError
 from millrace.names import events_table
@@ -24,7 +31,6 @@ from offline.tables.partition_log import (
 )
 from offline.tables.source_changes import find_change
 from resources.lake.delta import open_table, partition_stats, table_path
-from resources.lake.writing import day_ranges
 from resources.settings import Settings
 
 if TYPE_CHECKING:
@@ -178,11 +184,7 @@ def reached_days(view: ViewPlan, query_ms: "pa.Array") -> tuple[Days, ...]:
     if view.source.end is not None:
         last = min(last, day_number(view.source.end) - 1)
     ranges = ((max(int(a), first), min(int(b) - 1, last)) for a, b in turns.reshape(-1, 2))
-    return tuple(Days.through(_day(a), _day(b)) for a, b in ranges if a <= b)
-
-
-def _day(number: int) -> date:
-    return date.fromordinal(number - FIRST_NUMBER + 1)
+    return tuple(Days.through(numbered_day(a), numbered_day(b)) for a, b in ranges if a <= b)
 
 
 def _within(ranges: Sequence[Days], days: Sequence[date]) -> list[date]:

@@ -1,11 +1,10 @@
 """What building a view as it is declared now would change in the lake, read from its logs alone."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from millrace.days import Days
+from millrace.days import Days, day_count
 from millrace.errors import PlanError
 from millrace.names import events_table, features_table
 from millrace.plan import SourcePlan, ViewPlan
@@ -51,12 +50,12 @@ class PlannedChange:
         found = [f"events/{self.source}: {line}" for line in self.columns]
         if self.event_days:
             found.append(
-                f"events/{self.source}: {_span(self.event_days)} built from another declaration, "
+                f"events/{self.source}: {day_count(self.event_days)} built from another declaration, "
                 "to be built again"
             )
         if self.view_days:
             found.append(
-                f"{self.former} is of another definition and stays: {_span(self.view_days)} to be "
+                f"{self.former} is of another definition and stays: {day_count(self.view_days)} to be "
                 f"built of {self.version or 'a new version'}"
             )
         return [*found, self.command] if self.command else found
@@ -124,8 +123,3 @@ def refuse_backfill(settings: Settings, source: SourcePlan, days: Days) -> None:
     change = find_change(settings, source)
     whole = [day for day in days if day not in days.parts]
     refuse_what_cannot_be(settings, source, change, rebuilt=frozenset(whole))
-
-
-def _span(days: Sequence[date]) -> str:
-    span = Days.covering(days)
-    return f"{len(days)} day(s) of {span}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any, Literal
 
-from millrace.days import Days
+from millrace.days import Days, day_count
 from millrace.names import events_table, features_table
 from millrace.plan import ViewPlan
 from offline.tables.partition_log import (
@@ -69,10 +69,10 @@ class ViewHistory:
         """Return what is wrong in words; empty if nothing is."""
         told = []
         if self.unsynced:
-            told.append(f"{_span(self.unsynced)} built from another definition")
+            told.append(f"{day_count(self.unsynced)} built from another definition")
         if self.incomplete:
-            missing = f", {_span(self.absent)} missing" if self.absent else ""
-            told.append(f"{_span(self.incomplete)} built without part of their window{missing}")
+            missing = f", {day_count(self.absent)} missing" if self.absent else ""
+            told.append(f"{day_count(self.incomplete)} built without part of their window{missing}")
         return "; ".join(told)
 
     def as_json(self) -> dict[str, Any]:
@@ -136,10 +136,6 @@ def _lacking(log: PartitionLog, fingerprint: str) -> dict[date, tuple[date, ...]
     return {
         day: log[day].missing_days for day in built_days(log, fingerprint) if log[day].missing_days
     }
-
-
-def _span(days: Sequence[date]) -> str:
-    return f"{len(days)} day(s) of {Days.covering(days)}"
 
 
 def _as_json(days: Sequence[date]) -> dict[str, Any]:

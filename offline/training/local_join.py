@@ -4,11 +4,11 @@ from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING, cast
 
+from millrace.days import day_ranges
 from millrace.plan import Measure, ViewPlan
 from millrace.types import DataType
 from offline.tables.history import History
 from resources.lake.delta import open_dataset, open_table
-from resources.lake.writing import day_ranges
 from resources.settings import Settings
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING
 
-from millrace.calendar import day_ms, day_number
-from millrace.days import Days, Hours
+from millrace.calendar import day_ms
+from millrace.days import Hours, day_ranges
 from millrace.durations import HOUR_MS
 
 if TYPE_CHECKING:
@@ -14,17 +14,6 @@ if TYPE_CHECKING:
 
 _WRITERS = 4
 """Files written at a time; a day is always one file, so small days stay small tables."""
-
-
-def day_ranges(days: Sequence[date]) -> list[Days]:
-    """Join days into maximal ranges, in order."""
-    ranges: list[tuple[date, date]] = []
-    for day in sorted(set(days)):
-        if ranges and day_number(day) - day_number(ranges[-1][1]) == 1:
-            ranges[-1] = (ranges[-1][0], day)
-        else:
-            ranges.append((day, day))
-    return [Days.through(first, last) for first, last in ranges]
 
 
 def day_predicate(days: Sequence[date], column: str = "event_date") -> str:

@@ -13,9 +13,9 @@ FIRST_DAY, LAST_DAY = date.min, date.max
 """0001-01-01 and 9999-12-31: the days that events, windows and queries may lie in."""
 
 EPOCH = date(1970, 1, 1)
+EPOCH_INSTANT = datetime(1970, 1, 1, tzinfo=UTC)
 
 _EPOCH_ORDINAL = EPOCH.toordinal()
-_EPOCH_INSTANT = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 _DAYS_OF_400_YEARS = 146_097
 # 1 January 1970 was a Thursday, the fifth day of a week that begins with Sunday.
@@ -39,6 +39,11 @@ def to_date(number: int) -> date | None:
     return date.fromordinal(number + _EPOCH_ORDINAL) if known else None
 
 
+def numbered_day(number: int) -> date:
+    """Return the day of a number; before the first day that one, behind the last the last."""
+    return date.fromordinal(min(max(number, FIRST_NUMBER), LAST_NUMBER) + _EPOCH_ORDINAL)
+
+
 def day_ms(day: date) -> int:
     """Return midnight UTC at a day's beginning, epoch milliseconds."""
     return day_number(day) * DAY_MS
@@ -50,7 +55,7 @@ def day_of(instant_ms: int) -> date:
     >>> day_of(-1), day_of(10**18)
     (datetime.date(1969, 12, 31), datetime.date(9999, 12, 31))
     """
-    return _clamped(instant_ms // DAY_MS)
+    return numbered_day(instant_ms // DAY_MS)
 
 
 def is_within(instant_ms: int) -> bool:
@@ -64,7 +69,7 @@ def days_after(day: date, count: int) -> date:
     >>> days_after(LAST_DAY, 7), days_after(date(1970, 1, 1), -1)
     (datetime.date(9999, 12, 31), datetime.date(1969, 12, 31))
     """
-    return _clamped(day_number(day) + count)
+    return numbered_day(day_number(day) + count)
 
 
 def next_day(day: date) -> date | None:
@@ -79,12 +84,12 @@ def days_between(first: date, last: date) -> list[date]:
 
 def to_ms(moment: datetime) -> int:
     """Return an aware instant as epoch milliseconds, finer digits floored; no double is involved."""
-    return (moment - _EPOCH_INSTANT) // _MILLISECOND
+    return (moment - EPOCH_INSTANT) // _MILLISECOND
 
 
 def to_datetime(instant_ms: int) -> datetime | None:
     """Return an instant as an aware ``datetime`` of UTC; None outside the years 1 to 9999."""
-    return _EPOCH_INSTANT + instant_ms * _MILLISECOND if is_within(instant_ms) else None
+    return EPOCH_INSTANT + instant_ms * _MILLISECOND if is_within(instant_ms) else None
 
 
 def newest_day_over(instant_ms: int, lateness_ms: int) -> date:
@@ -97,7 +102,7 @@ def newest_day_over(instant_ms: int, lateness_ms: int) -> date:
     >>> newest_day_over(2 * DAY_MS + 5_399_999, 5_400_000)
     datetime.date(1970, 1, 1)
     """
-    return _clamped((instant_ms - lateness_ms) // DAY_MS - 1)
+    return numbered_day((instant_ms - lateness_ms) // DAY_MS - 1)
 
 
 def civil(number: int) -> tuple[int, int, int]:
@@ -116,7 +121,3 @@ def civil(number: int) -> tuple[int, int, int]:
 def day_of_week(number: int) -> int:
     """Return 1 for Sunday to 7 for Saturday."""
     return (number + _EPOCH_DAY_OF_WEEK) % 7 + 1
-
-
-def _clamped(number: int) -> date:
-    return date.fromordinal(min(max(number, FIRST_NUMBER), LAST_NUMBER) + _EPOCH_ORDINAL)

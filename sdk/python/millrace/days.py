@@ -211,16 +211,31 @@ def _parse_hour(text: str) -> datetime:
     )
 
 
+def day_ranges(days: Iterable[date]) -> list[Days]:
+    """Join days into maximal ranges, in order."""
+    ordered = sorted(set(days))
+    edges = [i for i, (a, b) in enumerate(pairwise(ordered), 1) if (b - a).days > 1]
+    bounds = pairwise([0, *edges, len(ordered)]) if ordered else ()
+    return [Days.through(ordered[i], ordered[j - 1]) for i, j in bounds]
+
+
+def day_count(days: Sequence[date]) -> str:
+    """Say how many days there are, at least one, and between which.
+
+    >>> day_count([date(2020, 1, 1), date(2020, 1, 9)])
+    '2 day(s) of [2020-01-01, 2020-01-10)'
+    """
+    return f"{len(days)} day(s) of {Days.covering(days)}"
+
+
 def day_list(days: Sequence[date]) -> str:
     """Name days briefly: neighbours as ``first..last``, at most 40 entries; each day once.
 
     >>> day_list([date(2020, 1, 1), date(2020, 1, 2), date(2020, 1, 9)])
     '2020-01-01..2020-01-02, 2020-01-09'
     """
-    ordered = sorted(set(days))
-    edges = [i for i, (a, b) in enumerate(pairwise(ordered), 1) if (b - a).days > 1]
-    spans = [ordered[i:j] for i, j in pairwise([0, *edges, len(ordered)])]
-    names = [f"{s[0]}..{s[-1]}" if len(s) > 1 else f"{s[0]}" for s in spans]
+    ranges = day_ranges(days)
+    names = [f"{r.start}..{r.last}" if len(r) > 1 else f"{r.start}" for r in ranges]
     more = len(names) - _DAYS_NAMED
     return ", ".join(names[:_DAYS_NAMED]) + (f" and {more} more" if more > 0 else "")
 

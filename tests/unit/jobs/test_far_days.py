@@ -13,7 +13,7 @@ from jobs.definitions import build_definitions
 from lineage.facets import nominal_days
 from millrace.calendar import FIRST_DAY, FIRST_MS, LAST_DAY, LAST_MS, day_ms, day_of, days_between
 from millrace.compile.checks import check_rules, source_rules
-from millrace.days import Days
+from millrace.days import Days, day_ranges
 from millrace.errors import PlatformError
 from millrace.plan import Plan
 from millrace.quality.baseline import baseline_of
@@ -22,7 +22,7 @@ from millrace.quality.profile import DayProfile
 from offline.tables.stages import history_start
 from resources.dagster.partition_keys import key_range, partition_keys
 from resources.declarations import plan_of
-from resources.lake.writing import Slices, day_ranges
+from resources.lake.writing import Slices
 from resources.settings import settings_from_env
 from streaming.archive.tables import days_of
 from streaming.produce.producer import _stamped

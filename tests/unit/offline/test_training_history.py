@@ -10,7 +10,7 @@ import pytest
 from deltalake import write_deltalake
 
 from millrace.calendar import LAST_MS
-from millrace.days import Days
+from millrace.days import Days, day_ranges
 from millrace.durations import DAY_MS
 from millrace.errors import DataError
 from millrace.plan import ViewPlan
@@ -19,7 +19,6 @@ from millrace.spec import BatchSource, Entity, Feature, FeatureView, Source, Spe
 from offline.tables.history import find_history, reached_days
 from offline.tables.partition_log import append_partition_log
 from resources.lake.reports import BuildReport, PartitionOutcome
-from resources.lake.writing import day_ranges
 from resources.settings import Settings, settings_from_env
 
 START = date(2024, 1, 1)

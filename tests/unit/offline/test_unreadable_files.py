@@ -7,22 +7,22 @@ from pathlib import Path
 import pytest
 
 from offline.raw.files import RawFile
-from offline.tables.dead_letters import replace_unreadable, unreadable_files
+from offline.tables.dead_letters import DeadLetters
 from resources.lake.writing import Slices
 from resources.settings import settings_from_env
 
 
 @pytest.mark.parametrize("name", ["plain.csv", "it's.csv", "back\\slash.csv", "') OR TRUE --.csv"])
 def test_a_file_that_heals_takes_its_own_letter_away(tmp_path: Path, name: str) -> None:
-    settings = settings_from_env({"MILLRACE_HOME": str(tmp_path)})
+    letters = DeadLetters(settings_from_env({"MILLRACE_HOME": str(tmp_path)}), "payments")
     bad = [RawFile(str(tmp_path / n), 1, error="cut off") for n in (name, "other.csv")]
     for file in bad:
         Path(file.path).touch()
-    replace_unreadable(settings, "payments", bad, [])
-    assert unreadable_files(settings, "payments") == {file.path: "cut off" for file in bad}
+    letters.replace_unreadable(bad, [])
+    assert letters.unreadable() == {file.path: "cut off" for file in bad}
     healed = replace(bad[0], error=None)
-    replace_unreadable(settings, "payments", bad[1:], [healed])
-    assert unreadable_files(settings, "payments") == {bad[1].path: "cut off"}
+    letters.replace_unreadable(bad[1:], [healed])
+    assert letters.unreadable() == {bad[1].path: "cut off"}
 
 
 def test_days_and_hours_are_asked_for_by_the_column_that_is_named() -> None:

@@ -14,7 +14,7 @@ from datetime import date
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from functools import lru_cache
 
-from millrace.calendar import EPOCH, FIRST_MS, LAST_MS
+from millrace.calendar import FIRST_MS, LAST_MS, day_number, numbered_day
 from millrace.durations import DAY_MS
 from millrace.types import DataType
 from millrace.values.units import unit_hint
@@ -43,7 +43,6 @@ _INSTANT = re.compile(
 )
 _BASE64_GROUP = 4
 _LONGEST_INT64 = len(str(-(2**63)))
-_EPOCH_ORDINAL = EPOCH.toordinal()
 
 
 def converter(type_: DataType) -> Convert:
@@ -219,13 +218,13 @@ def _date(value: object) -> date:
     match = _DAY.match(_string(value))
     if match is None:
         raise Misfit
-    return date.fromordinal(_day_number(*match.groups()) + _EPOCH_ORDINAL)
+    return numbered_day(_day_number(*match.groups()))
 
 
 @lru_cache(maxsize=4096)
 def _day_number(year: str, month: str, day: str) -> int:
     try:
-        return date(int(year), int(month), int(day)).toordinal() - _EPOCH_ORDINAL
+        return day_number(date(int(year), int(month), int(day)))
     except ValueError:
         raise Misfit from None
 

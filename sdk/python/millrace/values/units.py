@@ -6,7 +6,7 @@ without hyphens; micro- and nanoseconds lie beyond the year 9999.
 
 from datetime import UTC, datetime, timedelta
 
-from millrace.calendar import FIRST_MS, LAST_MS
+from millrace.calendar import EPOCH_INSTANT, FIRST_MS, LAST_MS
 
 SURE_MS = range(10**11, 10**13)
 """Milliseconds that can be nothing else: of the years 1973 to 2286."""
@@ -15,7 +15,6 @@ _PLAUSIBLE_SECONDS = range(946_684_800, 4_102_444_800)
 _PLAUSIBLE_YEARS = range(2000, 2100)
 _NANOSECONDS_FROM = 10**17
 _COMPACT = {8: ("%Y%m%d", "%Y-%m-%d"), 14: ("%Y%m%d%H%M%S", "%Y-%m-%dT%H:%M:%SZ")}
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def unit_hint(number: int) -> str:
@@ -44,7 +43,7 @@ def unit_hint(number: int) -> str:
     else:
         unit, seconds, mend = "nanoseconds", number // 10**9, "divide by 1000000"
     try:
-        instant = (_EPOCH + timedelta(seconds=seconds)).replace(tzinfo=None).isoformat()
+        instant = (EPOCH_INSTANT + timedelta(seconds=seconds)).replace(tzinfo=None).isoformat()
     except OverflowError:
         return f"{number} ms lies outside the years 1 to 9999"
     return f"{number} looks like epoch {unit}, {instant}Z: {mend}"
