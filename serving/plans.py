@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from millrace.errors import PlatformError, StoreError
 from millrace.published import PublishedView
+from resources.store.keys import SERVICES_FIELD, view_of
 from serving.catalog import Catalog, ServedView, served_view
 from serving.metrics import ServerMetrics
 from serving.store import ServingStore
@@ -16,9 +17,6 @@ from serving.store import ServingStore
 logger = logging.getLogger(__name__)
 
 REFRESH_S = 1.0
-
-_VIEW = b"view:"
-_SERVICES = b"services"
 
 
 class PublishedPlans:
@@ -78,18 +76,18 @@ class PublishedPlans:
         views: dict[str, ServedView] = {}
         faults: dict[str, str] = {}
         for key, data in sorted(raw.items()):
-            if not key.startswith(_VIEW):
+            name = view_of(key)
+            if name is None:
                 continue
-            name = key.removeprefix(_VIEW).decode()
             try:
-                views[name] = served_view(PublishedView.from_json(data.decode()))
-            except (StoreError, UnicodeDecodeError) as error:
+                views[name] = served_view(PublishedView.from_json(data))
+            except StoreError as error:
                 # The others go on; this one keeps what was last known of it.
                 logger.exception("the publication of %s cannot be read", name)
                 faults[name] = str(error)
                 if name in self.catalog.views:
                     views[name] = self.catalog.views[name]
-        return Catalog(views, self._services(raw.get(_SERVICES)), faults)
+        return Catalog(views, self._services(raw.get(SERVICES_FIELD)), faults)
 
     def _services(self, data: bytes | None) -> Mapping[str, Sequence[tuple[str, str]]]:
         if data is None:

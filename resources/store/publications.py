@@ -101,7 +101,7 @@ def read_published(
         if view is None:
             continue
         try:
-            views[view] = PublishedView.from_json(text.decode())
+            views[view] = PublishedView.from_json(text)
         except StoreError as error:
             if on_unreadable is None:
                 raise
@@ -111,7 +111,7 @@ def read_published(
 
 def read_view(text: bytes | None) -> PublishedView | None:
     """Return the publication that a field holds; None without one."""
-    return None if text is None else PublishedView.from_json(text.decode())
+    return None if text is None else PublishedView.from_json(text)
 
 
 def services_text(features: Mapping[str, Sequence[Sequence[str]]]) -> str:

@@ -512,9 +512,12 @@ def test_a_publication_is_changed_again_if_another_writer_came_between(
     assert store.publications.read_view("view") == stands
 
 
-def test_an_unreadable_publication_is_left_out_or_told(world: World, store: OnlineStore) -> None:
+@pytest.mark.parametrize("text", [b"[", b'{"name": "\xff"}'])
+def test_an_unreadable_publication_is_left_out_or_told(
+    world: World, store: OnlineStore, text: bytes
+) -> None:
     store.publications.amend("view", lambda _: VIEW)
-    world.set_field(PLANS_KEY, b"view:odd", b"[")
+    world.set_field(PLANS_KEY, b"view:odd", text)
     with pytest.raises(StoreError, match="a publication cannot be read"):
         store.publications.read()
     told: list[str] = []

@@ -94,7 +94,7 @@ class PublishedView:
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
+    def from_json(cls, text: str | bytes) -> Self:
         """Read what ``to_json`` wrote; fields that only a newer build knows are passed over.
 
         Raises:
