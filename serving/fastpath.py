@@ -15,6 +15,7 @@ import asyncio
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 import httptools
@@ -57,7 +58,10 @@ class FastPath:
         if defaults is not self._defaults:  # uvicorn makes a new list each second
             self._defaults = defaults
             self._lines = b"".join([b"%b: %b\r\n" % pair for pair in defaults])
-        more = b"".join([b"%b: %b\r\n" % (n.encode(), v.encode()) for n, v in _later(status)])
+        more = b""
+        if status != HTTPStatus.OK:
+            told = headers_of(status).items()
+            more = b"".join([b"%b: %b\r\n" % (n.encode(), v.encode()) for n, v in told])
         return b"%b%b%bcontent-length: %d\r\n%b%b\r\n" % (
             STATUS_LINE[status],
             self._lines,
@@ -66,10 +70,6 @@ class FastPath:
             _TYPE,
             request_id.encode(),
         )
-
-
-def _later(status: int) -> Any:
-    return () if status == 200 else headers_of(status).items()  # noqa: PLR2004
 
 
 class _Cycle:
@@ -183,7 +183,7 @@ class FastProtocol(HttpToolsProtocol):
             return None
         if len(self._under_way) >= _MOST_UNDER_WAY or parser.get_method() != b"POST":
             return None
-        if not parser.should_keep_alive() or parser.get_http_version() != "1.1":
+        if not parser.should_keep_alive():
             return None
         length = request_id = authorization = None
         for given, value in self._given:
@@ -194,7 +194,10 @@ class FastProtocol(HttpToolsProtocol):
                 request_id = request_id or value
             elif name == b"authorization":
                 authorization = authorization or value
-            elif name in _ELSEWHERE:
+            elif name in _ELSEWHERE or (
+                # Without one, a connection that is kept is one of HTTP/1.1.
+                name == b"connection" and parser.get_http_version() != "1.1"
+            ):
                 return None
         if length is None or length > HIGH_WATER_LIMIT:
             return None

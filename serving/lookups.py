@@ -135,8 +135,8 @@ class Lookups:
             pinned = pinned_body(body)
             compiled = None
             if pinned is not None:
+                asked = (pinned.entity_name, bytes(pinned.features), decision.policy_class)
                 if self._catalog is self.plans.catalog:
-                    asked = (pinned.entity_name, bytes(pinned.features), decision.policy_class)
                     compiled = self._compiled.get(asked)
                 keys: Sequence[Any] = pinned.keys
                 timeout_ms = None if pinned.options is None else pinned.options.timeout_ms
@@ -145,7 +145,6 @@ class Lookups:
                 compiled = self._compile(lookup, decision)
                 keys, timeout_ms = lookup.keys, lookup.timeout_ms
                 if pinned is not None:
-                    asked = (pinned.entity_name, bytes(pinned.features), decision.policy_class)
                     self._keep(asked, compiled)
             self._start(
                 _Call(compiled, keys, "keys", lookup_body, done, timeout_ms, is_strict=is_strict)

@@ -8,6 +8,8 @@ the gaps of all keys is encoded by one call, a line each: JSON has no line break
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from functools import lru_cache
+from itertools import chain
 from typing import Any, NamedTuple
 
 import msgspec
@@ -43,13 +45,13 @@ class _Shape(NamedTuple):
     """How a key's answer is written.
 
     Attributes:
-        pieces: the text, None in its gaps.
-        gaps: takes the texts of the gaps from those of the chunk; None: they are the chunk.
+        text: the answer, ``%b`` in its gaps.
+        gaps: takes the texts of the gaps from those of the chunk.
         writes: what becomes of the chunk's values first, by place.
     """
 
-    pieces: list[bytes | None]
-    gaps: Callable[[Sequence[Any]], Sequence[Any]] | None
+    text: bytes
+    gaps: Callable[[Sequence[bytes]], tuple[bytes, ...]]
     writes: tuple[tuple[int, Write], ...] = ()
 
 
@@ -198,8 +200,8 @@ class KeyRenderer:
             statuses.append("OUTSIDE_MAX_AGE" if is_old else fresh)
             if write is not None:
                 writes[place + 1] = write
-        pieces = self._answered_shape(tuple(statuses)).pieces
-        shape = _Shape(pieces, spread(places), tuple(writes.items()))
+        text = self._answered_shape(tuple(statuses)).text
+        shape = _Shape(text, spread(places), tuple(writes.items()))
         if len(self._shapes) >= _MOST_KEPT:
             self._shapes.clear()
         self._shapes[known] = shape
@@ -208,22 +210,25 @@ class KeyRenderer:
     def _answered_shape(self, statuses: tuple[Status, ...]) -> _Shape:
         shape = self._answered.get(statuses)
         if shape is None:
-            shape = _Shape(self._pieces(statuses), None)
+            shape = _Shape(self._text(statuses), tuple)
             if len(self._answered) >= _MOST_KEPT:
                 self._answered.clear()
             self._answered[statuses] = shape
         return shape
 
-    def _pieces(self, statuses: tuple[Status, ...]) -> list[bytes | None]:
+    def _text(self, statuses: tuple[Status, ...]) -> bytes:
         told = zip(self._labels, self._versions, statuses, strict=True)
-        pieces: list[bytes | None] = [b'{"key":', None]
-        before = b',"features":{'
-        for label, version, status in told:
-            pieces += [before + _ENCODER.encode(label) + b':{"value":', None, b',"ts":', None]
-            rest = {"version": version, "status": status}
-            before = b"," + _ENCODER.encode(rest)[1:] + b","
-        pieces.append(before[:-1] + b'},"status":"%s"}' % key_status(statuses).encode())
-        return pieces
+        features = [
+            b'%b:{"value":%%b,"ts":%%b,%b'
+            % (_escaped(label), _escaped({"version": version, "status": status})[1:])
+            for label, version, status in told
+        ]
+        status = key_status(statuses).encode()
+        return b'{"key":%%b,"features":{%b},"status":"%b"}' % (b",".join(features), status)
+
+
+def _escaped(value: Any) -> bytes:
+    return _ENCODER.encode(value).replace(b"%", b"%%")
 
 
 def key_status(statuses: Sequence[Status]) -> KeyStatus:
@@ -246,19 +251,20 @@ def entity_body(entity_name: str, as_of_ms: int, answers: Sequence[bytes]) -> by
 
 
 def _head(entity_name: str, as_of_ms: int) -> bytes:
-    told = {"entity_name": entity_name, "as_of": instant_text(as_of_ms)}
-    return _ENCODER.encode(told)[:-1]
+    return b"%b%b" % (_named(entity_name), _ENCODER.encode(instant_text(as_of_ms)))
+
+
+@lru_cache(maxsize=1024)
+def _named(entity_name: str) -> bytes:
+    return b'{"entity_name":%b,"as_of":' % _ENCODER.encode(entity_name)
 
 
 def _filled(shapes: Sequence[_Shape], chunks: Sequence[_Chunk]) -> list[bytes]:
-    texts = _ENCODER.encode_lines([value for chunk in chunks for value in chunk]).split(b"\n")
+    texts = _ENCODER.encode_lines(list(chain.from_iterable(chunks))).split(b"\n")
     answers, first = [], 0
-    for shape, chunk in zip(shapes, chunks, strict=True):
+    for (text, gaps, _), chunk in zip(shapes, chunks, strict=True):
         end = first + len(chunk)
-        pieces: list[Any] = shape.pieces.copy()
-        found = texts[first:end]
-        pieces[1::2] = found if shape.gaps is None else shape.gaps(found)
-        answers.append(b"".join(pieces))
+        answers.append(text % gaps(texts[first:end]))
         first = end
     return answers
 

@@ -43,7 +43,8 @@ class Measured:
 
 def post(path: str, body: bytes) -> bytes:
     """Return a formatted request."""
-    head = f"POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-length: {len(body)}\r\n\r\n"
+    lines = [f"POST {path} HTTP/1.1", "host: bench", "content-type: application/json"]
+    head = "\r\n".join([*lines, f"content-length: {len(body)}", "", ""])
     return head.encode() + body
 
 

@@ -174,9 +174,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def until_ready(url: str) -> None:
+def until_ready(url: str, within_s: float = 30) -> None:
     """Wait until the server serves."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         try:
             with urllib.request.urlopen(url, timeout=1) as answer:  # noqa: S310
