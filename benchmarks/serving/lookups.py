@@ -110,11 +110,11 @@ async def scenarios(
     return figures
 
 
-def request(view: ViewPlan, keys: Sequence[int]) -> bytes:
+def request(view: ViewPlan, keys: Sequence[int], *headers: str) -> bytes:
     """Return a request for all ten features of some keys."""
     features = [{"name": feature.name} for feature in view.features]
     body = {"entity_name": "customer", "keys": list(keys), "features": features}
-    return post(PATH, json.dumps(body).encode())
+    return post(PATH, json.dumps(body).encode(), *headers)
 
 
 def payments_view() -> ViewPlan:
