@@ -65,6 +65,7 @@ class Story:
         tags: as declared.
         run_id: the run it was seen in; empty for none.
         runbook: URL or path of what to do; empty for none.
+        days: the days that it is about, in words, where the subject is more than one; may be empty.
     """
 
     summary: str = ""
@@ -73,6 +74,7 @@ class Story:
     tags: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
     run_id: str = ""
     runbook: str = ""
+    days: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; ``from_json`` reads them."""
@@ -83,6 +85,7 @@ class Story:
             "tags": dict(self.tags),
             "run_id": self.run_id,
             "runbook": self.runbook,
+            "days": self.days,
         }
 
     @classmethod

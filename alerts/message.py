@@ -154,6 +154,7 @@ def message_of(transition: Transition, bases: Bases = Bases()) -> Message:
     word = _WORDS[transition.change]
     if transition.number > 1:
         word = f"{word} ({transition.number})"
+    days = f", {story.days}" if story.days else ""
     details = {name: _cut(value, _DETAIL_LENGTH) for name, value in story.details.items()}
     if transition.change != "opened":
         details["failing since"] = iso(transition.incident.opened_ms)
@@ -169,7 +170,7 @@ def message_of(transition: Transition, bases: Bases = Bases()) -> Message:
         name=subject.name,
         severity=transition.severity,
         fingerprint=f"{subject.key}|{transition.severity}",
-        title=_cut(f"{word}: {subject_text(subject)}", TITLE_LENGTH),
+        title=_cut(f"{word}: {subject_text(subject)}{days}", TITLE_LENGTH),
         summary=_cut(story.summary, SUMMARY_LENGTH),
         details=dict(list(details.items())[-_DETAILS:]),
         owners=story.owners,

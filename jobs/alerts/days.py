@@ -77,10 +77,11 @@ def _left_out(
 
 
 def _fact(key: dg.AssetKey, days: frozenset[date], now_ms: int) -> Fact:
-    told = "no recent day was left out"
+    story = Story("no recent day was left out")
     if days:
-        told = f"{len(days)} of the newest days were never built: {day_list(sorted(days))}"
-    story = Story(told, runbook=_RUNBOOK if days else "")
+        names = day_list(sorted(days))
+        told = f"{len(days)} of the newest days were never built: {names}"
+        story = Story(told, runbook=_RUNBOOK, days=names)
     return Fact(Subject("days", key.to_user_string()), "error", not days, now_ms, story)
 
 
@@ -92,5 +93,6 @@ def _late_fact(key: dg.AssetKey, source: SourcePlan, watch: Watch, now_ms: int) 
             watch.looks_for,
             {"late": day_list(late), "waiting": day_list(sorted(watch.waiting))},
             runbook=_LATE_RUNBOOK,
+            days=day_list(late),
         )
     return Fact(Subject("late", key.to_user_string()), "error", not late, now_ms, story)

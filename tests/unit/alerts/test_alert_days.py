@@ -20,6 +20,7 @@ from dagster._core.scheduler.instigation import (
 )
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
+from alerts.facts import Story
 from feature_assets.timing import due_ms
 from jobs.alerts.days import day_facts
 from jobs.batch.arrivals import Watch
@@ -166,7 +167,8 @@ def test_a_day_that_waits_for_its_files_is_late_and_not_left_out(
             **({EVENTS: late.story.summary} if is_late else {}),
         }
     assert late.story.summary == "it waits for payments.parquet"
-    assert late.story.details["late"] == "2020-01-19"
+    assert late.story.details["late"] == late.story.days == "2020-01-19"
+    assert Story.from_json(late.story.to_json()) == late.story
 
 
 def test_a_sensor_that_was_switched_off_waits_for_nothing(

@@ -278,6 +278,16 @@ def test_a_message_says_what_where_since_when_and_links_to_it() -> None:
     assert Message.from_json(message.to_json()) == message
 
 
+def test_a_title_names_the_days_that_its_subject_does_not() -> None:
+    story = Story("it waits for payments.csv", days="2020-01-18..2020-01-19")
+    late = Fact(
+        Subject("late", "events/payments_events"), "error", is_ok=False, at_ms=1, story=story
+    )
+    [opened] = Watcher().see(late)
+    title = message_of(opened).title
+    assert title == "FAILED: late files of events/payments_events, 2020-01-18..2020-01-19"
+
+
 def test_long_texts_are_cut_and_credentials_blotted_out() -> None:
     assert redact("token: abc; s3://key:secret@host") == "token: *** s3://***@host"
     story = Story("x" * 5_000, {f"d{i}": "y" * 900 for i in range(40)})
