@@ -118,9 +118,12 @@ def _describe(context: Context) -> Launch:
         scratch = folder / "tmp" / name
         log = StackFiles(settings.home).log_of("flink", name)
         argv = (
-            *(java, *options, *_java_options(folder), f"-Dlog.file={log}"),
+            *(java, *options, *_java_options(folder)),
             *("-cp", ":".join(map(str, jars)), main),
             *("--configDir", str(folder / "conf"), "-D", f"io.tmp.dirs={scratch}"),
+            # Not by -Dlog.file: RocksDB would write its own logs beside that file, named by the
+            # whole path of a database, which is too long where state is merged for fewer tasks.
+            *("-D", f"web.log.path={log}", "-D", f"taskmanager.log.path={log}"),
             *(part for one in properties for part in ("-D", one)),
         )
         return Program(

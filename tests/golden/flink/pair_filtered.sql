@@ -6,7 +6,7 @@ SET 'pipeline.object-reuse' = 'true'
 ;
 SET 'table.local-time-zone' = 'UTC'
 ;
-SET 'table.exec.state.ttl' = '108000000 ms'
+SET 'table.exec.state.ttl' = '259206000 ms'
 ;
 SET 'table.exec.mini-batch.enabled' = 'true'
 ;
@@ -40,15 +40,11 @@ CREATE TEMPORARY FUNCTION `parse_json_row` AS
 CREATE TEMPORARY FUNCTION `epoch_ms` AS
 'millrace.flink.EpochMs'
 ;
-CREATE TEMPORARY FUNCTION `previous_arrival` AS
-'millrace.flink.PreviousArrival'
-;
 CREATE TEMPORARY TABLE `source` (
   `_value` BYTES,
   `_ingest_ms` BIGINT,
   `_partition` INT,
-  `_offset` BIGINT,
-  `_arrival` AS PROCTIME()
+  `_offset` BIGINT
 )
 WITH (
   'connector' = 'event-topic',
@@ -95,8 +91,7 @@ SELECT
   LEAST(`paid_at`, `_ingest_ms`) AS `_event_ms`,
   `_ingest_ms`,
   `_partition`,
-  `_offset`,
-  `_arrival`
+  `_offset`
 FROM `source`
 CROSS JOIN LATERAL TABLE(
   PARSE_JSON_ROW(
@@ -109,34 +104,17 @@ WHERE
   AND `paid_at` <= `_ingest_ms` + CAST(5000 AS BIGINT)
   AND `paid_at` >= `_ingest_ms` - CAST(172800000 AS BIGINT)
 ;
-CREATE TEMPORARY VIEW `deduplicated` AS
-SELECT
-  `payment_id`,
-  `paid_at`,
-  `customer_id`,
-  `terminal_code`,
-  `amount`,
-  `is_fraud`,
-  `_event_ms`,
-  `_ingest_ms`
-FROM (
-  SELECT
-    `payment_id`,
-    `paid_at`,
-    `customer_id`,
-    `terminal_code`,
-    `amount`,
-    `is_fraud`,
-    `_event_ms`,
-    `_ingest_ms`,
-    PREVIOUS_ARRIVAL(`_ingest_ms`) OVER (
-      PARTITION BY `payment_id`, CASE WHEN `payment_id` IS NULL THEN `_partition` END, CASE WHEN `payment_id` IS NULL THEN `_offset` END
-      ORDER BY `_arrival` ASC
-    ) AS `_before`
-  FROM `accepted`
-) AS `linked`
-WHERE
-  `_before` IS NULL OR `_ingest_ms` - `_before` > CAST(21600000 AS BIGINT)
+CREATE TEMPORARY TABLE `deduplicated`
+WITH (
+  'connector' = 'first-copies',
+  'table' = 'accepted',
+  'id' = 'payment_id',
+  'ingest-ms' = '_ingest_ms',
+  'partition' = '_partition',
+  'offset' = '_offset',
+  'horizon' = '21600000 ms',
+  'kept' = '108000000 ms'
+)
 ;
 CREATE TEMPORARY VIEW `measured` AS
 SELECT

@@ -50,8 +50,7 @@ CREATE TEMPORARY TABLE `source` (
   `_value` BYTES,
   `_ingest_ms` BIGINT,
   `_partition` INT,
-  `_offset` BIGINT,
-  `_arrival` AS PROCTIME()
+  `_offset` BIGINT
 )
 WITH (
   'connector' = 'event-topic',
@@ -95,8 +94,7 @@ SELECT
   LEAST(`bought_at`, `_ingest_ms`) AS `_event_ms`,
   `_ingest_ms`,
   `_partition`,
-  `_offset`,
-  `_arrival`
+  `_offset`
 FROM `source`
 CROSS JOIN LATERAL TABLE(
   PARSE_JSON_ROW(

@@ -6,7 +6,7 @@ SET 'pipeline.object-reuse' = 'true'
 ;
 SET 'table.local-time-zone' = 'UTC'
 ;
-SET 'table.exec.state.ttl' = '172800000 ms'
+SET 'table.exec.state.ttl' = '93605000 ms'
 ;
 SET 'table.exec.mini-batch.enabled' = 'true'
 ;
@@ -40,9 +40,6 @@ CREATE TEMPORARY FUNCTION `parse_json_row` AS
 CREATE TEMPORARY FUNCTION `epoch_ms` AS
 'millrace.flink.EpochMs'
 ;
-CREATE TEMPORARY FUNCTION `previous_arrival` AS
-'millrace.flink.PreviousArrival'
-;
 CREATE TEMPORARY FUNCTION `vector_sums` AS
 'millrace.flink.VectorSums'
 ;
@@ -74,8 +71,7 @@ CREATE TEMPORARY TABLE `source` (
   `_value` BYTES,
   `_ingest_ms` BIGINT,
   `_partition` INT,
-  `_offset` BIGINT,
-  `_arrival` AS PROCTIME()
+  `_offset` BIGINT
 )
 WITH (
   'connector' = 'event-topic',
@@ -155,8 +151,7 @@ SELECT
   LEAST(`read_at`, `_ingest_ms`) AS `_event_ms`,
   `_ingest_ms`,
   `_partition`,
-  `_offset`,
-  `_arrival`
+  `_offset`
 FROM `source`
 CROSS JOIN LATERAL TABLE(
   PARSE_JSON_ROW(
@@ -169,40 +164,17 @@ WHERE
   AND `read_at` <= `_ingest_ms` + CAST(5000 AS BIGINT)
   AND `read_at` >= `_ingest_ms` - CAST(3600000 AS BIGINT)
 ;
-CREATE TEMPORARY VIEW `deduplicated` AS
-SELECT
-  `reading_id`,
-  `read_at`,
-  `sensor`,
-  `due`,
-  `serviced_at`,
-  `is_open`,
-  `payload`,
-  `total`,
-  `taste`,
-  `_event_ms`,
-  `_ingest_ms`
-FROM (
-  SELECT
-    `reading_id`,
-    `read_at`,
-    `sensor`,
-    `due`,
-    `serviced_at`,
-    `is_open`,
-    `payload`,
-    `total`,
-    `taste`,
-    `_event_ms`,
-    `_ingest_ms`,
-    PREVIOUS_ARRIVAL(`_ingest_ms`) OVER (
-      PARTITION BY `reading_id`, CASE WHEN `reading_id` IS NULL THEN `_partition` END, CASE WHEN `reading_id` IS NULL THEN `_offset` END
-      ORDER BY `_arrival` ASC
-    ) AS `_before`
-  FROM `accepted`
-) AS `linked`
-WHERE
-  `_before` IS NULL OR `_ingest_ms` - `_before` > CAST(86400000 AS BIGINT)
+CREATE TEMPORARY TABLE `deduplicated`
+WITH (
+  'connector' = 'first-copies',
+  'table' = 'accepted',
+  'id' = 'reading_id',
+  'ingest-ms' = '_ingest_ms',
+  'partition' = '_partition',
+  'offset' = '_offset',
+  'horizon' = '86400000 ms',
+  'kept' = '172800000 ms'
+)
 ;
 CREATE TEMPORARY VIEW `measured` AS
 SELECT

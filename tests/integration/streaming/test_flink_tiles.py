@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from random import Random
 from typing import Any
 from uuid import uuid4
 
@@ -22,6 +23,7 @@ from tests.golden.rewrite import golden_plan
 from tests.support.flink_cases import (
     PARTITIONS,
     Record,
+    as_bytes,
     end_records,
     expected_tiles,
     read_tile,
@@ -99,13 +101,17 @@ class Stream:
         restore_from: str | None = None,
         *,
         in_transactions: bool = False,
+        parallelism: int = 1,
     ) -> str:
         """Write the records, run until their tiles are out, stop; returns the savepoint."""
         mark = 0 if restore_from is None else 1
         write = self.write_in_transactions if in_transactions else self.write
         write([*records, *end_records(self.view, records, mark)])
         job_id = uuid4().hex
-        self.cluster.run(self.jar, self.job.script, job_id, self.job.configuration, 1, restore_from)
+        configuration = self.job.configuration
+        self.cluster.run(
+            self.jar, self.job.script, job_id, configuration, parallelism, restore_from
+        )
         try:
             self._wait_for(sentinels(self.view, mark), job_id)
             savepoint = self.cluster.stop_with_savepoint(job_id)
@@ -198,23 +204,56 @@ def test_an_event_time_may_be_a_day_or_milliseconds(kind: str, live_stack: Setti
     assert_tiles(view, stream.read(), expected(view, records))
 
 
-@pytest.mark.parametrize("in_transactions", [False, True], ids=["plain", "transactions"])
+@pytest.mark.parametrize(
+    ("in_transactions", "parallelism"),
+    [(False, 1), (True, 2)],
+    ids=["plain", "transactions"],
+)
 def test_a_copy_that_comes_after_the_horizon_counts_again(
-    live_stack: Settings, *, in_transactions: bool
+    live_stack: Settings, parallelism: int, *, in_transactions: bool
 ) -> None:
     view = VIEW
     view = with_source(view, dedup_horizon_ms=view.tile_hop_ms, allowed_lateness_ms=10**9)
     stream, records = Stream.of(live_stack, view), some_records(view, RECORDS, seed=5)
-    stream.run_over(records, in_transactions=in_transactions)
+    stream.run_over(records, in_transactions=in_transactions, parallelism=parallelism)
     want = expected(view, records)
     assert want != expected(with_source(view, dedup_horizon_ms=10**9), records)
     assert_tiles(view, stream.read(), want)
 
 
-def test_a_restored_job_goes_on_where_it_was_stopped(live_stack: Settings) -> None:
-    stream, records = Stream.of(live_stack, VIEW), some_records(VIEW, RECORDS, seed=7)
+@pytest.mark.parametrize(("before", "after"), [(1, 4), (4, 2)])
+def test_a_restored_job_goes_on_where_it_was_stopped_at_any_parallelism(
+    live_stack: Settings, before: int, after: int
+) -> None:
+    records = with_rivals(some_records(VIEW, RECORDS, seed=7))
+    stream = Stream.of(live_stack, VIEW)
     first, second = records[: RECORDS // 2], records[RECORDS // 2 :]
-    savepoint = stream.run_over(first)
+    savepoint = stream.run_over(first, parallelism=before)
     assert_tiles(VIEW, stream.read(), expected(VIEW, first))
-    stream.run_over(second, restore_from=savepoint)
+    stream.run_over(second, restore_from=savepoint, parallelism=after)
     assert_tiles(VIEW, stream.read(), expected(VIEW, first, second))
+
+
+def with_rivals(records: Sequence[Record]) -> list[Record]:
+    """Return the records with others among them that have an id of before, and say otherwise.
+
+    Which of two counts shows in the tiles then. All are in the order in which the first is told.
+    """
+    chance, written = Random(1), list(records)
+    named = [r for r in records if r.row is not None and r.row["payment_id"] is not None]
+    for record in chance.sample(named, len(named) // 4):
+        assert record.row is not None
+        row = record.row | {"customer_id": chance.choice([1, -7]), "quantity": chance.randint(0, 9)}
+        place = chance.randrange(PARTITIONS)
+        rival = Record(place, record.timestamp_ms + chance.randint(0, 3), b"", row)
+        written.append(replace(rival, value=as_bytes(row, VIEW.source, chance)))
+    return sorted(written, key=lambda r: (r.timestamp_ms, r.partition))
+
+
+def test_the_first_copy_counts_at_any_parallelism(live_stack: Settings) -> None:
+    records = with_rivals(some_records(VIEW, 3 * RECORDS, seed=11))
+    want = expected(VIEW, records)
+    for parallelism in (1, 2, PARTITIONS):
+        stream = Stream.of(live_stack, VIEW)
+        stream.run_over(records, parallelism=parallelism)
+        assert_tiles(VIEW, stream.read(), want)

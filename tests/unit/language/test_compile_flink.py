@@ -54,7 +54,7 @@ def test_only_the_functions_that_are_used_are_created() -> None:
 
     assert created(VIEW) == set(FUNCTIONS) - {"utc_day", "vector_sums"}
     assert "vector_sums" in created(VIEWS["typed_values"])
-    assert created(VIEWS["pair_filtered"]) == {"parse_json_row", "epoch_ms", "previous_arrival"}
+    assert created(VIEWS["pair_filtered"]) == {"parse_json_row", "epoch_ms"}
 
 
 def test_endpoints_stand_where_the_job_reads_and_writes() -> None:
@@ -80,15 +80,17 @@ def test_lateness_and_skew_are_judged_per_event_with_both_bounds_in() -> None:
 
 def test_without_an_event_id_nothing_is_deduplicated() -> None:
     script = stream_job(VIEWS["shopper_lifetime"]).script
-    assert "PREVIOUS_ARRIVAL" not in script
+    assert "first-copies" not in script
     assert "FROM `accepted`" in script
     assert "'ordered' = 'false'" in script
 
 
-def test_with_one_a_copy_is_judged_by_the_arrival_before_it() -> None:
-    script = stream_job(VIEW).script
-    assert "`_before` IS NULL OR `_ingest_ms` - `_before` > CAST(86400000 AS BIGINT)" in script
-    assert "'ordered' = 'true'" in script
+def test_with_one_the_first_copy_counts_and_is_remembered_through_an_outage() -> None:
+    kept = statement(VIEW, "CREATE TEMPORARY TABLE `deduplicated`")
+    assert "'id' = 'payment_id'" in kept
+    assert "'horizon' = '86400000 ms'" in kept
+    assert f"'kept' = '{86400000 + FlinkEndpoints().outage_ms} ms'" in kept
+    assert "'ordered' = 'true'" in stream_job(VIEW).script
 
 
 def test_tiles_before_1970_start_at_the_floor() -> None:
@@ -102,7 +104,7 @@ def test_state_of_tiles_outlives_lateness_and_an_outage() -> None:
     insert = statement(VIEW, "INSERT", FlinkEndpoints(outage_ms=outage))
     assert f"STATE_TTL('measured' = '{hop + late + skew + outage} ms')" in insert
     kept = stream_job(VIEW, FlinkEndpoints(outage_ms=outage)).configuration["table.exec.state.ttl"]
-    assert kept == f"{86_400_000 + outage} ms"
+    assert kept == f"{hop + late + skew + outage} ms"
 
 
 def test_a_job_id_is_32_hex_digits_and_changes_with_what_it_names() -> None:

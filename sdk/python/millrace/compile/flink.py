@@ -1,12 +1,14 @@
 """What Flink is told: the companion job of a view, which keeps its tiles fresh.
 
-One script reads the source's topic in order of arrival, judges each event by itself (never by
-watermark, so a replay gives the same verdicts), keeps the first copy of each event id, and upserts
+One script reads the source's topic, judges each event by itself (never by watermark, so a replay
+gives the same verdicts), keeps the first copy of each event id to arrive, and upserts
 one row per (join keys, tile) on every change. Dead letters are the archive's business: here bad
 events only stay out.
 
-The job's jar brings a connector, ``event-topic``, that brings the records of all partitions into
-the order in which they arrived, and the functions that SQL lacks:
+The job's jar brings two connectors and the functions that SQL lacks. ``event-topic`` reads a topic
+in any number of tasks, which say how far their partitions have come by the records' time.
+``first-copies`` has the rows of a table that are no copies: each waits until all readers are past
+its arrival, so that the verdict is one at any parallelism. The functions:
 
 - ``parse_json_row(BYTES, row type[, wanted columns])``: table function; the wanted columns, then
   ``reason``, null where all columns of the row type fit. An instant may be ISO-8601 or epoch
@@ -16,7 +18,6 @@ the order in which they arrived, and the functions that SQL lacks:
 - ``moments(DOUBLE)``: ``ROW<mean DOUBLE, m2 DOUBLE>`` over non-null values by Welford's method,
   null for none and where one of the two is not finite. Flink rewrites VAR_POP into sums of squares, which loses the variance of large
   numbers; Spark's VAR_POP does not, and tiles of both must merge to the same.
-- ``previous_arrival(ingest_ms) OVER …``: the argument of the row before the current one.
 - ``first_edge`` and ``last_edge(event_ms, ingest_ms[, event_id], value)``: a row of the
   arguments, of the least or greatest event by ``millrace.aggregates.Edge.rank``; null values are
   passed over.
@@ -42,7 +43,7 @@ from millrace.compile.flink_events import (
     INGEST_MS,
     accepted_view,
     bigint,
-    deduplicated_view,
+    first_copies_table,
     source_table,
 )
 from millrace.compile.flink_tiles import (
@@ -69,7 +70,6 @@ FUNCTIONS: Mapping[str, str] = MappingProxyType(
         "parse_json_row": "millrace.flink.ParseJsonRow",
         "epoch_ms": "millrace.flink.EpochMs",
         "utc_day": "millrace.flink.UtcDay",
-        "previous_arrival": "millrace.flink.PreviousArrival",
         **flink_tiles.FUNCTIONS,
     }
 )
@@ -186,7 +186,7 @@ def stream_job(view: ViewPlan, endpoints: FlinkEndpoints | None = None) -> Strea
         ),
         _tile_table(view, endpoints),
         accepted_view(view.source, wanted),
-        *([] if view.source.event_id is None else [deduplicated_view(view.source, wanted)]),
+        *([] if view.source.event_id is None else [_first_copies(view, endpoints)]),
         ddl.create_view("measured", _measured(view, counted)),
         exp.Insert(this=table("tiles"), expression=tile_query(view, _tile_ttl_ms(view, endpoints))),
     ]
@@ -231,25 +231,19 @@ def _expressions(view: ViewPlan) -> list[Expression]:
 
 def _functions(view: ViewPlan) -> list[str]:
     needed = {"parse_json_row", "epoch_ms", *tile_functions(view)}
-    needed |= set() if view.source.event_id is None else {"previous_arrival"}
     called = (call.name for e in _expressions(view) for call in to_flink(e).find_all(exp.Anonymous))
     needed |= {"utc_day"} & {name.lower() for name in called}
     return [name for name in FUNCTIONS if name in needed]
 
 
 def _configuration(view: ViewPlan, endpoints: FlinkEndpoints) -> dict[str, str]:
-    # table.exec.state.ttl is the only way to bound the ids' state; a hint on the aggregate gives
-    # the tiles their own.
-    has_ids = view.source.event_id is not None
-    kept_ms = view.source.dedup_horizon_ms + endpoints.outage_ms
-    ttl_ms = kept_ms if has_ids else _tile_ttl_ms(view, endpoints)
     return {
         "pipeline.name": f"{view.name}-{view.fingerprint}",
         "pipeline.max-parallelism": "128",
         # Rows are handed on between operators, never changed.
         "pipeline.object-reuse": "true",
         "table.local-time-zone": "UTC",
-        "table.exec.state.ttl": f"{ttl_ms} ms",
+        "table.exec.state.ttl": f"{_tile_ttl_ms(view, endpoints)} ms",
         # A tile that changes twice within this time is written once: hot keys cost the sink, the
         # writer and the store less.
         "table.exec.mini-batch.enabled": "true",
@@ -263,6 +257,11 @@ def _configuration(view: ViewPlan, endpoints: FlinkEndpoints) -> dict[str, str]:
         # A full disk stops checkpoints, not the job; their age tells.
         "execution.checkpointing.tolerable-failed-checkpoints": "1000",
     }
+
+
+def _first_copies(view: ViewPlan, endpoints: FlinkEndpoints) -> exp.Create:
+    # State's time to live runs on during an outage.
+    return first_copies_table(view.source, view.source.dedup_horizon_ms + endpoints.outage_ms)
 
 
 def _tile_ttl_ms(view: ViewPlan, endpoints: FlinkEndpoints) -> int:

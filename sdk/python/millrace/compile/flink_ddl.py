@@ -59,14 +59,13 @@ def primary_key(names: Sequence[str]) -> exp.Expression:
 def create_table(
     name: str, columns: Sequence[exp.Expression], options: Mapping[str, str]
 ) -> exp.Create:
-    """Return ``CREATE TEMPORARY TABLE name (…) WITH (…)``."""
+    """Return ``CREATE TEMPORARY TABLE name (…) WITH (…)``; without columns, the connector knows."""
     properties: list[exp.Expression] = [
         exp.Property(this=exp.Literal.string(key), value=exp.Literal.string(value))
         for key, value in options.items()
     ]
-    return _temporary(
-        "TABLE", exp.Schema(this=table(name), expressions=list(columns)), None, properties
-    )
+    this = exp.Schema(this=table(name), expressions=list(columns)) if columns else table(name)
+    return _temporary("TABLE", this, None, properties)
 
 
 def create_view(name: str, query: exp.Select) -> exp.Create:

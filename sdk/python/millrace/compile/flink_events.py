@@ -23,21 +23,20 @@ SOURCE, ACCEPTED, DEDUPLICATED = "source", "accepted", "deduplicated"
 # Declared columns never start with an underscore, so these cannot meet them.
 INGEST_MS = "_ingest_ms"
 _VALUE, _PARTITION, _OFFSET = "_value", "_partition", "_offset"
-_ARRIVAL, _BEFORE, _REASON = "_arrival", "_before", "_reason"
+_REASON = "_reason"
 
 
 def source_table(source: SourcePlan, topic: str, group: str, bootstrap_servers: str) -> exp.Create:
     """Return the table over a topic: bytes, and where and when they arrived.
 
-    Where events have ids, records come in order of arrival, for the first copy is the one that
-    counts.
+    Where events have ids, its readers say how far they are, for the first copy to arrive is the one
+    that counts, whoever reads it.
     """
     columns = [
         ddl.table_column(_VALUE, "BYTES"),
         ddl.table_column(INGEST_MS, "BIGINT"),
         ddl.table_column(_PARTITION, "INT"),
         ddl.table_column(_OFFSET, "BIGINT"),
-        ddl.computed_column(_ARRIVAL, call("PROCTIME")),
     ]
     options = {
         "connector": "event-topic",
@@ -71,7 +70,7 @@ def accepted_view(source: SourcePlan, wanted: Collection[str]) -> exp.Create:
     query = exp.select(
         *(_typed(c.name, c.type) for c in columns),
         named(call("LEAST", event_ms, ingest_ms), EVENT_MS),
-        *(column(name) for name in (INGEST_MS, _PARTITION, _OFFSET, _ARRIVAL)),
+        *(column(name) for name in (INGEST_MS, _PARTITION, _OFFSET)),
     )
     query = query.from_(table(SOURCE)).join(exp.Join(this=parsed, kind="CROSS"))
     # Not from the future, then not too late; both bounds are in. The event time may be any
@@ -111,30 +110,24 @@ def _event_ms(source: SourcePlan) -> exp.Expression:
     return call("EPOCH_MS", column(event_time.name)) if is_day else column(event_time.name)
 
 
-def deduplicated_view(source: SourcePlan, wanted: Collection[str]) -> exp.Create:
-    """Return the view of the events that are no copies; one without an id is nobody's copy.
+def first_copies_table(source: SourcePlan, kept_ms: int) -> exp.Create:
+    """Return the table of the accepted events that are no copies; one without an id is nobody's.
 
-    It stays append-only, because the arrival is Flink's processing time.
+    Args:
+        source: its event id names the copies.
+        kept_ms: how long an id is remembered after its last copy.
     """
-    event_id = source.event_id or ""
-    is_nameless = is_null(column(event_id))
-    itself = [exp.Case().when(is_nameless, column(name)) for name in (_PARTITION, _OFFSET)]
-    before = exp.Window(
-        this=call("PREVIOUS_ARRIVAL", column(INGEST_MS)),
-        partition_by=[column(event_id), *itself],
-        order=exp.Order(
-            # Flink's own default, which then needs no saying.
-            expressions=[exp.Ordered(this=column(_ARRIVAL), desc=False, nulls_first=True)]
-        ),
-    )
-    columns = [*(c.name for c in source.columns if c.name in wanted), EVENT_MS, INGEST_MS]
-    inner = exp.select(*(column(name) for name in columns), named(before, _BEFORE))
-    linked = inner.from_(table(ACCEPTED)).subquery(identifier("linked"))
-    passed_ms = exp.Sub(this=column(INGEST_MS), expression=column(_BEFORE))
-    is_apart = exp.GT(this=passed_ms, expression=bigint(source.dedup_horizon_ms))
-    first = exp.Or(this=is_null(column(_BEFORE)), expression=is_apart)
-    query = exp.select(*(column(name) for name in columns)).from_(linked).where(first)
-    return ddl.create_view(DEDUPLICATED, query)
+    options = {
+        "connector": "first-copies",
+        "table": ACCEPTED,
+        "id": source.event_id or "",
+        "ingest-ms": INGEST_MS,
+        "partition": _PARTITION,
+        "offset": _OFFSET,
+        "horizon": f"{source.dedup_horizon_ms} ms",
+        "kept": f"{kept_ms} ms",
+    }
+    return ddl.create_table(DEDUPLICATED, [], options)
 
 
 def _typed(name: str, type_: DataType) -> exp.Expression:

@@ -5,8 +5,6 @@ import org.apache.flink.api.common.eventtime.WatermarkStrategy;
 import org.apache.flink.api.common.typeinfo.TypeInformation;
 import org.apache.flink.connector.kafka.source.KafkaSource;
 import org.apache.flink.connector.kafka.source.enumerator.initializer.OffsetsInitializer;
-import org.apache.flink.connector.kafka.source.reader.deserializer.KafkaRecordDeserializationSchema;
-import org.apache.flink.kafka.shaded.org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.flink.streaming.api.datastream.DataStream;
 import org.apache.flink.streaming.api.datastream.SingleOutputStreamOperator;
 import org.apache.flink.streaming.api.environment.StreamExecutionEnvironment;
@@ -15,13 +13,14 @@ import org.apache.flink.table.connector.ProviderContext;
 import org.apache.flink.table.connector.source.DataStreamScanProvider;
 import org.apache.flink.table.connector.source.DynamicTableSource;
 import org.apache.flink.table.connector.source.ScanTableSource;
-import org.apache.flink.table.data.GenericRowData;
 import org.apache.flink.table.data.RowData;
 import org.apache.flink.table.types.DataType;
-import org.apache.flink.util.Collector;
 
 /** A topic as a table; see {@link EventTopicFactory}. */
 final class EventTopic implements ScanTableSource {
+    /** A partition that is new holds up those that wait for all, until a reader has it. */
+    private static final String DISCOVERY_MS = "10000";
+
     private final String topic;
     private final Properties client;
     private final boolean isOrdered;
@@ -60,25 +59,26 @@ final class EventTopic implements ScanTableSource {
             ProviderContext provider,
             StreamExecutionEnvironment environment,
             TypeInformation<RowData> type) {
-        KafkaSource<RowData> source =
-                KafkaSource.<RowData>builder()
-                        .setProperties(client)
-                        .setTopics(topic)
-                        .setStartingOffsets(OffsetsInitializer.earliest())
-                        .setDeserializer(new Records(type))
-                        .build();
         SingleOutputStreamOperator<RowData> records =
-                environment.fromSource(source, WatermarkStrategy.noWatermarks(), topic);
+                environment.fromSource(
+                        isOrdered
+                                ? new OrderedTopic(topic, client, type)
+                                : records(topic, client, new Arrivals(type)),
+                        WatermarkStrategy.noWatermarks(),
+                        topic,
+                        type);
         provider.generateUid("records").ifPresent(records::uid);
-        if (!isOrdered) {
-            return records;
-        }
-        // One reader sees all partitions; two could not know how far the other is.
-        records.setParallelism(1);
-        SingleOutputStreamOperator<RowData> ordered =
-                records.transform("order of arrival", type, new ArrivalOrder(topic, client, type));
-        provider.generateUid("order").ifPresent(ordered::uid);
-        return ordered.setParallelism(1);
+        return records;
+    }
+
+    static KafkaSource<RowData> records(String topic, Properties client, Arrivals arrivals) {
+        return KafkaSource.<RowData>builder()
+                .setProperties(client)
+                .setProperty("partition.discovery.interval.ms", DISCOVERY_MS)
+                .setTopics(topic)
+                .setStartingOffsets(OffsetsInitializer.earliest())
+                .setDeserializer(arrivals)
+                .build();
     }
 
     @Override
@@ -89,31 +89,5 @@ final class EventTopic implements ScanTableSource {
     @Override
     public String asSummaryString() {
         return "event topic " + topic;
-    }
-
-    /** Turns Kafka's records into rows. */
-    private static final class Records implements KafkaRecordDeserializationSchema<RowData> {
-        private static final long serialVersionUID = 1L;
-
-        private final TypeInformation<RowData> type;
-
-        Records(TypeInformation<RowData> type) {
-            this.type = type;
-        }
-
-        @Override
-        public void deserialize(ConsumerRecord<byte[], byte[]> record, Collector<RowData> out) {
-            out.collect(
-                    GenericRowData.of(
-                            record.value(),
-                            record.timestamp(),
-                            record.partition(),
-                            record.offset()));
-        }
-
-        @Override
-        public TypeInformation<RowData> getProducedType() {
-            return type;
-        }
     }
 }

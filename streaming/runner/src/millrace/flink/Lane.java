@@ -3,16 +3,14 @@ package millrace.flink;
 import java.util.ArrayDeque;
 import java.util.concurrent.CompletableFuture;
 import org.apache.flink.kafka.shaded.org.apache.kafka.common.TopicPartition;
-import org.apache.flink.table.data.RowData;
 
 /**
- * One partition on its way through {@link ArrivalOrder}: what is held of it, and how far it is.
+ * One partition that a reader has: how far it is, and what of it is ahead of the others.
  *
- * <p>Times are of the clock of that operator, which stands still while nothing can be known.
+ * <p>Times are of the clock of {@link Lanes}, which stands still while nothing can be known.
  */
 final class Lane {
-    /** A record that waits; {@code number} counts the records of all lanes as they come in. */
-    record Held(RowData row, long ingestMs, long number, long sinceMs) {}
+    static final long NEVER = Long.MIN_VALUE;
 
     /** Offsets that bring nothing for so long are looked at: perhaps there is no record at them. */
     private static final long QUIET_MS = 100;
@@ -20,19 +18,23 @@ final class Lane {
     /** A partition that has more and brings nothing for so long cannot be read. */
     private static final long STALLED_MS = 30_000;
 
-    final int partition;
-    final ArrayDeque<Held> held = new ArrayDeque<>();
+    final TopicPartition partition;
 
-    /** The offset after the last record that came in. */
-    long nextOffset;
+    boolean isPaused;
+
+    /** The offset after the last record that came in; negative: not known yet. */
+    private long nextOffset;
 
     /** Later records are no older than this. */
-    private long lastIngestMs = Long.MIN_VALUE;
+    private long newestMs = NEVER;
 
-    /** Records of any lane up to this number are older than all that this one has yet to bring. */
-    private long clearedNumber = -1;
+    /** Later records are younger than this. */
+    private long clearedMs = NEVER;
 
-    private long endOffset = -1;
+    /** What Kafka said last: whoever is past this offset brings nothing of {@code endMs} or older. */
+    private long endOffset = Long.MAX_VALUE;
+
+    private long endMs = NEVER;
     private long quietSinceMs;
 
     /** Whether the offsets from {@code probedFrom} to {@code probedEnd} are empty; null: not asked. */
@@ -41,37 +43,62 @@ final class Lane {
     private long probedFrom;
     private long probedEnd;
 
-    Lane(int partition, long nextOffset, long nowMs) {
+    /** Bytes of the records of an instant, from the oldest that others may have yet to pass. */
+    private final ArrayDeque<long[]> ahead = new ArrayDeque<>();
+
+    Lane(TopicPartition partition, long nextOffset, long nowMs) {
         this.partition = partition;
         this.nextOffset = nextOffset;
         this.quietSinceMs = nowMs;
     }
 
-    void add(RowData row, long ingestMs, long offset, long number, long nowMs) {
-        held.add(new Held(row, ingestMs, number, nowMs));
+    boolean isStarted() {
+        return nextOffset >= 0;
+    }
+
+    void startAt(long offset) {
+        nextOffset = Math.max(nextOffset, offset);
+    }
+
+    void add(long ingestMs, long offset, long bytes, long nowMs) {
         nextOffset = offset + 1;
-        lastIngestMs = Math.max(lastIngestMs, ingestMs);
+        newestMs = Math.max(newestMs, ingestMs);
         quietSinceMs = nowMs;
+        long[] last = ahead.peekLast();
+        if (last != null && last[0] == newestMs) {
+            last[1] += bytes;
+        } else {
+            ahead.add(new long[] {newestMs, bytes});
+        }
+    }
+
+    /** Forgets what is ahead no more; returns how many bytes that is. */
+    long drop(long reachedMs) {
+        long bytes = 0;
+        while (!ahead.isEmpty() && ahead.peek()[0] <= reachedMs) {
+            bytes += ahead.poll()[1];
+        }
+        return bytes;
     }
 
     /**
-     * Takes the partition's end as Kafka gave it to a question that was asked when {@code number}
-     * records had come in. If nothing is left before the end, whatever follows was appended after
-     * the question.
+     * Takes the partition's end as Kafka gave it, when a record of the instant {@code knownMs} had
+     * been known for some milliseconds: whatever is not before the end is younger.
      */
-    void sawEnd(long end, long number, long nowMs, String topic, EndProbe prober) {
-        if (end != endOffset) {
-            endOffset = end;
+    void sawEnd(long end, long knownMs, long nowMs, EndProbe prober) {
+        if (end != endOffset || isPaused) {
             quietSinceMs = nowMs;
         }
+        endOffset = end;
+        endMs = knownMs;
         takeProbe();
         long quietMs = nowMs - quietSinceMs;
-        if (end <= nextOffset || quietMs >= STALLED_MS) {
-            clearedNumber = number;
-        } else if (quietMs >= QUIET_MS && probe == null) {
+        if (quietMs >= STALLED_MS) {
+            clearedMs = Math.max(clearedMs, knownMs);
+        } else if (nextOffset < end && isStarted() && quietMs >= QUIET_MS && probe == null) {
             probedFrom = nextOffset;
             probedEnd = end;
-            probe = prober.isEmpty(new TopicPartition(topic, partition), probedFrom, probedEnd);
+            probe = prober.isEmpty(partition, probedFrom, probedEnd);
         }
     }
 
@@ -86,8 +113,11 @@ final class Lane {
         }
     }
 
-    /** Whether this lane, nothing of which is held, has nothing left that is older. */
-    boolean isPast(Held other) {
-        return lastIngestMs >= other.ingestMs || clearedNumber >= other.number;
+    /** Returns the instant that is over here: all later records are younger. */
+    long mark() {
+        if (nextOffset >= endOffset) {
+            clearedMs = Math.max(clearedMs, endMs);
+        }
+        return newestMs == NEVER ? clearedMs : Math.max(clearedMs, newestMs - 1);
     }
 }
