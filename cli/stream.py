@@ -17,6 +17,14 @@ _Views = Annotated[
     list[str] | None,
     typer.Argument(metavar="[VIEW]…", help="Feature views; all that have a stream if none."),
 ]
+_Parallelism = Annotated[
+    int | None,
+    typer.Option(
+        "--parallelism",
+        min=1,
+        help="Tasks that share the topic's partitions, a slot each; as before if not given.",
+    ),
+]
 _STYLES = {"running": "green", "starting": "yellow", "restarting": "yellow", "stopped": "dim"}
 _PARTS = ("kafka", "flink", "store", "writer", "archive")
 """What a stream is made of, from its topic to the store and the lake."""
@@ -61,7 +69,9 @@ def stop(views: _Views = None) -> None:
     _each("stop", views or _deployed(settings), lambda view, say: stop_one(settings, view, say))
 
 
-def restart(views: _Views = None, *, no_start: NoStartFlag = False) -> None:
+def restart(
+    views: _Views = None, *, parallelism: _Parallelism = None, no_start: NoStartFlag = False
+) -> None:
     """Stop streams and submit them again from there; their failures are forgotten."""
     from streaming.control.deployments import restart as restart_one
 
@@ -70,7 +80,11 @@ def restart(views: _Views = None, *, no_start: NoStartFlag = False) -> None:
     names = views or deployed
     if any(name in deployed for name in names):
         start_needed(settings, *_PARTS, no_start=no_start)
-    _each("restart", names, lambda view, say: restart_one(settings, view, say))
+    _each(
+        "restart",
+        names,
+        lambda view, say: restart_one(settings, view, say, parallelism=parallelism),
+    )
 
 
 def status(views: _Views = None, *, as_json: JsonFlag = False) -> None:

@@ -12,7 +12,14 @@ from resources.progress import Progress
 from resources.settings import Settings
 from streaming.control import lineage
 from streaming.control.reconcile import ENDED
-from streaming.control.submission import definition_of, new_record, stream_of, submit, topics_of
+from streaming.control.submission import (
+    at_parallelism,
+    definition_of,
+    new_record,
+    stream_of,
+    submit,
+    topics_of,
+)
 from streaming.engines import Engines
 from streaming.publications import publishing
 from streaming.publications.checkpoints import drop_checkpoints
@@ -93,7 +100,12 @@ def _begin(
         progress(f"{view.name}: {older.version} serves until {version} is complete")
         # A meaning that comes back is not to be dropped any more.
         retired = tuple(old for old in older.retired if old.fingerprint != record.fingerprint)
-        record = replace(record, previous=replace(older, retired=()), retired=retired)
+        record = replace(
+            record,
+            previous=replace(older, retired=()),
+            retired=retired,
+            parallelism=older.parallelism,
+        )
     lineage.stream_declared(engines, view, record)
     return submit(engines, record, files.write, progress)
 
@@ -164,9 +176,21 @@ def stop(
 
 
 def restart(
-    settings: Settings, view_name: str, progress: Progress, *, engines: Engines | None = None
+    settings: Settings,
+    view_name: str,
+    progress: Progress,
+    *,
+    parallelism: int | None = None,
+    engines: Engines | None = None,
 ) -> StreamRecord:
     """Stop a view's job if it runs, and submit it again from there; forgets its failures.
+
+    Args:
+        settings: the stack's.
+        view_name: a deployed view.
+        progress: told what is done.
+        parallelism: of the job and of those after it; None: as it was.
+        engines: stand-ins, in tests.
 
     Raises:
         NotDeclared: the view was never deployed.
@@ -176,9 +200,10 @@ def restart(
     engines = engines or Engines(settings)
     files = RecordFiles.of(settings.home)
     with files.changing(view_name):
-        record = stop_jobs(
-            engines, files, deployed(files, view_name), progress, with_previous=False
-        )
+        record = deployed(files, view_name)
+        if parallelism is not None:
+            record = at_parallelism(engines, record, parallelism)
+        record = stop_jobs(engines, files, record, progress, with_previous=False)
         return submit(engines, _wanted(record), files.write, progress)
 
 

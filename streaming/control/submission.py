@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from millrace.compile.flink import FlinkEndpoints, job_id, stream_job
 from millrace.durations import DAY_MS, MINUTE_MS
-from millrace.errors import EngineError, EngineUnavailable, UnsupportedByEngine
+from millrace.errors import EngineError, EngineRejected, EngineUnavailable, UnsupportedByEngine
 from millrace.names import dead_letter_topic, flink_group, tile_topic
 from millrace.plan import StreamPlan, ViewPlan
 from resources.progress import Progress
@@ -34,9 +34,6 @@ Save = Callable[[StreamRecord], StreamRecord]
 BROKERS = "${MILLRACE_KAFKA}"
 """Stands in recorded scripts for the brokers, their address and what they ask for: both may change,
 the job does not, and no record holds a password."""
-
-PARALLELISM = 1
-"""A job's chain is three threads already: read and judge, deduplicate, aggregate."""
 
 _RESTARTS = {
     # Flink's default tries for ever. A job that cannot go on must say so, to be looked at. These
@@ -141,13 +138,16 @@ def submit(engines: Engines, record: StreamRecord, save: Save, progress: Progres
         EngineError: Flink has no slot for the job, which is not submitted then, or refuses it.
         SetupError: Flink cannot be told what Kafka asks for.
     """
-    ensure_slots(engines, record.view, PARALLELISM, progress)
+    ensure_slots(engines, record.view, record.parallelism, progress)
     script = engines.on_brokers(record.definition.script, BROKERS)
     jar = engines.runner_jar()
     now_ms = engines.now_ms()
     restore_from = restore_point(engines, record, _identity(jar))
     record = save(_next(engines, record, jar, restore_from, now_ms))
-    progress(f"{record.view} {record.version}: job {record.job_id}, {_origin(restore_from)}")
+    progress(
+        f"{record.view} {record.version}: job {record.job_id} of parallelism {record.parallelism}, "
+        f"{_origin(restore_from)}"
+    )
     lineage.stream_started(engines, record)
     try:
         engines.flink.run(
@@ -155,7 +155,7 @@ def submit(engines: Engines, record: StreamRecord, save: Save, progress: Progres
             script,
             record.job_id,
             {**record.definition.configuration, **_RESTARTS, **_marks(record)},
-            PARALLELISM,
+            record.parallelism,
             restore_from,
         )
     except EngineUnavailable:
@@ -171,6 +171,23 @@ def submit(engines: Engines, record: StreamRecord, save: Save, progress: Progres
 
 def _origin(restore_from: str | None) -> str:
     return f"from {restore_from}" if restore_from else "from the beginning of the topic"
+
+
+def at_parallelism(engines: Engines, record: StreamRecord, parallelism: int) -> StreamRecord:
+    """Return the record with another parallelism; its next job has it, from the same state.
+
+    Raises:
+        EngineRejected: not between 1 and the number of partitions of the source's topic.
+    """
+    partitions = len(engines.end_offsets(record.source_topic))
+    if not 1 <= parallelism <= partitions:
+        raise EngineRejected(
+            f"the stream of {record.view} cannot have parallelism {parallelism}: the topic "
+            f"{record.source_topic!r} has {partitions} partition(s), and each is read by one task",
+            where=f"view {record.view}",
+            fix=f"a number from 1 to {partitions}, or add partitions to the topic first",
+        )
+    return replace(record, parallelism=parallelism)
 
 
 def failed(record: StreamRecord, cause: str, now_ms: int) -> StreamRecord:

@@ -91,6 +91,7 @@ class StreamRecord:
             restarted by hand once there are five.
         error: the root cause of the last failure; empty if the last submission holds.
         not_before_ms: no restoration before.
+        parallelism: of its jobs; a version begins with that of the one before it.
         cut_over_ms: the day edge before which the store holds batch tiles; None: none uploaded.
         sealed_before_ms: tiles before it were coarsened and take no more stream tiles.
     """
@@ -117,6 +118,7 @@ class StreamRecord:
     failures: tuple[int, ...] = ()
     error: str = ""
     not_before_ms: int = 0
+    parallelism: int = 1
     cut_over_ms: int | None = None
     sealed_before_ms: int | None = None
 

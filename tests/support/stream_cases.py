@@ -49,8 +49,11 @@ class Streams:
     def stop(self) -> StreamRecord:
         return deployments.stop(self.engines.settings, "spend", ignore, engines=self.engines)
 
-    def restart(self) -> StreamRecord:
-        return deployments.restart(self.engines.settings, "spend", ignore, engines=self.engines)
+    def restart(self, parallelism: int | None = None) -> StreamRecord:
+        settings, engines = self.engines.settings, self.engines
+        return deployments.restart(
+            settings, "spend", ignore, parallelism=parallelism, engines=engines
+        )
 
     def decide(self, *, has_faults: bool = False) -> list[Action]:
         records = self.files.read_all()

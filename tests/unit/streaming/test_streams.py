@@ -254,6 +254,26 @@ def test_a_restart_goes_on_from_a_savepoint(streams: Streams) -> None:
     assert streams.restores() == [None, restarted.savepoint.path]
 
 
+def test_a_restart_may_change_the_parallelism_and_restorations_keep_it(streams: Streams) -> None:
+    streams.deploy()
+    restarted = streams.restart(parallelism=2)
+    assert streams.restores()[-1] == (restarted.savepoint and restarted.savepoint.path)
+    streams.flink.forget()
+    streams.wait(15)
+    assert streams.reconcile() == ["restore"]
+    assert [one["parallelism"] for one in streams.flink.submissions] == [1, 2, 2]
+
+
+def test_a_parallelism_that_the_topic_cannot_have_is_refused_and_nothing_stops(
+    streams: Streams,
+) -> None:
+    deployed = streams.deploy()
+    with pytest.raises(EngineRejected, match=r"has 2 partition\(s\)") as caught:
+        streams.restart(parallelism=3)
+    assert "from 1 to 2" in (caught.value.fix or "")
+    assert streams.flink.states[deployed.job_id] == "RUNNING"
+
+
 def test_a_store_that_is_away_stops_nothing_else(streams: Streams) -> None:
     streams.deploy()
     streams.engines.away.add("store")
