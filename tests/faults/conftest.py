@@ -17,6 +17,8 @@ def struck_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSt
     try:
         stack.up()
         stack.run("stream", "deploy", *views.VIEWS)
+        # One topic is read by one task for one view and by three for another.
+        stack.run("stream", "restart", "live_till", "--parallelism", "3")
         yield stack
     finally:
         stack.down()
