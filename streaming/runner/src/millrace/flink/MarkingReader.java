@@ -70,7 +70,7 @@ final class MarkingReader implements SourceReader<RowData, KafkaPartitionSplit> 
 
     private void arrived(int partition, long offset, long ingestMs, int valueBytes) {
         lanes.add(partition, offset, ingestMs, valueBytes);
-        unseenBytes += valueBytes;
+        unseenBytes += 1 + valueBytes;
     }
 
     @Override
@@ -88,7 +88,8 @@ final class MarkingReader implements SourceReader<RowData, KafkaPartitionSplit> 
             return InputStatus.NOTHING_AVAILABLE;
         }
         InputStatus status = records.pollNext(output);
-        if (look == null && lanes.isBehind()) {
+        // Also of what is no news to the mark: only a look lets more come in.
+        if (look == null && unseenBytes > 0) {
             lookIn(LOOK_AGAIN_MS);
         }
         return status;
