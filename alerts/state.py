@@ -74,7 +74,7 @@ class AlertStore:
         self.engine.dispose()
 
     @contextmanager
-    def deciding(self) -> Iterator["Book"]:
+    def deciding(self) -> Iterator["IncidentLog"]:
         """Lock the memory, and commit what was written when the block ends without an error."""
         with self.engine.begin() as connection:
             # On SQLite the transaction itself is the lock.
@@ -82,27 +82,27 @@ class AlertStore:
                 connection.exec_driver_sql(
                     f"LOCK TABLE {tables.watcher.name} IN SHARE ROW EXCLUSIVE MODE"
                 )
-            yield Book(connection)
+            yield IncidentLog(connection)
 
     def watch(self) -> Watch | None:
         """Return where the watcher is; None if it never looked."""
         with self.engine.begin() as connection:
-            return Book(connection).watch()
+            return IncidentLog(connection).watch()
 
     def open_conditions(self) -> list[Condition]:
         """Return the conditions with an open incident, the oldest first."""
         with self.engine.begin() as connection:
-            found = Book(connection).open_conditions().values()
+            found = IncidentLog(connection).open_conditions().values()
         return sorted(found, key=lambda c: c.incident.opened_ms if c.incident else 0)
 
     def unseen(self, updates: Sequence[Seen]) -> list[Seen]:
         """Return those updates of runs that were not read, in the same order."""
         with self.engine.begin() as connection:
-            known = Book(connection).seen(run_id for run_id, _ in updates)
+            known = IncidentLog(connection).seen(run_id for run_id, _ in updates)
         return [update for update in updates if update not in known]
 
 
-class Book:
+class IncidentLog:
     """One transaction over the memory."""
 
     def __init__(self, connection: sa.Connection) -> None:

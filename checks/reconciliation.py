@@ -14,7 +14,7 @@ from lineage.builds import enclosing
 from millrace.errors import EngineError
 from millrace.names import events_table
 from millrace.plan import Plan, SourcePlan
-from offline.tables.archived_days import archived_letters, archived_rows
+from offline.tables.archived_days import archived_dead_letters, archived_rows
 from resources.dagster.asset_keys import dead_letters_path
 from resources.endpoints import kafka_bootstrap
 from resources.kafka.client import end_offsets
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-def books_checks(plan: Plan) -> list[dg.AssetChecksDefinition]:
+def reconciliation_checks(plan: Plan) -> list[dg.AssetChecksDefinition]:
     """Return one check ``books`` on ``dead_letters/<source>_dead_letters`` for each source with a stream."""
-    return [_books_check(source) for source in archived_sources(plan).values()]
+    return [_reconciliation_check(source) for source in archived_sources(plan).values()]
 
 
-def _books_check(source: SourcePlan) -> dg.AssetChecksDefinition:
+def _reconciliation_check(source: SourcePlan) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=dg.AssetKey(dead_letters_path(source)),
         name="books",
@@ -77,7 +77,7 @@ def examine(settings: Settings, source: SourcePlan) -> dg.AssetCheckResult:
         before = _books(settings, source, topic)
         rows = {
             "events": sum(archived_rows(settings, source.name).values()),
-            **archived_letters(settings, source.name, before),
+            **archived_dead_letters(settings, source.name, before),
         }
         if _books(settings, source, topic) == before:
             return _result(settings, before, rows)
@@ -134,7 +134,7 @@ def _lag(settings: Settings, books: OffsetLedger) -> int | None:
 
 
 def check_keys(plan: Plan) -> Sequence[dg.AssetCheckKey]:
-    """Return the keys of ``books_checks``, in the same order."""
+    """Return the keys of ``reconciliation_checks``, in the same order."""
     return [
         dg.AssetCheckKey(dg.AssetKey(dead_letters_path(source)), "books")
         for source in archived_sources(plan).values()

@@ -20,7 +20,7 @@ from feature_assets.judging import Gate, Judged, report_checks
 from feature_assets.offline import OfflineTables
 from feature_assets.reporting import FailedDays, engine_is_away, failed_before, report_days
 from feature_assets.standing import standing_days
-from lineage.builds import telling
+from lineage.builds import emitting
 from millrace.days import Days
 from millrace.errors import EngineUnavailable, PlatformError
 from millrace.plan import ViewPlan
@@ -139,7 +139,7 @@ class TableStep:
 
     def _built(self, stage: Stage, good: Sequence[date], attempt: int) -> Judged:
         table, context = self.asset.table, self.context
-        with telling(
+        with emitting(
             context, table.source, table.view, self.asset.spec.key, self._asked, good, attempt
         ) as told:
             if stage.days is None:

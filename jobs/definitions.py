@@ -8,7 +8,7 @@ import dagster as dg
 
 from checks.history import history_checks
 from checks.parity.asset_check import parity_checks
-from checks.reconciliation import books_checks
+from checks.reconciliation import reconciliation_checks
 from feature_assets.factory import plan_assets
 from feature_assets.links import links_of, with_pages
 from feature_assets.offline import offline_lake
@@ -94,7 +94,7 @@ def build_definitions(
             settings.docs_url,
         ),
         asset_checks=[
-            *books_checks(plan),
+            *reconciliation_checks(plan),
             *history_checks(plan),
             *parity_checks(plan),
             *arrival_checks(sources, settings),

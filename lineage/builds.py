@@ -60,7 +60,7 @@ def _told_tags(tags: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def telling(
+def emitting(
     context: dg.AssetExecutionContext,
     source: SourcePlan,
     view: ViewPlan | None,

@@ -178,10 +178,10 @@ class ServingStore:
             error = StoreError(f"the online store answered {told!r}", where="online store")
         if isinstance(error, StoreUnavailable):
             self._on_error()
-            self._close_door(error.what)
+            self._close_breaker(error.what)
         return error
 
-    def _close_door(self, reason: str) -> None:
+    def _close_breaker(self, reason: str) -> None:
         if self._is_closed:
             return
         if self._reason is None:

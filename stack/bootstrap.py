@@ -283,8 +283,8 @@ def _attempt(command: list[str], tried: list[str], environ: dict[str, str] | Non
     if done.returncode != 0:
         lines = done.stdout.decode("utf-8", "replace").strip().splitlines() or ["no message"]
         # pip ends with "no matching distribution", whatever it was.
-        telling = next((line for line in lines if _trust().is_untrusted(line)), lines[-1])
-        tried.append(f"{' '.join(command[:3])}: {telling}")
+        emitting = next((line for line in lines if _trust().is_untrusted(line)), lines[-1])
+        tried.append(f"{' '.join(command[:3])}: {emitting}")
     return done.returncode == 0
 
 

@@ -16,7 +16,7 @@ from millrace.plan import ViewPlan
 from millrace.published import PublishedView
 from offline.tables.archived_days import archived_rows
 from offline.tables.history import History
-from offline.tables.partition_log import built_days, held_days, read_partition_log
+from offline.tables.partition_log import built_days, quarantined_days, read_partition_log
 from resources.endpoints import store_url
 from resources.lake.delta import partition_stats
 from resources.settings import Settings
@@ -97,7 +97,7 @@ def served_history(
     events = events_table(view.source.name)
     rows = {day: one.rows for day, one in partition_stats(settings, events).items()}
     archived = archived_rows(settings, view.source.name)
-    held = held_days(read_partition_log(settings, events))
+    held = quarantined_days(read_partition_log(settings, events))
     read = tuple(day for day in history.days if rows.get(day))
     from_files = [day for day in read if rows[day] > archived.get(day, 0)]
     tiles = read_partition_log(settings, tiles_table(view.name, version))

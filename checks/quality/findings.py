@@ -9,7 +9,7 @@ from checks.quality.profiles_table import Document, read_findings
 from millrace.errors import NotDeclared, nearest
 from millrace.names import events_table, features_table
 from millrace.plan import Plan, ViewPlan
-from offline.tables.partition_log import held_days, read_partition_log
+from offline.tables.partition_log import quarantined_days, read_partition_log
 from resources.lake.view_versions import deployed_version
 from resources.settings import Settings
 
@@ -90,7 +90,7 @@ def _of_table(settings: Settings, table: str, since: date | None) -> TableFindin
         day: tuple(one for one in findings if one["verdict"] == "failed")
         for day, findings in found.items()
     }
-    held = held_days(read_partition_log(settings, table))
+    held = quarantined_days(read_partition_log(settings, table))
     return TableFindings(
         table=table,
         days=tuple(found),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import TYPE_CHECKING
 
-from checks.quality.judgement import JudgedDay, Judgement, held_reason
+from checks.quality.judgement import JudgedDay, Judgement, quarantine_reason
 from checks.quality.profiles_table import StoredDay, day_files, read_profiles, write_profiles
 from checks.quality.profiling import LOCAL_ROWS, profile_days
 from checks.quality.rejudging import judge_later, later_days
@@ -22,7 +22,7 @@ from millrace.plan import EmptyDays, SourcePlan, ViewPlan
 from millrace.quality.finding import Finding
 from offline.tables.partition_log import (
     append_partition_log,
-    held_days,
+    quarantined_days,
     read_partition_log,
     whole_days,
 )
@@ -143,7 +143,7 @@ def judge_build(
     later = later_days(closed, states)
     stored = read_profiles(settings, table.name, _earlier(closed, table.rules) | later)
     profiles = _profiles(settings, table, closed, outcomes, files, stored, progress, local_rows)
-    history = _history(stored, held_days(states), profiles)
+    history = _history(stored, quarantined_days(states), profiles)
     judged = _judged(settings, table, profiles, history, expectations, publish=publish)
     seen = [*history, *(day.profile for day in judged if day.held is None)]
     compared = {day: stored[day] for day in later if day in stored}
@@ -192,7 +192,7 @@ def judge_again(
     files = day_files(settings, table.name)
     stored = read_profiles(settings, table.name, _earlier(asked, table.rules))
     profiles = _profiles_that_stand(asked, files, stored)
-    history = _history(stored, held_days(states), profiles)
+    history = _history(stored, quarantined_days(states), profiles)
     judged = _judged(settings, table, profiles, history, expectations, publish=False)
     return Judgement(
         table=table.name,
@@ -293,7 +293,7 @@ def _judged(
 
 
 def _gated(judged: JudgedDay, findings: tuple[Finding, ...], *, publish: bool) -> JudgedDay:
-    reason = held_reason(findings)
+    reason = quarantine_reason(findings)
     return replace(
         judged,
         findings=findings,

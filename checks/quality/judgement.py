@@ -90,7 +90,7 @@ def findings_text(findings: "tuple[Finding, ...] | list[Finding]") -> str:
     return f"{named}; and {more} more" if more > 0 else named
 
 
-def held_reason(findings: tuple[Finding, ...]) -> str | None:
+def quarantine_reason(findings: tuple[Finding, ...]) -> str | None:
     """Return why a day with these findings is held back; None if nothing blocks it."""
     blocking = [finding for finding in findings if finding.is_blocking]
     return findings_text(blocking) if blocking else None

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from cli.demo.live import LiveProof
     from cli.demo.recompute import ViewProof
-    from cli.demo.report import Books, TrainingProof
+    from cli.demo.report import Counts, TrainingProof
     from cli.demo.sets import DemoSet
     from jobs.batch.backfill_runs import RunFollower
     from millrace.plan import Plan
@@ -88,7 +88,7 @@ def _prove(settings: "Settings", sets: "Sequence[DemoSet]", *, is_kept: bool) ->
         # What streams and serves starts meanwhile.
         _start(settings)
         _follow(followers)
-        demo_report.show_backfill(followers, demo_report.undated_letters(settings, sets))
+        demo_report.show_backfill(followers, demo_report.undated_dead_letters(settings, sets))
         _refuse_failures(followers)
     with watch.step("training sets"):
         training = [_train(settings, plan, one) for one in sets]
@@ -98,7 +98,7 @@ def _prove(settings: "Settings", sets: "Sequence[DemoSet]", *, is_kept: bool) ->
         demo_report.show_proofs(proofs)
     with watch.step("what was dirty, and where it went"):
         books = _books(settings, sets, followers)
-        demo_report.show_books(books)
+        demo_report.show_counts(books)
     with watch.step("the same views live: real events, sent now"):
         live = _live(settings, plan, sets)
     is_proven = demo_report.show_proven(followers, training, proofs, books, live)
@@ -241,7 +241,7 @@ def _recompute(settings: "Settings", plan: "Plan", sets: "Sequence[DemoSet]") ->
 
 def _books(
     settings: "Settings", sets: "Sequence[DemoSet]", followers: "Sequence[RunFollower]"
-) -> "list[Books]":
+) -> "list[Counts]":
     from cli.demo.report import balance
     from resources.spark.session import connect
 
@@ -264,7 +264,7 @@ def _live(settings: "Settings", plan: "Plan", sets: "Sequence[DemoSet]") -> "Liv
         unanswered=len(watcher.waiting),
         dead_letter=demo_live.poison(settings, plan, one.source),
         parity=demo_live.audit(settings, plan, one),
-        books=demo_live.source_books(settings, plan, one.source),
+        books=demo_live.source_counts(settings, plan, one.source),
     )
     demo_live.show_live(proof)
     return proof

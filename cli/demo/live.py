@@ -226,12 +226,12 @@ def poison(settings: "Settings", plan: "Plan", source: str) -> DeadLetter:
 
     stream = plan.sources[source].stream
     topic = stream.topic if stream else ""
-    letters = dead_letter_topic(topic)
+    dead_letters = dead_letter_topic(topic)
     bootstrap = kafka_bootstrap(settings)
     reader = consumer(bootstrap)
     try:
-        ends = end_offsets(bootstrap, letters)
-        reader.assign([TopicPartition(letters, number, end) for number, end in ends.items()])
+        ends = end_offsets(bootstrap, dead_letters)
+        reader.assign([TopicPartition(dead_letters, number, end) for number, end in ends.items()])
         sender = producer(bootstrap)
         places: list[str] = []
         sender.produce(
@@ -245,11 +245,11 @@ def poison(settings: "Settings", plan: "Plan", source: str) -> DeadLetter:
             for record in reader.consume(100, timeout=0.2):
                 if (key := record.key().decode()) in places:
                     reason = dict(record.headers())["reason"].decode()
-                    return DeadLetter(letters, key, reason, record.value() == _POISON)
+                    return DeadLetter(dead_letters, key, reason, record.value() == _POISON)
     finally:
         reader.close()
     raise EngineError(
-        f"a poisoned record did not come to {letters} within {_DEADLINE_S:.0f} s",
+        f"a poisoned record did not come to {dead_letters} within {_DEADLINE_S:.0f} s",
         where=topic,
         fix="millrace status; millrace logs archive",
     )
@@ -275,7 +275,7 @@ def audit(settings: "Settings", plan: "Plan", demo_set: "DemoSet") -> "list[Pari
     return reports
 
 
-def source_books(settings: "Settings", plan: "Plan", source: str) -> Mapping[str, Any]:
+def source_counts(settings: "Settings", plan: "Plan", source: str) -> Mapping[str, Any]:
     """Return the archive's books of a source."""
     from streaming.archive.status import archive_status
 
@@ -291,9 +291,9 @@ def show_live(proof: LiveProof) -> None:
         f"the event: [bold]{shown}[/] ({len(proof.latencies_ms)} watched)",
         soft_wrap=True,
     )
-    letter = proof.dead_letter
+    dead_letter = proof.dead_letter
     page.print(
-        f"  a poisoned record lies in {letter.topic} as {letter.key}: {letter.reason}",
+        f"  a poisoned record lies in {dead_letter.topic} as {dead_letter.key}: {dead_letter.reason}",
         markup=False,
     )
     dead = sum(proof.books["dead_letters"].values())

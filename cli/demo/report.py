@@ -44,7 +44,7 @@ class TrainingProof:
 
 
 @dataclass(frozen=True)
-class Books:
+class Counts:
     """Where every raw row of a source went.
 
     Attributes:
@@ -103,9 +103,9 @@ def show_backfill(followers: "Sequence[RunFollower]", undated: Mapping[str, int]
             totals = (f"{sum(r.count(name) for r in built):,}" for name in counters)
             table.add_row(asset, str(len(built)), *totals, f"{seconds:.1f}")
     page.print(table)
-    for source, letters in undated.items():
+    for source, dead_letters in undated.items():
         page.print(
-            f"  dead letters of {source} beside those of its days: {letters:,} rows without a time",
+            f"  dead letters of {source} beside those of its days: {dead_letters:,} rows without a time",
             soft_wrap=True,
         )
     results = [result for follower in followers for result in follower.results()]
@@ -150,7 +150,7 @@ def balance(
     settings: "Settings",
     demo_set: "DemoSet",
     results: "Sequence[PartitionResult]",
-) -> Books:
+) -> Counts:
     """Count a source's raw rows, and what the lake has of them."""
     from resources.lake.delta import partition_stats
 
@@ -167,7 +167,7 @@ def balance(
         .asDict()
     )
     stats = partition_stats(settings, events_table(demo_set.source))
-    return Books(
+    return Counts(
         source=demo_set.source,
         raw=counted.pop("_raw"),
         undated=counted.pop("_undated"),
@@ -182,22 +182,24 @@ def balance(
     )
 
 
-def undated_letters(settings: "Settings", sets: "Sequence[DemoSet]") -> dict[str, int]:
+def undated_dead_letters(settings: "Settings", sets: "Sequence[DemoSet]") -> dict[str, int]:
     """Return by source how many rows of its files had no time; sources without any are absent."""
     found = {
-        one.source: sum(letter["event_day"] is None for letter in _letters(settings, one.source))
+        one.source: sum(
+            dead_letter["event_day"] is None for dead_letter in _letters(settings, one.source)
+        )
         for one in sets
     }
-    return {source: letters for source, letters in found.items() if letters}
+    return {source: dead_letters for source, dead_letters in found.items() if dead_letters}
 
 
 def _dead_letters(settings: "Settings", demo_set: "DemoSet") -> dict[str, int]:
     from collections import Counter
 
     return Counter(
-        letter["reason"]
-        for letter in _letters(settings, demo_set.source)
-        if letter["event_day"] is None or letter["event_day"] in demo_set.days
+        dead_letter["reason"]
+        for dead_letter in _letters(settings, demo_set.source)
+        if dead_letter["event_day"] is None or dead_letter["event_day"] in demo_set.days
     )
 
 
@@ -210,20 +212,22 @@ def _letters(settings: "Settings", source: str) -> "list[Mapping[str, Any]]":
         return []
     columns = ["reason", "event_day", "origin"]
     rows = table.to_pyarrow_table(columns=columns).to_pylist()
-    return [letter for letter in rows if not letter["origin"].startswith("kafka:")]
+    return [dead_letter for dead_letter in rows if not dead_letter["origin"].startswith("kafka:")]
 
 
-def show_books(books: Sequence[Books]) -> None:
+def show_counts(books: Sequence[Counts]) -> None:
     """Show, per source, what was odd in the raw file and where each row went."""
     for book in books:
         page.print(f"[bold]{book.source}[/bold]: of the whole file")
         for what, rows in book.dirt.items():
             page.print(f"  {rows:>9,} {what}")
-        letters = ", ".join(f"{n:,} {reason}" for reason, n in book.dead_letters.items()) or "none"
+        dead_letters = (
+            ", ".join(f"{n:,} {reason}" for reason, n in book.dead_letters.items()) or "none"
+        )
         undated = f" + {book.undated:,} without a time, of every day" if book.undated else ""
         page.print(
             f"  {book.raw:,} rows of these days in{undated} = {book.accepted:,} accepted + {book.duplicates:,} duplicates"
-            f" + dead letters ({letters})"
+            f" + dead letters ({dead_letters})"
         )
         for view, nulls in book.null_keys.items():
             page.print(f"  {nulls:>9,} events of {view} have no key: counted, served to nobody")
@@ -233,7 +237,7 @@ def show_proven(
     followers: "Sequence[RunFollower]",
     training: Sequence[TrainingProof],
     proofs: "Sequence[ViewProof]",
-    books: Sequence[Books],
+    books: Sequence[Counts],
     live: "LiveProof",
 ) -> bool:
     """Show the claims and what became of them; return True if all of them hold."""
@@ -254,7 +258,7 @@ def show_proven(
 Claim = tuple[str, str, bool]
 
 
-def _claims_of_build(followers: "Sequence[RunFollower]", books: Sequence[Books]) -> "list[Claim]":
+def _claims_of_build(followers: "Sequence[RunFollower]", books: Sequence[Counts]) -> "list[Claim]":
     results = [r for f in followers for r in f.results() if r.was_asked]
     built = sum(r.error is None for r in results)
     raw = sum(book.rows_in for book in books)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from alerts.configuration import AlertConfig
     from alerts.facts import Fact
     from alerts.outbox import Outbox, SinkStatus
-    from alerts.state import AlertStore, Book, Watch
+    from alerts.state import AlertStore, IncidentLog, Watch
     from jobs.alerts.owners import Declared
     from jobs.alerts.runs import Update
 
@@ -248,7 +248,11 @@ class Look:
         return facts, Declared(self.repository, plan, is_complete, names, set(config.sinks))
 
     def _decide(
-        self, book: "Book", config: "AlertConfig", declared: "Declared", facts: "Sequence[Fact]"
+        self,
+        book: "IncidentLog",
+        config: "AlertConfig",
+        declared: "Declared",
+        facts: "Sequence[Fact]",
     ) -> None:
         from alerts.causes import Causes
         from alerts.decision import awaited_fingerprints, decide
@@ -288,7 +292,7 @@ class Look:
         ]
         book.post(postings, self.now_ms)
 
-    def _beat(self, book: "Book", config: "AlertConfig", watch: "Watch") -> int:
+    def _beat(self, book: "IncidentLog", config: "AlertConfig", watch: "Watch") -> int:
         """Post the sign of life of a period, once; returns the period's number."""
         from alerts.folding import standing
         from alerts.message import heartbeat_message

@@ -88,8 +88,8 @@ def prune(instance: dg.DagsterInstance, policy: Policy, now: datetime, say: Prog
     runs_before = now - timedelta(days=policy.keep_days)
     observed_before = now - timedelta(days=policy.keep_observations_days)
     old = list(_old_runs(instance, runs_before))
-    telling = rows.telling_runs()
-    doomed = [run for run in old if run not in telling]
+    emitting = rows.telling_runs()
+    doomed = [run for run in old if run not in emitting]
     chosen = doomed[: policy.most_runs]
     if policy.dry_run:
         observations = rows.old_observations(observed_before)

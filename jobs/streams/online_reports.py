@@ -65,7 +65,7 @@ def online_event(
         **more: further metadata; what is None is left out.
     """
     serving = None if found is None or found.serving is None else found.version(found.serving)
-    version, was = None if serving is None else serving.version, told_version(instance, view)
+    version, was = None if serving is None else serving.version, reported_version(instance, view)
     about = {"version": version, "published": serving is not None, **more}
     if serving is not None and serving.cut_over_ms is not None:
         about["cut_over"] = dg.MetadataValue.timestamp(serving.cut_over_ms / 1000)
@@ -89,12 +89,12 @@ def changed_event(
 ) -> OnlineEvent | None:
     """Return the event of a version that was not told yet; None if it was."""
     serving = None if found is None else found.serving
-    if serving == told_version(instance, view):
+    if serving == reported_version(instance, view):
         return None
     return online_event(instance, settings, view, found, why=why)
 
 
-def told_version(instance: dg.DagsterInstance, view: str) -> str | None:
+def reported_version(instance: dg.DagsterInstance, view: str) -> str | None:
     """Return the version that was last said to answer lookups; None if none ever was, or none did."""
     key = online_key(view)
     newest = [

@@ -39,7 +39,7 @@ def archived_rows(settings: Settings, source: str) -> dict[date, int]:
     return {} if table is None else rows_with(table, OFFSET)
 
 
-def archived_letters(settings: Settings, source: str, books: OffsetLedger) -> dict[str, int]:
+def archived_dead_letters(settings: Settings, source: str, books: OffsetLedger) -> dict[str, int]:
     """Return how many dead letters that the books cover the table holds, by reason; all four.
 
     Letters are appended before the books count them: those of a batch under way, or of one that a
@@ -56,7 +56,7 @@ def archived_letters(settings: Settings, source: str, books: OffsetLedger) -> di
         covered = books.next.get(partition, 0)
         if marker > covered:
             beyond = (pc.field("partition") == partition) & (pc.field("offset") >= covered)
-            # Of a topic that was made again, letters of the earlier one have higher offsets too.
+            # Of a topic that was made again, dead letters of the earlier one have higher offsets too.
             recent = pc.field("arrived_ms") >= (books.newest_ms or 0) - OUT_OF_STEP_MS
             wanted &= ~(beyond & recent)
     for batch in open_dataset(table).to_batches(columns=["reason"], filter=wanted):
@@ -97,7 +97,7 @@ def archived_outcomes(
 ) -> dict[date, PartitionOutcome]:
     """Return duplicates and dead letters of the topic by day; days without any are absent.
 
-    A letter belongs to the day it was stamped with, one without a time stamp and a duplicate to
+    A dead letter belongs to the day it was stamped with, one without a time stamp and a duplicate to
     the day they arrived.
     """
     import pyarrow as pa
@@ -105,9 +105,11 @@ def archived_outcomes(
 
     wanted = frozenset(days)
     dead: dict[date, dict[str, int]] = {}
-    letters = open_table(settings, dead_letters_table(source))
-    if letters is not None and "offset" in {field.name for field in letters.schema().fields}:
-        found = open_dataset(letters).to_table(
+    dead_letters = open_table(settings, dead_letters_table(source))
+    if dead_letters is not None and "offset" in {
+        field.name for field in dead_letters.schema().fields
+    }:
+        found = open_dataset(dead_letters).to_table(
             columns=["reason", "event_day", "event_date"], filter=pc.field("offset").is_valid()
         )
         day = pc.coalesce(found["event_day"], found["event_date"])

@@ -25,7 +25,7 @@ def pad_ms(source: SourcePlan) -> int:
     return source.dedup_horizon_ms + source.allowed_lateness_ms + source.clock_skew_ms
 
 
-def judge_rows(rows: "DataFrame", source: SourcePlan, read: Days) -> "DataFrame":
+def classify_rows(rows: "DataFrame", source: SourcePlan, read: Days) -> "DataFrame":
     """Add ``_event_ms _ingest_ms _reason event_date _verdict``; the order of rules is the contract's.
 
     What is wrong with a dead row is in words in ``_detail``.
@@ -87,7 +87,7 @@ def _behind(ahead: "Column", source: SourcePlan) -> "Column":
     return F.concat(F.lit("arrived "), (-ahead).cast("string"), allowed)
 
 
-def judge_beside_archived(
+def classify_beside_archived(
     spark: "SparkSession",
     settings: Settings,
     judged: "DataFrame",

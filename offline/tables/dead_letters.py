@@ -1,4 +1,4 @@
-"""Dead letters of raw files: replaced with the days they belong to, or with the files they came from.
+"""Dead dead letters of raw files: replaced with the days they belong to, or with the files they came from.
 
 A row without an event time belongs to no day. It is known by its file alone, so it is replaced when
 that file is read again.
@@ -55,7 +55,7 @@ class DeadLetters:
     def replace(self, wrong: "DataFrame", slices: Slices, files: Iterable[RawFile]) -> None:
         """Replace the dead letters of some days, and those without a day of some files.
 
-        Where some hours of a day are built, those letters are replaced whose ``event_ms`` lies in them.
+        Where some hours of a day are built, those dead letters are replaced whose ``event_ms`` lies in them.
 
         Args:
             wrong: judged rows that were not accepted; it is read twice, so keep it.
@@ -68,7 +68,7 @@ class DeadLetters:
         undated = dead.filter(F.col("event_date").isNull()).select(FILE).distinct().collect()
         origins = {row[FILE] for row in undated} | self._undated_origins(files)
         arrival = F.coalesce(F.to_date(F.timestamp_millis(F.col("_ingest_ms"))), F.lit(EPOCH))
-        letters = dead.select(
+        dead_letters = dead.select(
             F.col("_reason").alias("reason"),
             F.col(PAYLOAD).alias("payload"),
             F.col(FILE).alias("origin"),
@@ -88,7 +88,7 @@ class DeadLetters:
             replaced = f"({replaced}) OR (event_day IS NULL AND {named})"
         if has_column(self.settings, self.name, "offset"):
             replaced = f"({replaced}) AND `offset` IS NULL"
-        letters.coalesce(1).write.format("delta").mode("overwrite").partitionBy(
+        dead_letters.coalesce(1).write.format("delta").mode("overwrite").partitionBy(
             "event_date"
         ).option("replaceWhere", replaced).option("mergeSchema", "true").save(
             table_path(self.settings, self.name)
@@ -176,7 +176,7 @@ class DeadLetters:
         return counts
 
     def _add_event_ms(self) -> None:
-        """Give a table of before there were hours the column that letters of an hour are found by."""
+        """Give a table of before there were hours the column that dead letters of an hour are found by."""
         from deltalake import Field
         from deltalake.schema import PrimitiveType
 
@@ -185,7 +185,7 @@ class DeadLetters:
             opened.alter.add_columns([Field("event_ms", PrimitiveType("long"))])
 
     def _undated_origins(self, files: Iterable[RawFile]) -> set[str]:
-        """Return the files of which there are letters without a day, of those that were read."""
+        """Return the files of which there are dead letters without a day, of those that were read."""
         import pyarrow.dataset as ds
 
         table = self._open()

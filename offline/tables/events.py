@@ -25,7 +25,7 @@ from offline.tables.archived_days import (
     archived_rows,
     replaced_by_files,
 )
-from offline.tables.classification import VERDICT, judge_beside_archived, judge_rows, pad_ms
+from offline.tables.classification import VERDICT, classify_beside_archived, classify_rows, pad_ms
 from offline.tables.dead_letters import DeadLetters
 from offline.tables.file_days import condemn_strays
 from offline.tables.partition_log import AWAITS_CHECKS, append_partition_log
@@ -129,8 +129,8 @@ def build_events(
         raise
     finally:
         if attempt.found.files:
-            letters = DeadLetters(settings, source.name)
-            letters.replace_unreadable(attempt.unreadable.values(), attempt.read)
+            dead_letters = DeadLetters(settings, source.name)
+            dead_letters.replace_unreadable(attempt.unreadable.values(), attempt.read)
     return _reported(settings, source, attempt, counts, began, gated=gated)
 
 
@@ -269,13 +269,13 @@ def _write(
         # The archive may not commit between the look at its rows and the write beside them.
         with locked(settings, events_table(source.name)):
             archived = archived_rows(settings, source.name) if source.stream else {}
-            judged = judge_rows(rows, source, read)
+            judged = classify_rows(rows, source, read)
             if archived and source.event_id is not None:
-                judged = judge_beside_archived(spark, settings, judged, source, read)
+                judged = classify_beside_archived(spark, settings, judged, source, read)
             found = _replace(spark, judged, settings, source, attempt.slices, archived)
-        letters = DeadLetters(settings, source.name)
-        had_letters = letters.of_rows() > 0
-        if not found["dead"] and not found["duplicate"] and not had_letters:
+        dead_letters = DeadLetters(settings, source.name)
+        had_dead_letters = dead_letters.of_rows() > 0
+        if not found["dead"] and not found["duplicate"] and not had_dead_letters:
             return {}
         attempt.undated = found["undated"]
         told = f"events/{source.name}: {found['duplicate']} duplicate, {found['dead']} dead"
@@ -286,9 +286,9 @@ def _write(
             wanted | F.col("event_date").isNull()
         )
         kept = wrong.persist() if found["dead"] or found["duplicate"] else wrong.filter("false")
-        if found["dead"] or had_letters:
-            with locked(settings, letters.name):
-                letters.replace(kept, attempt.slices, files)
+        if found["dead"] or had_dead_letters:
+            with locked(settings, dead_letters.name):
+                dead_letters.replace(kept, attempt.slices, files)
         counted = _count_by_day(kept)
         kept.unpersist()
         return _with_other_hours(settings, source, counted, good, attempt.parts)
@@ -303,9 +303,11 @@ def _with_other_hours(
 ) -> dict[date, PartitionOutcome]:
     """Count the dead letters of a whole day where some hours of it were built: it is judged whole."""
     partly = [day for day in good if day in parts]
-    letters = DeadLetters(settings, source.name).by_day(partly) if partly else {}
+    dead_letters = DeadLetters(settings, source.name).by_day(partly) if partly else {}
     of_days = {
-        day: replace(counted.get(day, PartitionOutcome(day)), dead_letters=letters.get(day, {}))
+        day: replace(
+            counted.get(day, PartitionOutcome(day)), dead_letters=dead_letters.get(day, {})
+        )
         for day in partly
     }
     return {**counted, **of_days}

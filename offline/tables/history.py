@@ -26,7 +26,7 @@ from millrace.window import Window
 from offline.tables.partition_log import (
     PartitionState,
     ended_days,
-    held_days,
+    quarantined_days,
     read_partition_log,
 )
 from offline.tables.source_changes import find_change
@@ -49,7 +49,7 @@ class TrainingWarning:
 
     Attributes:
         code: ``days_never_built``, ``days_failed``, ``days_outdated``, ``days_open``,
-            ``days_held``, ``before_start`` or ``null_keys``.
+            ``days_quarantined``, ``before_start`` or ``null_keys``.
         view: the view whose features it touches.
         what: the whole of it in words.
         fix: how to mend it; empty where nothing needs mending.
@@ -115,7 +115,7 @@ def find_history(settings: Settings, view: ViewPlan, query_ms: "pa.Array") -> Hi
     _require_columns(settings, view, f"--start {view.start} --end {_tomorrow(query_ms)}")
     reached = reached_days(view, query_ms)
     log = read_partition_log(settings, table)
-    held = held_days(log)
+    held = quarantined_days(log)
     stats = partition_stats(settings, table)
     # The log has days without rows, and the archive adds rows to days that nobody has built.
     known = _within(reached, sorted(log.keys() | stats.keys()))

@@ -17,8 +17,8 @@ from offline.tables.partition_log import (
     PartitionState,
     append_partition_log,
     expected_days,
-    held_days,
     published_days,
+    quarantined_days,
     read_partition_log,
     readable_days,
 )
@@ -82,7 +82,7 @@ class DayLedger:
             good=good,
             failed={d: _reason(log.get(d), table, d) for d in days if d not in published},
             missing={d: tuple(a for a in absent if history_start(view, d) <= a < d) for d in good},
-            held=frozenset(held_days(log)),
+            held=frozenset(quarantined_days(log)),
             events_version=table_version(settings, table),
             hours=hours,
         )

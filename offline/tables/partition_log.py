@@ -247,10 +247,10 @@ def published_days(states: Mapping[date, PartitionState], fingerprint: str) -> f
 
 def readable_days(states: Mapping[date, PartitionState], fingerprint: str) -> frozenset[date]:
     """Return the days built by this fingerprint, of some perhaps not all hours, that are not held."""
-    return built_days(states, fingerprint) - held_days(states).keys()
+    return built_days(states, fingerprint) - quarantined_days(states).keys()
 
 
-def held_days(states: Mapping[date, PartitionState]) -> dict[date, str]:
+def quarantined_days(states: Mapping[date, PartitionState]) -> dict[date, str]:
     """Return the days that are held back, whatever they were built by, with the reason."""
     return {day: s.held for day, s in states.items() if s.held is not None}
 

@@ -29,7 +29,7 @@ _SPINE = "spine"
 
 
 @contextmanager
-def telling(
+def emitting(
     settings: Settings,
     out: "Path",
     spine: tuple["Path", "pa.Table"],

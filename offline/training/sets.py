@@ -14,7 +14,7 @@ from millrace.errors import EngineUnavailable
 from millrace.plan import Plan
 from offline.tables.history import History, TrainingWarning, find_history
 from offline.training.dataset_file import check_place, column_names, write_table_file
-from offline.training.lineage import telling
+from offline.training.lineage import emitting
 from offline.training.local_join import join_locally
 from offline.training.requested_features import RequestedFeatures, RequestedView, request_features
 from offline.training.spark_join import join_on_spark
@@ -168,7 +168,7 @@ def build_training_set(
     columns: dict[str, pa.ChunkedArray] = {}
     read = (spine_path, spine.table)
     told = {"engine": chosen, "hindsight": hindsight}
-    with telling(settings, out, read, request, histories, **told) as written:
+    with emitting(settings, out, read, request, histories, **told) as written:
         for asked, history, keys in zip(request.views, histories, spines, strict=True):
             share, values = _join(settings, asked, history, keys, chosen, hindsight, progress)
             shares.append(share)

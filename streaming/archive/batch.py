@@ -9,7 +9,7 @@ from millrace.plan import SourcePlan
 from millrace.values.arrow import array_of, arrow_type
 from streaming.archive.arrivals import Arrivals, id_key
 from streaming.archive.classification import Classification, Classifier
-from streaming.archive.dead_letter_topic import Letter, Place, place_of
+from streaming.archive.dead_letter_topic import DeadLetter, Place, place_of
 from streaming.archive.intake import Record
 from streaming.archive.tables import days_of
 
@@ -23,15 +23,15 @@ class Batch:
 
     events: list[tuple[Record, Classification]] = field(default_factory=list)
     duplicates: list[tuple[Record, Any]] = field(default_factory=list)
-    letters: list[Letter] = field(default_factory=list)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
     newest_ms: int | None = None
 
     def __len__(self) -> int:
-        return len(self.events) + len(self.duplicates) + len(self.letters)
+        return len(self.events) + len(self.duplicates) + len(self.dead_letters)
 
     def counts(self) -> dict[str, int]:
-        """Return how many records there are of each kind; letters by reason."""
-        reasons = Counter(letter.reason for letter in self.letters)
+        """Return how many records there are of each kind; dead letters by reason."""
+        reasons = Counter(dead_letter.reason for dead_letter in self.dead_letters)
         return {"events": len(self.events), "duplicates": len(self.duplicates), **reasons}
 
 
@@ -65,8 +65,8 @@ class BatchClassifier:
         self._arrivals.recall([key for key in keys if key is not None])
         for (record, found), key in zip(classified, keys, strict=True):
             if found.reason is not None:
-                letter = Letter(record, found.reason, found.detail, found.event_ms)
-                batch.letters.append(letter)
+                dead_letter = DeadLetter(record, found.reason, found.detail, found.event_ms)
+                batch.dead_letters.append(dead_letter)
             elif key is not None and self._arrivals.is_duplicate(key, record.arrived_ms):
                 batch.duplicates.append((record, found.values[self._id_at or 0]))
             else:
@@ -108,19 +108,19 @@ def event_columns(
     }
 
 
-def letter_columns(topic: str, letters: Sequence[Letter]) -> "dict[str, pa.Array]":
+def dead_letter_columns(topic: str, dead_letters: Sequence[DeadLetter]) -> "dict[str, pa.Array]":
     """Return the columns of ``dead_letters/<source>``."""
     import pyarrow as pa
 
-    records = [letter.record for letter in letters]
+    records = [dead_letter.record for dead_letter in dead_letters]
     origins = [f"kafka:{topic}/{record.partition}/{record.offset}" for record in records]
     return {
-        "reason": pa.array([letter.reason for letter in letters], pa.string()),
+        "reason": pa.array([dead_letter.reason for dead_letter in dead_letters], pa.string()),
         "payload": pa.array([record.value for record in records], pa.binary()),
         "origin": pa.array(origins, pa.string()),
-        "event_day": days_of([letter.event_ms for letter in letters]),
-        "event_ms": pa.array([letter.event_ms for letter in letters], pa.int64()),
-        "detail": pa.array([letter.detail for letter in letters], pa.string()),
+        "event_day": days_of([dead_letter.event_ms for dead_letter in dead_letters]),
+        "event_ms": pa.array([dead_letter.event_ms for dead_letter in dead_letters], pa.int64()),
+        "detail": pa.array([dead_letter.detail for dead_letter in dead_letters], pa.string()),
         **_place_columns(records),
     }
 

@@ -1,8 +1,8 @@
 """The topic ``<topic>.dlq``: each dead letter once, keyed by where it stood in the source's topic.
 
 Messages are sent before the lake's commit that counts them. After a crash the topic's tail, from
-the position that the last commit knew, says which letters were sent already; those are not sent
-again, and keep the reason that was told. So a reader meets each letter once, without transactions.
+the position that the last commit knew, says which dead letters were sent already; those are not sent
+again, and keep the reason that was told. So a reader meets each dead letter once, without transactions.
 (What a killed producer had on the wire when its successor looked could still arrive after it; the
 successor needs longer to start than a broker to take a request.)
 """
@@ -34,7 +34,7 @@ _POLL_S = 0.1
 _LARGEST_BYTES = 64 << 20
 
 
-class Letter(NamedTuple):
+class DeadLetter(NamedTuple):
     """A record that was refused."""
 
     record: Record
@@ -67,7 +67,7 @@ class DeadLetterTopic:
         """Where the topic's partitions end, as far as this process knows."""
 
     def read_back(self, known: Mapping[int, int]) -> dict[Place, str]:
-        """Return the reasons of this source's letters from the known positions on.
+        """Return the reasons of this source's dead letters from the known positions on.
 
         Raises:
             EngineUnavailable: Kafka does not answer.
@@ -117,22 +117,22 @@ class DeadLetterTopic:
         finally:
             reader.close()
 
-    def send(self, letters: Iterable[Letter], beat: Callable[[], bool]) -> bool:
-        """Send letters and wait until the broker has them all.
+    def send(self, dead_letters: Iterable[DeadLetter], beat: Callable[[], bool]) -> bool:
+        """Send dead letters and wait until the broker has them all.
 
         Args:
-            letters: in the order of their records.
+            dead_letters: in the order of their records.
             beat: called about once a second; False gives up the wait.
 
         Returns:
-            False if ``beat`` gave up; some letters may have arrived.
+            False if ``beat`` gave up; some dead letters may have arrived.
 
         Raises:
-            EngineError: the broker refuses a letter for another reason than its size.
+            EngineError: the broker refuses a dead letter for another reason than its size.
         """
         partitions = len(self.positions)
-        for letter in letters:
-            while not self._hand_over(letter, partitions):
+        for dead_letter in dead_letters:
+            while not self._hand_over(dead_letter, partitions):
                 if not beat():
                     return False
         while self._producer.flush(1.0) > 0:
@@ -143,11 +143,11 @@ class DeadLetterTopic:
             raise engine_error(self._failed, self._bootstrap, what=what)
         return True
 
-    def _hand_over(self, letter: Letter, partitions: int) -> bool:
-        record = letter.record
+    def _hand_over(self, dead_letter: DeadLetter, partitions: int) -> bool:
+        record = dead_letter.record
         headers = {
-            "reason": letter.reason,
-            "detail": letter.detail,
+            "reason": dead_letter.reason,
+            "detail": dead_letter.detail,
             "source": self._source,
             "partition": str(record.partition),
             "offset": str(record.offset),

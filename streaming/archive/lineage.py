@@ -20,9 +20,9 @@ PERIOD_S = 300.0
 
 
 @contextmanager
-def telling_archive(
+def emitting_archive(
     settings: Settings, source: SourcePlan, bootstrap: str, books: OffsetLedger
-) -> "Iterator[ArchiveTold]":
+) -> "Iterator[ArchiveLineage]":
     """Tell that a source is being archived, until the block ends.
 
     Args:
@@ -31,7 +31,7 @@ def telling_archive(
         bootstrap: Kafka's ``host:port`` list.
         books: as they are at the start.
     """
-    told = ArchiveTold(settings, source, bootstrap, books)
+    told = ArchiveLineage(settings, source, bootstrap, books)
     told.begin()
     try:
         yield told
@@ -44,7 +44,7 @@ def telling_archive(
     told.end("COMPLETE")
 
 
-class ArchiveTold:
+class ArchiveLineage:
     """The archive of one source, as lineage is told of it; none of its methods fails."""
 
     def __init__(
@@ -117,9 +117,11 @@ class ArchiveTold:
 
     def _written(self) -> list[Dataset]:
         added = self._books.counts["events"] - self._before.counts["events"]
-        letters = sum(self._books.dead_letters.values()) - sum(self._before.dead_letters.values())
+        dead_letters = sum(self._books.dead_letters.values()) - sum(
+            self._before.dead_letters.values()
+        )
         outputs = self._work.outputs if self._work else ()
         return [
             d.with_output_facets({"outputStatistics": facets.output_statistics(rows)})
-            for d, rows in zip(outputs, (added, letters), strict=False)
+            for d, rows in zip(outputs, (added, dead_letters), strict=False)
         ]

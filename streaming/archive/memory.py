@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 
-def uncounted_letters(table: "DeltaTable", books: OffsetLedger) -> dict[Place, str]:
+def uncounted_dead_letters(table: "DeltaTable", books: OffsetLedger) -> dict[Place, str]:
     """Return the reasons of the dead letters beyond the books, by where they stand."""
     columns = ("partition", "offset", "arrived_ms", "reason")
     return {

@@ -31,9 +31,9 @@ from streaming.archive.arrivals import Arrivals
 from streaming.archive.batch import (
     Batch,
     BatchClassifier,
+    dead_letter_columns,
     duplicate_columns,
     event_columns,
-    letter_columns,
 )
 from streaming.archive.dead_letter_topic import DeadLetterTopic, Place, place_of
 from streaming.archive.intake import Intake
@@ -88,19 +88,19 @@ class SourceArchive:
         books = read_ledger(table, topic)
         self._stored = stored(table, books.entries())
         begins, ends = begin_offsets(bootstrap, topic), end_offsets(bootstrap, topic)
-        self._books = _starting_books(books, begins, ends)
-        self._open_letters(bootstrap, books)
+        self._books = _starting_ledger(books, begins, ends)
+        self._open_dead_letters(bootstrap, books)
         self._partitions = frozenset(begins)
         self._intake = Intake(bootstrap, topic, {p: self._books.next[p] for p in begins})
         shown = ", ".join(f"{p}: {o}" for p, o in self._books.next.items())
         log.info("%s: reading topic %s from %s", source.name, topic, shown)
 
-    def _open_letters(self, bootstrap: str, books: OffsetLedger) -> None:
-        letters = self.tables.letters.refresh()
-        self._in_lake = memory.uncounted_letters(letters, books)
-        self._letter_topic = DeadLetterTopic(bootstrap, self._source.name, self._topic)
-        self._in_topic = self._letter_topic.read_back(books.dlq)
-        self._letters_stored = self._markers(self.tables.letters)
+    def _open_dead_letters(self, bootstrap: str, books: OffsetLedger) -> None:
+        dead_letters = self.tables.dead_letters.refresh()
+        self._in_lake = memory.uncounted_dead_letters(dead_letters, books)
+        self._dead_letter_topic = DeadLetterTopic(bootstrap, self._source.name, self._topic)
+        self._in_topic = self._dead_letter_topic.read_back(books.dlq)
+        self._dead_letters_stored = self._markers(self.tables.dead_letters)
         self._duplicates_stored: dict[str, int] = {}
         self._known_duplicates: set[Place] = set()
         arrivals = Arrivals(self._source.dedup_horizon_ms)
@@ -177,14 +177,14 @@ class SourceArchive:
 
     def _commit(self, batch: Batch, positions: dict[int, int]) -> None:
         began = time.monotonic()
-        unsent = [one for one in batch.letters if place_of(one.record) not in self._in_topic]
-        if unsent and not self._letter_topic.send(unsent, self._beat):
+        unsent = [one for one in batch.dead_letters if place_of(one.record) not in self._in_topic]
+        if unsent and not self._dead_letter_topic.send(unsent, self._beat):
             return
-        after = self._next_books(batch, positions)
+        after = self._next_ledger(batch, positions)
         markers = {
             f"{archive_application(self._topic)}/{p}": offset for p, offset in positions.items()
         }
-        self._append_letters(batch, markers)
+        self._append_dead_letters(batch, markers)
         self._append_duplicates(batch, markers)
         entries = after.entries()
         columns = event_columns(self._source, batch.events)
@@ -192,22 +192,22 @@ class SourceArchive:
         self._stored, self._books = entries, after
         log.debug("%s: %s in %.3f s", self._source.name, batch.counts(), time.monotonic() - began)
 
-    def _next_books(self, batch: Batch, positions: dict[int, int]) -> OffsetLedger:
+    def _next_ledger(self, batch: Batch, positions: dict[int, int]) -> OffsetLedger:
         passed = sum(positions.values()) - sum(self._books.next.values())
         counted = self._books.plus({**batch.counts(), "gaps": passed - len(batch)})
         newest_ms = max(
             (ms for ms in (self._books.newest_ms, batch.newest_ms) if ms is not None), default=None
         )
-        dlq = self._letter_topic.positions
+        dlq = self._dead_letter_topic.positions
         return replace(counted, next=positions, dlq=dict(dlq), newest_ms=newest_ms)
 
-    def _append_letters(self, batch: Batch, markers: dict[str, int]) -> None:
-        fresh = [one for one in batch.letters if place_of(one.record) not in self._in_lake]
+    def _append_dead_letters(self, batch: Batch, markers: dict[str, int]) -> None:
+        fresh = [one for one in batch.dead_letters if place_of(one.record) not in self._in_lake]
         if fresh:
-            columns = letter_columns(self._topic, fresh)
-            after = _advanced(self._letters_stored, markers)
-            self.tables.letters.append(columns, self._letters_stored, after)
-            self._letters_stored = after
+            columns = dead_letter_columns(self._topic, fresh)
+            after = _advanced(self._dead_letters_stored, markers)
+            self.tables.dead_letters.append(columns, self._dead_letters_stored, after)
+            self._dead_letters_stored = after
 
     def _append_duplicates(self, batch: Batch, markers: dict[str, int]) -> None:
         known = self._known_duplicates
@@ -224,7 +224,7 @@ def _advanced(before: dict[str, int], markers: dict[str, int]) -> dict[str, int]
     return {name: max(offset, before.get(name, offset)) for name, offset in markers.items()}
 
 
-def _starting_books(
+def _starting_ledger(
     books: OffsetLedger, begins: dict[int, int], ends: dict[int, int]
 ) -> OffsetLedger:
     """Return the books with partitions added, lost records counted, and topics made anew noticed.

@@ -179,7 +179,7 @@ class SourceTables:
     """The lake tables of a source; ``duplicates`` is None if it names no event id."""
 
     events: LakeTable
-    letters: LakeTable
+    dead_letters: LakeTable
     duplicates: LakeTable | None
 
     @classmethod
@@ -196,7 +196,7 @@ class SourceTables:
 
     def all(self) -> tuple[LakeTable, ...]:
         """Return those there are."""
-        return tuple(t for t in (self.events, self.letters, self.duplicates) if t is not None)
+        return tuple(t for t in (self.events, self.dead_letters, self.duplicates) if t is not None)
 
 
 def days_of(instants_ms: Sequence[int | None]) -> "pa.Array":

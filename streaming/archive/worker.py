@@ -8,7 +8,7 @@ from millrace.plan import SourcePlan
 from resources.endpoints import kafka_bootstrap
 from resources.settings import Settings
 from streaming.archive.compaction import Compaction
-from streaming.archive.lineage import telling_archive
+from streaming.archive.lineage import emitting_archive
 from streaming.archive.source import SourceArchive
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class SourceWorker(threading.Thread):
         archive = SourceArchive(self._settings, self.source, bootstrap, self._goes_on)
         compaction = Compaction(self._settings, archive.tables.all())
         try:
-            with telling_archive(self._settings, self.source, bootstrap, archive.books) as told:
+            with emitting_archive(self._settings, self.source, bootstrap, archive.books) as told:
                 while self._goes_on():
                     records = archive.cycle()
                     told.cycle(archive.books)

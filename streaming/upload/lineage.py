@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def telling_upload(settings: Settings, what: "UploadPlan") -> "Iterator[UploadTold]":
+def emitting_upload(settings: Settings, what: "UploadPlan") -> "Iterator[UploadLineage]":
     """Tell of an upload: START now, and its end however the block ends."""
-    upload = UploadTold(settings, what)
+    upload = UploadLineage(settings, what)
     upload.begin()
     try:
         yield upload
@@ -33,7 +33,7 @@ def telling_upload(settings: Settings, what: "UploadPlan") -> "Iterator[UploadTo
     upload.end("COMPLETE")
 
 
-class UploadTold:
+class UploadLineage:
     """One upload, as lineage is told of it; none of its methods fails.
 
     Attributes:

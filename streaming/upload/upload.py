@@ -32,7 +32,7 @@ from streaming.publications.publishing import require_online
 from streaming.publications.records import RecordFiles
 from streaming.publications.service_lineage import services_published
 from streaming.upload.batch_tiles import BatchTiles, EntityTiles
-from streaming.upload.lineage import telling_upload
+from streaming.upload.lineage import emitting_upload
 from streaming.upload.plan import Held, UploadPlan, plan_upload
 from streaming.upload.publishing import publish_upload
 
@@ -134,7 +134,7 @@ def upload(
         if is_dry_run:
             target.read(settings, advance)
         else:
-            with telling_upload(settings, what) as told:
+            with emitting_upload(settings, what) as told:
                 _store(settings, target, progress, advance, is_replacing=is_replacing)
                 if is_alone:
                     folders = tuple(str(folder) for folder in settings.views)

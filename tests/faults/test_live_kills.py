@@ -16,7 +16,7 @@ from deltalake import DeltaTable
 
 from tests.support.live import views
 from tests.support.live.oracle import TopicOracle
-from tests.support.live.proof import prove_books, prove_values
+from tests.support.live.proof import prove_counts, prove_values
 from tests.support.live.running_stack import RunningStack, finish_producer, start_producer, until
 
 pytestmark = [pytest.mark.services, pytest.mark.soak]
@@ -89,7 +89,7 @@ def probe(stack: RunningStack) -> Iterator[Probe]:
 
 
 def prove(stack: RunningStack, title: str, told: dict[str, Any]) -> None:
-    oracle = prove_books(stack, TOPIC, SOURCE, views.PAYMENT_RULES)
+    oracle = prove_counts(stack, TOPIC, SOURCE, views.PAYMENT_RULES)
     values = prove_values(stack, oracle, VIEWS)
     say(f"{title}: {told['sent']} events, {values} values compared, 0 wrong; {shown(oracle)}")
 

@@ -10,7 +10,7 @@ import pytest
 
 from resources.settings import CHECKOUT
 from tests.support.live import views
-from tests.support.live.proof import prove_books
+from tests.support.live.proof import prove_counts
 from tests.support.live.running_stack import RunningStack, finish_producer, start_producer, until
 
 pytestmark = pytest.mark.services
@@ -35,7 +35,7 @@ def test_kafka_that_is_down_at_the_start_is_waited_for_and_nothing_is_lost(tmp_p
         finally:
             starting.kill()
             starting.wait()
-        oracle = prove_books(stack, "live_payments", "live_payments", views.PAYMENT_RULES)
+        oracle = prove_counts(stack, "live_payments", "live_payments", views.PAYMENT_RULES)
         assert oracle.books.records == sent
     finally:
         stack.down()

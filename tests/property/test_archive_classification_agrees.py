@@ -89,8 +89,10 @@ def test_lateness_skew_and_duplicates_are_the_references(seed: int, batches: int
         place: row[1] for place, row in wanted.events.items()
     }
     assert {(r.partition, r.offset) for r, _ in batch.duplicates} == wanted.duplicates
-    letters = {(one.record.partition, one.record.offset): one.reason for one in batch.letters}
-    assert letters == wanted.letters
+    dead_letters = {
+        (one.record.partition, one.record.offset): one.reason for one in batch.dead_letters
+    }
+    assert dead_letters == wanted.dead_letters
 
 
 ARRIVALS = st.lists(st.tuples(st.integers(-3, 12), st.integers(0, 40)), max_size=120)

@@ -91,15 +91,15 @@ def _record(number: int, now: int, sent: Sequence[Sent], rng: Random, *, scatter
 
 @dataclass(frozen=True)
 class Expected:
-    """What must be found: rows of events by place, reasons of letters by place, duplicates."""
+    """What must be found: rows of events by place, reasons of dead letters by place, duplicates."""
 
     events: dict[tuple[int, int], tuple[Any, ...]]
-    letters: dict[tuple[int, int], str]
+    dead_letters: dict[tuple[int, int], str]
     duplicates: set[tuple[int, int]]
 
     def counts(self) -> dict[str, int]:
         """Return the counts as the books have them."""
-        reasons = Counter(self.letters.values())
+        reasons = Counter(self.dead_letters.values())
         return {
             "events": len(self.events),
             "duplicates": len(self.duplicates),
@@ -123,14 +123,14 @@ def expected(sent: Sequence[Sent], source: SourcePlan) -> Expected:
         dedup_horizon_ms=source.dedup_horizon_ms,
     )
     verdicts = list(zip((place for place, _ in events), judged, strict=True))
-    letters = {place: record.reason for place, record in placed if record.reason is not None}
-    letters |= {place: v for place, (v, _) in verdicts if v in {"late", "future"}}
+    dead_letters = {place: record.reason for place, record in placed if record.reason is not None}
+    dead_letters |= {place: v for place, (v, _) in verdicts if v in {"late", "future"}}
     return Expected(
         {
             place: (e.event_id, e.event_ms, e.ingest_ms, e.key, e.value)
             for place, (verdict, e) in verdicts
             if verdict == "accepted"
         },
-        letters,
+        dead_letters,
         {place for place, (verdict, _) in verdicts if verdict == "duplicate"},
     )

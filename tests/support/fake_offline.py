@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from checks.quality.judgement import JudgedDay, Judgement, held_reason
+from checks.quality.judgement import JudgedDay, Judgement, quarantine_reason
 from millrace.compile.checks import Rule, check_rules, source_rules
 from millrace.days import ALL_HOURS, Days, Hours, parse_day
 from millrace.plan import Plan, SourcePlan, ViewPlan
@@ -183,7 +183,7 @@ class FakeOffline:
             if outcome.hours != ALL_HOURS:
                 continue
             findings = tuple(_finding(rule, outcome, spoilt.get(outcome.day)) for rule in rules)
-            held = None if publish else held_reason(findings)
+            held = None if publish else quarantine_reason(findings)
             profile = DayProfile(report.table, outcome.day, outcome.rows)
             days.append(JudgedDay(profile, findings, held))
         return Judgement(report.table, tuple(days), seconds=0.1)

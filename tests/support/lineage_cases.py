@@ -31,15 +31,15 @@ from lineage.shipping import ship
 from millrace.coarsen import Coarsening
 from millrace.plan import Plan, ViewPlan
 from offline.tables.history import History
-from offline.training.lineage import telling
+from offline.training.lineage import emitting
 from offline.training.requested_features import request_features
 from resources.declarations import plan_of
 from resources.lake.offset_ledger import OffsetLedger
 from resources.settings import Settings
-from streaming.archive.lineage import telling_archive
+from streaming.archive.lineage import emitting_archive
 from streaming.control import deployments
 from streaming.publications.records import StreamRecord
-from streaming.upload.lineage import telling_upload
+from streaming.upload.lineage import emitting_upload
 from streaming.upload.plan import UploadPlan
 from tests.support.background_server import in_background
 from tests.support.fake_offline import FakeOffline
@@ -130,7 +130,7 @@ class LineageStack:
         """Archive some events of the topic, then stop."""
         books = OffsetLedger("payments", first={0: 0}, next={0: 0})
         source = self.plan.sources["payments"]
-        with telling_archive(self.settings, source, self.engines.brokers, books) as told:
+        with emitting_archive(self.settings, source, self.engines.brokers, books) as told:
             told.cycle(replace(books.plus({"events": events}), next={0: events}))
 
     def upload(self) -> None:
@@ -147,7 +147,7 @@ class LineageStack:
             coarsening=Coarsening.of(self.view, 0, 0),
             built_ms=0,
         )
-        with telling_upload(self.settings, what) as told:
+        with emitting_upload(self.settings, what) as told:
             told.tiles, told.bytes = 40, 4_000
 
     def train(self, *, fails: bool = False) -> Path:
@@ -160,7 +160,7 @@ class LineageStack:
         history = History(view, "events/payments", 3, DAYS, 33, has_null_keys=False, warnings=())
         out = self.root / "set.parquet"
         read = (self.root / "spine.csv", spine)
-        with telling(self.settings, out, read, request, [history], engine="local") as written:
+        with emitting(self.settings, out, read, request, [history], engine="local") as written:
             if fails:
                 raise OSError("the disk is full")
             out.write_bytes(b"rows")

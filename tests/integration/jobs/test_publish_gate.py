@@ -21,7 +21,7 @@ from jobs.definitions import build_definitions
 from millrace.days import Days
 from millrace.plan import Plan, SourcePlan, ViewPlan
 from offline.tables.history import find_history
-from offline.tables.partition_log import AWAITS_CHECKS, held_days, read_partition_log
+from offline.tables.partition_log import AWAITS_CHECKS, quarantined_days, read_partition_log
 from resources.declarations import load_plan
 from resources.lake.delta import table_version
 from resources.lake.reports import BuildReport
@@ -123,7 +123,7 @@ def judge(settings: Settings, table: JudgedTable, report: BuildReport, **told: A
 
 
 def held(settings: Settings, table: str) -> dict[date, str]:
-    return held_days(read_partition_log(settings, table))
+    return quarantined_days(read_partition_log(settings, table))
 
 
 def test_days_are_hidden_until_judged_and_a_bad_one_stays_hidden(

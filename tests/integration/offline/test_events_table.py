@@ -145,14 +145,14 @@ def test_dead_letters_keep_the_raw_row_and_are_not_doubled_by_a_second_run(
     events = awkward_events()
     write_events(tmp_path / "data" / "all.parquet", events)
     build(settings, source(), 0, 4)
-    letters = rows_of(settings, "dead_letters/payments")
+    dead_letters = rows_of(settings, "dead_letters/payments")
     build(settings, source(), 0, 4)
-    assert rows_of(settings, "dead_letters/payments") == letters
+    assert rows_of(settings, "dead_letters/payments") == dead_letters
 
     judged = reference.judge(events, allowed_lateness_ms=HOUR_MS, clock_skew_ms=5_000)
     dead = sorted(v for v, _ in judged if v in {"late", "future", "schema"})
-    assert sorted(r["reason"] for r in letters) == dead
-    undated = next(r for r in letters if r["reason"] == "schema")
+    assert sorted(r["reason"] for r in dead_letters) == dead
+    undated = next(r for r in dead_letters if r["reason"] == "schema")
     assert json.loads(undated["payload"])["id"] == "undated"
 
 

@@ -92,9 +92,9 @@ def test_both_ends_are_built_beside_rows_that_no_calendar_has(
         for path in Path(settings.lake, name).rglob("*.parquet"):
             assert "INT96" not in str(pq.ParquetFile(path).schema).upper()
 
-    letters = rows_of(settings, "dead_letters/orders")
-    assert Counter(letters["reason"].to_pylist()) == {"schema": dead}
-    assert letters["detail"].null_count == 0
+    dead_letters = rows_of(settings, "dead_letters/orders")
+    assert Counter(dead_letters["reason"].to_pylist()) == {"schema": dead}
+    assert dead_letters["detail"].null_count == 0
 
     # What was written once hinders no build after it, and comes again no second time.
     again = store.build_events(source, [], BOTH_ENDS[1], progress=print)

@@ -74,7 +74,7 @@ class Expected:
     """What is to come of a folder."""
 
     good: set[str] = field(default_factory=set)
-    letters: Counter[str] = field(default_factory=Counter)
+    dead_letters: Counter[str] = field(default_factory=Counter)
     unreadable: set[str] = field(default_factory=set)
     undecided: set[str] = field(default_factory=set)
 
@@ -268,7 +268,7 @@ def fill(dice: random.Random, folder: Path, file_format: str, count: int) -> Exp
             expected.undecided.add(str(path))
         elif is_readable(fate, file_format, packing):
             expected.good |= good if data else set()
-            expected.letters[str(path)] = len(whos) - len(good) if data else 0
+            expected.dead_letters[str(path)] = len(whos) - len(good) if data else 0
         else:
             expected.unreadable.add(str(path))
     return expected
@@ -302,18 +302,18 @@ def check(settings: Settings, plan: SourcePlan, expected: Expected) -> Counter[s
     rows = DeltaTable(f"{settings.lake}/events/s").to_pyarrow_table(columns=["who"])
     built = Counter(who for who in rows["who"].to_pylist() if not who.startswith("f"))
     assert built == Counter(expected.good)
-    letters = DeltaTable(f"{settings.lake}/dead_letters/s").to_pyarrow_table().to_pylist()
-    unreadable = {row["origin"] for row in letters if row["reason"] == "unreadable"}
+    dead_letters = DeltaTable(f"{settings.lake}/dead_letters/s").to_pyarrow_table().to_pylist()
+    unreadable = {row["origin"] for row in dead_letters if row["reason"] == "unreadable"}
     assert unreadable - expected.undecided == expected.unreadable
-    of_rows = Counter(row["origin"] for row in letters if row["reason"] != "unreadable")
+    of_rows = Counter(row["origin"] for row in dead_letters if row["reason"] != "unreadable")
     assert {o: n for o, n in of_rows.items() if o not in expected.undecided} == {
-        origin: count for origin, count in expected.letters.items() if count
+        origin: count for origin, count in expected.dead_letters.items() if count
     }
     return Counter(
-        files=len(expected.letters) + len(expected.unreadable) + len(expected.undecided),
+        files=len(expected.dead_letters) + len(expected.unreadable) + len(expected.undecided),
         unreadable=len(unreadable),
         good=len(expected.good),
-        bad=expected.letters.total(),
+        bad=expected.dead_letters.total(),
     )
 
 

@@ -15,7 +15,7 @@ from feature_assets.timing import open_hours
 from millrace.days import Days
 from millrace.plan import Plan
 from offline.tables.history import find_history
-from offline.tables.partition_log import held_days, read_partition_log, whole_days
+from offline.tables.partition_log import quarantined_days, read_partition_log, whole_days
 from resources.declarations import load_plan
 from resources.lake.reports import BuildReport
 from resources.settings import Settings
@@ -266,13 +266,13 @@ def test_a_day_is_judged_once_all_of_its_hours_are_there(settings: Settings, pla
 
     assert judged(between(0, 23)) == [([], (FIRST,))] * 2
     for table in (events, features):
-        assert held_days(read_partition_log(settings, table.name)) == {}
+        assert quarantined_days(read_partition_log(settings, table.name)) == {}
     warned = find_history(settings, view, _instants(20)).warnings
     assert [one.code for one in warned] == ["days_open"]
 
     assert judged(between(23, 24))[0] == ([FIRST], ())
     log = read_partition_log(settings, "events/orders")
-    assert FIRST in held_days(log)
+    assert FIRST in quarantined_days(log)
     assert log[FIRST].is_whole
     assert log[FIRST].was_over(0)
 

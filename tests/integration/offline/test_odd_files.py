@@ -45,7 +45,7 @@ def rows_of(settings: Settings) -> dict[str, dict[str, Any]]:
     return {row["who"]: row for row in table}
 
 
-def letters_of(settings: Settings) -> list[tuple[str, str]]:
+def dead_letters_of(settings: Settings) -> list[tuple[str, str]]:
     table = DeltaTable(f"{settings.lake}/dead_letters/s").to_pyarrow_table().to_pylist()
     return sorted((row["reason"], os.path.basename(row["origin"])) for row in table)
 
@@ -78,7 +78,7 @@ def test_every_good_row_of_a_folder_is_built_and_every_bad_file_named(
     assert report.failed == ()
     assert rows_of(settings).keys() == {*names}
     bad = [("unreadable", name) for name in ("README.txt", "cut.csv.gz", "x.csv.zip")]
-    assert letters_of(settings) == bad
+    assert dead_letters_of(settings) == bad
     assert report.files is not None
     assert {os.path.basename(path) for path in report.files.unreadable} == {name for _, name in bad}
     assert [*map(os.path.basename, report.files.passed_over)] == ["notes.xlsx (no csv by its name)"]
@@ -87,7 +87,7 @@ def test_every_good_row_of_a_folder_is_built_and_every_bad_file_named(
     (folder / "README.txt").unlink()
     assert build(settings, source("csv", str(folder))).failed == ()
     assert rows_of(settings).keys() == {*names, "healed"}
-    assert letters_of(settings) == bad[2:]
+    assert dead_letters_of(settings) == bad[2:]
 
 
 def test_rows_in_a_file_of_another_day_are_dead_letters_of_the_file(
@@ -99,7 +99,7 @@ def test_rows_in_a_file_of_another_day_are_dead_letters_of_the_file(
     (folder / "20240320.csv").write_text("at,who\n2024-03-20,later\n")
     report = build(settings, source("csv", f"{folder}/{{date}}.csv"))
     assert rows_of(settings).keys() == {"own"}
-    assert letters_of(settings) == [("schema", "2024-03-01.csv")]
+    assert dead_letters_of(settings) == [("schema", "2024-03-01.csv")]
     assert report.files is not None
     assert (report.files.read, report.files.of_other_days) == (1, 1)
 
@@ -110,7 +110,7 @@ def test_a_build_without_a_readable_file_fails_by_name_and_leaves_its_days_in_th
     (folder / "zero.parquet").write_bytes(b"")
     failed = build(settings, source("parquet", str(folder))).failed
     assert {(o.day, "zero.parquet" in (o.error or "")) for o in failed} == {(d, True) for d in DAYS}
-    assert letters_of(settings) == [("unreadable", "zero.parquet")]
+    assert dead_letters_of(settings) == [("unreadable", "zero.parquet")]
     with pytest.raises(DataError, match="does not exist"):
         build(settings, source("parquet", f"{folder}/gone.parquet"))
     log = read_partition_log(settings, events_table("s"))
@@ -185,8 +185,8 @@ def test_parquet_as_anybody_writes_it(settings: Settings, folder: Path) -> None:
         "null": None,
     }
     assert (rows["nested"]["note"], rows["nested"]["score"]) == (b"in", 0.5)
-    letters = [("schema", "far.parquet")] * 2 + [("unreadable", "wrong.parquet")]
-    assert letters_of(settings) == letters
+    dead_letters = [("schema", "far.parquet")] * 2 + [("unreadable", "wrong.parquet")]
+    assert dead_letters_of(settings) == dead_letters
 
 
 def test_a_delta_table_with_partitions_and_structs(settings: Settings, folder: Path) -> None:

@@ -224,9 +224,9 @@ def test_a_value_of_two_lines_is_two_dead_letters_and_costs_its_neighbours_nothi
     [first, *_] = build(settings, source("csv", folder)).outcomes
     assert first.rows == 7
     assert rows_of(settings) == wanted(0)[1:]
-    letters = DeltaTable(f"{settings.lake}/dead_letters/visits").to_pyarrow_table()
-    assert letters["reason"].to_pylist() == ["malformed"] * 2
-    assert sorted(letters["payload"].to_pylist())[1].startswith(b'lines"')
+    dead_letters = DeltaTable(f"{settings.lake}/dead_letters/visits").to_pyarrow_table()
+    assert dead_letters["reason"].to_pylist() == ["malformed"] * 2
+    assert sorted(dead_letters["payload"].to_pylist())[1].startswith(b'lines"')
 
 
 @pytest.mark.parametrize("place", ["a file", "a folder", "URL", "pattern", "table"])
@@ -245,8 +245,8 @@ def test_dead_letters_without_a_day_are_replaced_with_the_files_they_came_from(
     plan = source(batch_format, places.get(place, path))
     for _ in range(2):
         assert build(settings, plan).failed == ()
-        letters = DeltaTable(f"{settings.lake}/dead_letters/visits").to_pyarrow_table()
-        assert letters.num_rows == 8
+        dead_letters = DeltaTable(f"{settings.lake}/dead_letters/visits").to_pyarrow_table()
+        assert dead_letters.num_rows == 8
 
 
 def test_a_pattern_that_matches_nothing_says_so(settings: Settings, folder: Path) -> None:

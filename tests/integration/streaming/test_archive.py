@@ -84,15 +84,15 @@ def archived(settings: Settings, source: SourcePlan) -> Expected:
         )
         for r in rows
     }
-    letters = table(settings, f"dead_letters/{source.name}")
+    dead_letters = table(settings, f"dead_letters/{source.name}")
     duplicates = table(settings, f"duplicates/{source.name}")
     found = Expected(
         events,
-        {(r["partition"], r["offset"]): r["reason"] for r in letters},
+        {(r["partition"], r["offset"]): r["reason"] for r in dead_letters},
         {(r["partition"], r["offset"]) for r in duplicates},
     )
     assert len(found.events) == len(rows)
-    assert len(found.letters) == len(letters)
+    assert len(found.dead_letters) == len(dead_letters)
     assert len(found.duplicates) == len(duplicates)
     return found
 
@@ -136,7 +136,7 @@ def assert_exact(settings: Settings, source: SourcePlan, sent: Sequence[Sent]) -
     }
     messages = dead_letter_messages(settings, source.name)
     keys = [m.key().decode() for m in messages]
-    assert sorted(keys) == sorted(f"{p}:{o}" for p, o in wanted.letters)
+    assert sorted(keys) == sorted(f"{p}:{o}" for p, o in wanted.dead_letters)
     result = examine(settings, source)
     assert result.passed, result.description
 
@@ -149,28 +149,30 @@ def test_a_topic_is_archived_as_the_reference_judges_it(lake: Settings, source: 
     archive.close()
     assert_exact(lake, source, sent)
 
-    letters = {(r["partition"], r["offset"]): r for r in table(lake, f"dead_letters/{source.name}")}
+    dead_letters = {
+        (r["partition"], r["offset"]): r for r in table(lake, f"dead_letters/{source.name}")
+    }
     messages = {m.key().decode(): m for m in dead_letter_messages(lake, source.name)}
     offsets = dict.fromkeys(range(PARTITIONS), 0)
     for record in sent:
         place = (record.partition, offsets[record.partition])
         offsets[record.partition] += 1
-        if place not in letters:
+        if place not in dead_letters:
             continue
-        letter, message = letters[place], messages[f"{place[0]}:{place[1]}"]
-        assert letter["payload"] == record.value == message.value()
-        assert letter["arrived_ms"] == record.arrived_ms
-        assert letter["origin"] == f"kafka:{source.name}/{place[0]}/{place[1]}"
+        dead_letter, message = dead_letters[place], messages[f"{place[0]}:{place[1]}"]
+        assert dead_letter["payload"] == record.value == message.value()
+        assert dead_letter["arrived_ms"] == record.arrived_ms
+        assert dead_letter["origin"] == f"kafka:{source.name}/{place[0]}/{place[1]}"
         headers = {name: value.decode() for name, value in message.headers()}
         assert headers == {
-            "reason": letter["reason"],
-            "detail": letter["detail"],
+            "reason": dead_letter["reason"],
+            "detail": dead_letter["detail"],
             "source": source.name,
             "partition": str(place[0]),
             "offset": str(place[1]),
             "timestamp_ms": str(record.arrived_ms),
         }
-        assert letter["detail"]
+        assert dead_letter["detail"]
 
 
 def _crash_after(function: Callable[..., Any], only: str = "") -> Callable[..., Any]:
@@ -183,8 +185,8 @@ def _crash_after(function: Callable[..., Any], only: str = "") -> Callable[..., 
     return call
 
 
-def _half_sent(self: Any, letters: Any, beat: Any) -> bool:
-    sent = list(letters)
+def _half_sent(self: Any, dead_letters: Any, beat: Any) -> bool:
+    sent = list(dead_letters)
     _SEND(self, sent[: len(sent) // 2], beat)
     raise CrashError
 

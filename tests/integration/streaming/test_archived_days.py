@@ -16,7 +16,7 @@ from millrace.types import INT64, STRING, TIMESTAMP
 from resources.lake.reports import BuildReport
 from resources.settings import Settings
 from streaming.archive.arrivals import Arrivals
-from streaming.archive.batch import Batch, BatchClassifier, event_columns, letter_columns
+from streaming.archive.batch import Batch, BatchClassifier, dead_letter_columns, event_columns
 from streaming.archive.intake import Record
 from streaming.archive.tables import SourceTables, dead_letters_schema
 from tests.support.lake_builds import LakeBuilds
@@ -74,7 +74,7 @@ def archive(settings: Settings, rows: list[tuple[str | None, int, int]], offset:
     BatchClassifier(plan, Arrivals(plan.dedup_horizon_ms), {}).add(records, batch)
     tables = SourceTables.of(settings, plan)
     tables.events.append(event_columns(plan, batch.events), {}, {})
-    tables.letters.append(letter_columns("payments", batch.letters), {}, {})
+    tables.dead_letters.append(dead_letter_columns("payments", batch.dead_letters), {}, {})
 
 
 def _value(event_id: str | None, at: int) -> bytes:
@@ -148,10 +148,10 @@ def test_a_build_keeps_archived_rows_and_drops_the_copies_that_files_hold_of_the
     assert first.duplicates == 4
     assert first.dead_letters == {"late": 1}
 
-    letters = found(settings, "dead_letters/payments")
+    dead_letters = found(settings, "dead_letters/payments")
     build(settings)
     assert ids(settings) == kept
-    assert found(settings, "dead_letters/payments") == letters
+    assert found(settings, "dead_letters/payments") == dead_letters
 
 
 def test_rows_archived_after_a_build_displace_their_copies_at_the_next_one(

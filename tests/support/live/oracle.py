@@ -61,7 +61,7 @@ class OracleView:
 
 
 @dataclass(frozen=True)
-class Books:
+class Counts:
     """What became of every record of a topic."""
 
     records: int
@@ -80,7 +80,7 @@ class Books:
 
     @property
     def dead_letters(self) -> dict[str, int]:
-        """Dead letters by reason, all four."""
+        """Dead dead letters by reason, all four."""
         return {r: self.verdicts.get(r, 0) for r in ("malformed", "schema", "late", "future")}
 
 
@@ -231,7 +231,7 @@ def _indexed(view: OracleView, counted: Iterable[reference.Event]) -> dict[objec
     return entities
 
 
-def _judged(rules: SourceRules, records: Sequence[Record]) -> tuple[list[reference.Event], Books]:
+def _judged(rules: SourceRules, records: Sequence[Record]) -> tuple[list[reference.Event], Counts]:
     verdicts: Counter[str] = Counter()
     dead: dict[tuple[int, int], str] = {}
     read: list[tuple[Record, reference.Event]] = []
@@ -256,4 +256,4 @@ def _judged(rules: SourceRules, records: Sequence[Record]) -> tuple[list[referen
         verdicts[verdict] += 1
         if verdict not in {"accepted", "duplicate"}:
             dead[record.partition, record.offset] = verdict
-    return reference.accepted(judged), Books(len(records), dict(verdicts), dead)
+    return reference.accepted(judged), Counts(len(records), dict(verdicts), dead)

@@ -97,7 +97,7 @@ def prove_values(
     return total
 
 
-def prove_books(
+def prove_counts(
     stack: RunningStack, topic: str, source: str, rules: SourceRules, deadline_s: float = 180
 ) -> TopicOracle:
     """Hold the archive's books, tables and dead-letter topic against the topic itself."""
@@ -105,7 +105,7 @@ def prove_books(
     oracle = TopicOracle(rules, records)
     books = oracle.books
     told = until(
-        lambda: _books_at(stack, source, len(records)), "the archive has read all", deadline_s
+        lambda: _counts_at(stack, source, len(records)), "the archive has read all", deadline_s
     )
     assert told["events"] + told["duplicates"] + sum(told["dead_letters"].values()) == len(records)
     assert told["dead_letters"] == books.dead_letters
@@ -117,7 +117,7 @@ def prove_books(
     return oracle
 
 
-def _books_at(stack: RunningStack, source: str, records: int) -> dict[str, Any] | None:
+def _counts_at(stack: RunningStack, source: str, records: int) -> dict[str, Any] | None:
     told: dict[str, Any] = stack.streams()["sources"][source]
     counted = told["events"] + told["duplicates"] + sum(told["dead_letters"].values())
     return told if told["lag_events"] == 0 and counted >= records else None
@@ -130,15 +130,15 @@ def _prove_dead_letters(
     table = DeltaTable(str(stack.home / "lake" / "dead_letters" / source)).to_pyarrow_table()
     assert table.num_rows == len(oracle.books.dead)
     sent: dict[tuple[int, int], tuple[str, bytes | None]] = {}
-    for letter in read_records(stack.bootstrap, f"{topic}.dlq"):
-        headers = {name: value.decode() for name, value in letter.headers}
+    for dead_letter in read_records(stack.bootstrap, f"{topic}.dlq"):
+        headers = {name: value.decode() for name, value in dead_letter.headers}
         place = int(headers["partition"]), int(headers["offset"])
-        assert letter.key == f"{place[0]}:{place[1]}".encode()
+        assert dead_letter.key == f"{place[0]}:{place[1]}".encode()
         assert int(headers["timestamp_ms"]) == records[place].timestamp_ms
-        # A letter may come twice after a crash; its key says that it is the same.
-        assert sent.setdefault(place, (headers["reason"], letter.value)) == (
+        # A dead letter may come twice after a crash; its key says that it is the same.
+        assert sent.setdefault(place, (headers["reason"], dead_letter.value)) == (
             headers["reason"],
-            letter.value,
+            dead_letter.value,
         )
     expected = {place: (why, records[place].value) for place, why in oracle.books.dead.items()}
     assert sent == expected

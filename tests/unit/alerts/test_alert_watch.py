@@ -82,7 +82,7 @@ class Tables:
         def build(context: dg.AssetExecutionContext) -> Iterator[Any]:
             yield from self._build(context)
 
-        @dg.asset_check(asset=EVENTS, name="books", description="Books add up.")
+        @dg.asset_check(asset=EVENTS, name="books", description="Counts add up.")
         def books() -> dg.AssetCheckResult:
             if self.crash:
                 raise EngineUnavailable(self.crash)

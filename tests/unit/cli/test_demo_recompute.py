@@ -16,7 +16,7 @@ from checks.parity.report import InFlightShare, ParityReport
 from cli.demo.live import DeadLetter, LiveProof
 from cli.demo.recompute import Comparison, ViewProof, differing_values, is_equal, sample_of
 from cli.demo.recompute import _compare as compare
-from cli.demo.report import Books, TrainingProof, show_backfill, show_books, show_proven
+from cli.demo.report import Counts, TrainingProof, show_backfill, show_counts, show_proven
 from cli.demo.sets import AWKWARD_ROWS, EXAMPLES, REGULAR, DemoSet, demo_sets, write_spine
 from millrace.days import Days
 from resources.declarations import plan_of
@@ -123,7 +123,7 @@ def test_the_fast_demo_is_sixty_days_of_flights() -> None:
 HOLDS = (
     TrainingProof("s", Path("t"), 10, 2, keeps_spine=True, engines_differ_in=0, seconds={}),
     ViewProof("v", 2, Comparison(5, 10), Comparison(4, 8)),
-    Books("s", 10, 7, 1, {"late": 2}, {}, {}),
+    Counts("s", 10, 7, 1, {"late": 2}, {}, {}),
 )
 EQUAL = ParityReport(
     PLAN.view("terminal_risk"), "v1", 0, {}, {}, 70, 0, (), InFlightShare(5000), (0, 0), 0.0, 0.0,
@@ -136,9 +136,9 @@ LIVE = LiveProof("s", {"terminal_risk": "v1"}, 100, [5, 9], 0, LETTER, [EQUAL], 
 def test_rows_without_a_time_are_shown_beside_the_rows_of_the_days(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    books = Books("flights", 10, 7, 1, {"schema": 4}, {}, {}, undated=2)
+    books = Counts("flights", 10, 7, 1, {"schema": 4}, {}, {}, undated=2)
     assert books.is_balanced
-    show_books([books])
+    show_counts([books])
     show_backfill([], {"flights": 2})
     shown = capsys.readouterr().out
     assert "10 rows of these days in + 2 without a time, of every day = 7 accepted" in shown

@@ -100,10 +100,10 @@ def test_a_fault_in_events_concerns_the_owners_of_all_views(file: Path) -> None:
 
 
 def test_tables_say_where_they_lie_and_by_whom_they_are_written(file: Path) -> None:
-    letters = live(file, "dead_letters", "taps")
-    assert letters.metadata["dagster/uri"] == "/lake/dead_letters/taps"
-    assert letters.metadata["dagster/storage_kind"] == "delta"
-    assert letters.kinds == {"dead_letters", "kafka", "delta"}
+    dead_letters = live(file, "dead_letters", "taps")
+    assert dead_letters.metadata["dagster/uri"] == "/lake/dead_letters/taps"
+    assert dead_letters.metadata["dagster/storage_kind"] == "delta"
+    assert dead_letters.kinds == {"dead_letters", "kafka", "delta"}
 
 
 def test_live_assets_lead_to_the_topic_the_job_and_the_api(file: Path) -> None:

@@ -150,9 +150,9 @@ def test_every_build_of_events_tells_what_it_refused(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     run = Run(tmp_path, instance, FakeOffline(), "2020-01-02", "2020-01-04", [EVENTS])
-    [letters] = [e for e in run.events if e.asset_key == dg.AssetKey(LETTERS)]
-    told = {name: value.value for name, value in letters.metadata.items()}
-    assert letters.partition is None
+    [dead_letters] = [e for e in run.events if e.asset_key == dg.AssetKey(LETTERS)]
+    told = {name: value.value for name, value in dead_letters.metadata.items()}
+    assert dead_letters.partition is None
     assert told == {
         "dead_letters": 6,
         "dead_letters/late": 3,

@@ -102,9 +102,9 @@ def test_a_table_tells_its_version_statistics_days_and_columns(built: Built) -> 
 def test_events_come_from_files_and_leave_dead_letters(built: Built) -> None:
     end = built.last("events/payments")
     assert [(d["namespace"], d["name"]) for d in end["inputs"]] == [("file", "/nowhere")]
-    written, letters = end["outputs"]
-    assert letters["name"] == f"{built.lake}/dead_letters/payments"
-    assert letters["outputFacets"]["outputStatistics"]["rowCount"] == 2 * len(DAYS)
+    written, dead_letters = end["outputs"]
+    assert dead_letters["name"] == f"{built.lake}/dead_letters/payments"
+    assert dead_letters["outputFacets"]["outputStatistics"]["rowCount"] == 2 * len(DAYS)
     amount = written["facets"]["columnLineage"]["fields"]["amount"]["inputFields"]
     assert [(f["name"], f["field"]) for f in amount] == [("/nowhere", "amount")]
 

@@ -21,10 +21,10 @@ from resources.declarations import plan_of
 from resources.lake.offset_ledger import OffsetLedger
 from resources.lake.view_versions import claim_version
 from resources.settings import CHECKOUT, Settings, settings_from_env
-from streaming.archive.lineage import telling_archive
+from streaming.archive.lineage import emitting_archive
 from streaming.control import deployments
 from streaming.publications.service_lineage import services_published
-from streaming.upload.lineage import telling_upload
+from streaming.upload.lineage import emitting_upload
 from streaming.upload.plan import UploadPlan
 from tests.support.fake_offline import FakeOffline
 from tests.support.many_views import write_views
@@ -180,7 +180,7 @@ def everything_happens(
             assert job.execute_in_process(instance=instance, partition_key=day).success
         if views and source.stream:
             books = OffsetLedger(source.name, first={0: 0}, next={0: 0})
-            with telling_archive(settings, source, engines.brokers, books):
+            with emitting_archive(settings, source, engines.brokers, books):
                 pass
     for view in plan.views.values():
         version = claim_version(settings, view)
@@ -192,7 +192,7 @@ def everything_happens(
         days = (first, first + timedelta(days=1))
         shape = Coarsening.of(view, 0, 0)
         what = UploadPlan(view, version, table, days, (), (), 0, None, shape, 0)
-        with telling_upload(settings, what):
+        with emitting_upload(settings, what):
             pass
     services_published(settings, plan)
 

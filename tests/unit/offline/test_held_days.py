@@ -12,8 +12,8 @@ from offline.tables.partition_log import (
     AWAITS_CHECKS,
     append_partition_log,
     built_days,
-    held_days,
     published_days,
+    quarantined_days,
     read_partition_log,
 )
 from resources.lake.reports import BuildReport, PartitionOutcome
@@ -38,13 +38,15 @@ def test_a_held_day_is_built_but_not_published(lake: Settings) -> None:
     states = read_partition_log(lake, TABLE)
     assert built_days(states, PRINT) == {MONDAY, TUESDAY}
     assert published_days(states, PRINT) == {MONDAY}
-    assert held_days(states) == {TUESDAY: AWAITS_CHECKS}
+    assert quarantined_days(states) == {TUESDAY: AWAITS_CHECKS}
 
 
 def test_the_newest_entry_releases_or_holds_back(lake: Settings) -> None:
     log(lake, dict.fromkeys((MONDAY, TUESDAY), AWAITS_CHECKS), MONDAY, TUESDAY)
     log(lake, {MONDAY: "rows: 0; expected at least 1"}, MONDAY, TUESDAY)
-    assert held_days(read_partition_log(lake, TABLE)) == {MONDAY: "rows: 0; expected at least 1"}
+    assert quarantined_days(read_partition_log(lake, TABLE)) == {
+        MONDAY: "rows: 0; expected at least 1"
+    }
     log(lake, None, MONDAY)
     assert published_days(read_partition_log(lake, TABLE), PRINT) == {MONDAY, TUESDAY}
 
@@ -64,4 +66,4 @@ def test_a_log_from_before_there_were_checks_holds_nothing_back(lake: Settings) 
     log(lake, {TUESDAY: AWAITS_CHECKS}, TUESDAY)
     states = read_partition_log(lake, TABLE)
     assert published_days(states, PRINT) == {MONDAY}
-    assert held_days(states) == {TUESDAY: AWAITS_CHECKS}
+    assert quarantined_days(states) == {TUESDAY: AWAITS_CHECKS}

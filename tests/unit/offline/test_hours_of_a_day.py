@@ -20,8 +20,8 @@ from offline.tables.partition_log import (
     append_partition_log,
     built_days,
     ended_days,
-    held_days,
     published_days,
+    quarantined_days,
     read_partition_log,
     whole_days,
 )
@@ -243,11 +243,15 @@ def test_what_hours_miss_is_missing_until_they_are_built_again(log: Log) -> None
 def test_an_hour_leaves_a_day_held_back_until_it_is_judged_anew(log: Log) -> None:
     log.add(at=30, held="rows: 0")
     log.add(range(5, 6), at=31, held="its checks have not run")
-    assert held_days(read_partition_log(log.lake, TABLE)) == {MONDAY: "its checks have not run"}
+    assert quarantined_days(read_partition_log(log.lake, TABLE)) == {
+        MONDAY: "its checks have not run"
+    }
     log.add(range(5, 6), at=32, error="cut off")
-    assert held_days(read_partition_log(log.lake, TABLE)) == {MONDAY: "its checks have not run"}
+    assert quarantined_days(read_partition_log(log.lake, TABLE)) == {
+        MONDAY: "its checks have not run"
+    }
     log.add(at=33)
-    assert held_days(read_partition_log(log.lake, TABLE)) == {}
+    assert quarantined_days(read_partition_log(log.lake, TABLE)) == {}
 
 
 def test_rows_are_counted_by_the_hour_of_either_kind_of_time(lake: Settings) -> None:

@@ -1,4 +1,4 @@
-"""Dead letters of whole files: one for each that cannot be read, whatever the file is called."""
+"""Dead dead letters of whole files: one for each that cannot be read, whatever the file is called."""
 
 from dataclasses import replace
 from datetime import date
@@ -14,15 +14,15 @@ from resources.settings import settings_from_env
 
 @pytest.mark.parametrize("name", ["plain.csv", "it's.csv", "back\\slash.csv", "') OR TRUE --.csv"])
 def test_a_file_that_heals_takes_its_own_letter_away(tmp_path: Path, name: str) -> None:
-    letters = DeadLetters(settings_from_env({"MILLRACE_HOME": str(tmp_path)}), "payments")
+    dead_letters = DeadLetters(settings_from_env({"MILLRACE_HOME": str(tmp_path)}), "payments")
     bad = [RawFile(str(tmp_path / n), 1, error="cut off") for n in (name, "other.csv")]
     for file in bad:
         Path(file.path).touch()
-    letters.replace_unreadable(bad, [])
-    assert letters.unreadable() == {file.path: "cut off" for file in bad}
+    dead_letters.replace_unreadable(bad, [])
+    assert dead_letters.unreadable() == {file.path: "cut off" for file in bad}
     healed = replace(bad[0], error=None)
-    letters.replace_unreadable(bad[1:], [healed])
-    assert letters.unreadable() == {bad[1].path: "cut off"}
+    dead_letters.replace_unreadable(bad[1:], [healed])
+    assert dead_letters.unreadable() == {bad[1].path: "cut off"}
 
 
 def test_days_and_hours_are_asked_for_by_the_column_that_is_named() -> None:

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from checks.reconciliation import books_checks, examine
+from checks.reconciliation import examine, reconciliation_checks
 from millrace.plan import Plan
 from offline.tables.archived_days import archived_rows
 from resources.lake.offset_ledger import OffsetLedger, read_ledger
 from resources.settings import Settings, settings_from_env
 from streaming.archive.arrivals import Arrivals
-from streaming.archive.batch import Batch, BatchClassifier, event_columns, letter_columns
+from streaming.archive.batch import Batch, BatchClassifier, dead_letter_columns, event_columns
 from streaming.archive.intake import Record
-from streaming.archive.source import _starting_books
+from streaming.archive.source import _starting_ledger
 from streaming.archive.status import archive_status
 from streaming.archive.tables import OvertakenError, SourceTables, days_of
 from tests.support.archive_cases import BASE_MS, payments
@@ -49,8 +49,8 @@ def commit(
     old = {} if before is None else before.entries()
     markers = {f"millrace-archive/pay/{p}": o for p, o in after.next.items()}
     stale = {name: old[name] for name in markers if name in old}
-    if batch.letters:
-        tables.letters.append(letter_columns("pay", batch.letters), stale, markers)
+    if batch.dead_letters:
+        tables.dead_letters.append(dead_letter_columns("pay", batch.dead_letters), stale, markers)
     tables.events.append(event_columns(SOURCE, batch.events), old, after.entries())
 
 
@@ -142,14 +142,16 @@ def test_the_check_holds_books_offsets_and_rows_against_each_other(settings: Set
 
 def test_letters_of_a_batch_that_was_cut_off_are_not_counted(settings: Settings) -> None:
     commit(settings, None, books(1), judged(event(1)))
-    letters = letter_columns("pay", judged(b"{", offset=1).letters)
-    SourceTables.of(settings, SOURCE).letters.append(letters, {}, {"millrace-archive/pay/0": 2})
+    dead_letters = dead_letter_columns("pay", judged(b"{", offset=1).dead_letters)
+    SourceTables.of(settings, SOURCE).dead_letters.append(
+        dead_letters, {}, {"millrace-archive/pay/0": 2}
+    )
     assert examine(settings, SOURCE).passed
 
 
 def test_there_is_a_check_for_each_source_with_a_stream() -> None:
     plan = Plan({"pay": SOURCE, "files": replace(SOURCE, name="files", stream=None)}, {}, {}, {})
-    (check,) = books_checks(plan)
+    (check,) = reconciliation_checks(plan)
     assert [key.to_user_string() for key in check.check_keys] == [
         "dead_letters/pay_dead_letters:books"
     ]
@@ -170,7 +172,7 @@ def test_status_is_zeros_and_no_lag_before_anything_runs(settings: Settings) -> 
 def test_partitions_that_are_new_lost_or_made_again_leave_the_books_balanced() -> None:
     known = replace(books(10), first={0: 0, 1: 0}, next={0: 6, 1: 4})
     begins, ends = {0: 8, 1: 0, 2: 3}, {0: 9, 1: 2, 2: 5}
-    started = _starting_books(known, begins, ends)
+    started = _starting_ledger(known, begins, ends)
     assert started.next == {0: 8, 1: 0, 2: 3}
     assert started.counts["lost"] == 2
     assert started.span == started.accounted == 12

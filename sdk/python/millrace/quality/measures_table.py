@@ -216,8 +216,8 @@ def is_copy(day: DayProfile, earlier: DayProfile) -> bool:
         and _near(a.m2, b.m2)
         for a, b in compared
     ]
-    telling = [same for (a, _), same in zip(compared, equal, strict=True) if _varies(a)]
-    return sum(telling) >= _FEWEST_TELLING and len(equal) - sum(equal) <= 1
+    emitting = [same for (a, _), same in zip(compared, equal, strict=True) if _varies(a)]
+    return sum(emitting) >= _FEWEST_TELLING and len(equal) - sum(equal) <= 1
 
 
 def _varies(column: ColumnProfile) -> bool:
