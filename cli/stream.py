@@ -43,7 +43,9 @@ def register(app: typer.Typer) -> None:
     app.add_typer(streams, name="stream")
 
 
-def deploy(views: _Views = None, *, no_start: NoStartFlag = False) -> None:
+def deploy(
+    views: _Views = None, *, parallelism: _Parallelism = None, no_start: NoStartFlag = False
+) -> None:
     """Bring streams to their declarations and keep them so; what runs as declared is left alone.
 
     A changed view gets a new version, and the old one serves until that is complete. A stopped or
@@ -58,7 +60,11 @@ def deploy(views: _Views = None, *, no_start: NoStartFlag = False) -> None:
         console.print("no declared view has a stream")
     if any(name in stream_views(plan) for name in names):
         start_needed(settings, *_PARTS, no_start=no_start)
-    _each("deploy", names, lambda view, say: deploy_one(settings, plan, view, say))
+    _each(
+        "deploy",
+        names,
+        lambda view, say: deploy_one(settings, plan, view, say, parallelism=parallelism),
+    )
 
 
 def stop(views: _Views = None) -> None:
@@ -161,7 +167,7 @@ def _show(document: dict[str, dict[str, Any]]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for column in ("view", "state", "version", "lag, events", "checkpoint, s ago", "job"):
+    for column in ("view", "state", "version", "tasks", "lag, events", "checkpoint, s ago", "job"):
         table.add_column(column, overflow="fold")
     for name, view in document["views"].items():
         style = _STYLES.get(view["state"], "dim" if view["state"] in _QUIET else "red")
@@ -169,6 +175,7 @@ def _show(document: dict[str, dict[str, Any]]) -> None:
             name,
             f"[{style}]{view['state']}[/]",
             f"{view['version']} (waits)" if "serves" in view else view["version"] or "",
+            _number(view.get("parallelism", 1)),
             _number(view["lag_events"]),
             _number(view["checkpoint_age_s"]),
             view["job_id"] or "",

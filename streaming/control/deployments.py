@@ -34,6 +34,7 @@ def deploy(
     view_name: str,
     progress: Progress,
     *,
+    parallelism: int | None = None,
     engines: Engines | None = None,
 ) -> StreamRecord:
     """Bring a view's stream to its declaration, and record that it is to run.
@@ -41,12 +42,22 @@ def deploy(
     A view that was never deployed gets topics, a job and a publication, and the batch tiles of its
     history if that was built. A changed view gets a new version with a job of its own, while the
     old one goes on and serves until the new one is complete. A stream that was stopped or has
-    failed goes on from its newest state. One that runs as declared is left alone.
+    failed goes on from its newest state. One that runs as declared is left alone, unless it is to
+    have another parallelism: then it goes on from a savepoint.
+
+    Args:
+        settings: the stack's.
+        plan: everything declared.
+        view_name: a view whose source has a stream.
+        progress: told what is done.
+        parallelism: of the job and of those after it; None: as it was, 1 at first.
+        engines: stand-ins, in tests.
 
     Raises:
         NotDeclared: no such view; the nearest are named.
         UnsupportedByEngine: no Flink job can do what the view says, or its source has no stream.
         EngineUnavailable: Flink or Kafka does not answer; nothing is lost, deploy again.
+        EngineRejected: the topic has fewer partitions than that.
         EngineError: Flink refuses the job.
         StoreError: the job runs, but could not be published; the sensor will do that.
     """
@@ -56,7 +67,7 @@ def deploy(
     files = RecordFiles.of(settings.home)
     with files.changing(view.name):
         engines.ensure_topics(topics_of(view))
-        record = _bring_up(engines, files, view, progress)
+        record = _bring_up(engines, files, view, parallelism, progress)
         with engines.store() as store:
             publishing.publish(store, record, engines.now_ms())
             publishing.publish_services(store, plan)
@@ -68,18 +79,22 @@ def deploy(
 
 
 def _bring_up(
-    engines: Engines, files: RecordFiles, view: ViewPlan, progress: Progress
+    engines: Engines,
+    files: RecordFiles,
+    view: ViewPlan,
+    parallelism: int | None,
+    progress: Progress,
 ) -> StreamRecord:
     record = files.read(view.name)
     if record is None:
-        return _begin(engines, files, view, None, progress)
+        return _begin(engines, files, view, None, parallelism, progress)
     if record.fingerprint == view.fingerprint:
-        return _go_on(engines, files, record, view, progress)
+        return _go_on(engines, files, record, view, parallelism, progress)
     if record.previous is not None and record.previous.fingerprint == view.fingerprint:
         progress(f"{view.name}: back to {record.previous.version}, which still serves")
         back = _cancel_unfinished(engines, files, record)
-        return _go_on(engines, files, back, view, progress)
-    return _begin(engines, files, view, record, progress)
+        return _go_on(engines, files, back, view, parallelism, progress)
+    return _begin(engines, files, view, record, parallelism, progress)
 
 
 def _begin(
@@ -87,6 +102,7 @@ def _begin(
     files: RecordFiles,
     view: ViewPlan,
     older: StreamRecord | None,
+    parallelism: int | None,
     progress: Progress,
 ) -> StreamRecord:
     """Submit a version for the first time; the older one stays as what serves."""
@@ -106,6 +122,8 @@ def _begin(
             retired=retired,
             parallelism=older.parallelism,
         )
+    if parallelism is not None:
+        record = at_parallelism(engines, record, parallelism)
     lineage.stream_declared(engines, view, record)
     return submit(engines, record, files.write, progress)
 
@@ -131,6 +149,7 @@ def _go_on(
     files: RecordFiles,
     record: StreamRecord,
     view: ViewPlan,
+    parallelism: int | None,
     progress: Progress,
 ) -> StreamRecord:
     serving, definition = serving_of(view), definition_of(engines, view)
@@ -138,7 +157,12 @@ def _go_on(
         # A newer build may say the same meaning in more words.
         record = files.write(replace(record, serving=serving))
     is_same = definition == record.definition
-    if is_same and is_alive(engines, record.job_id):
+    is_scaled = parallelism is not None and parallelism != record.parallelism
+    if parallelism is not None:
+        record = at_parallelism(engines, record, parallelism)
+    if is_same and is_scaled:
+        record = stop_jobs(engines, files, record, progress, with_previous=False)
+    elif is_same and is_alive(engines, record.job_id):
         progress(f"{view.name} {record.version}: runs as declared, job {record.job_id}")
         return record if record.desired == "running" else files.write(_wanted(record))
     if not is_same:

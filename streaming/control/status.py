@@ -45,7 +45,13 @@ def view_health(
     try:
         job, checkpoints = look(engines, record)
     except EngineUnavailable as error:
-        return StreamHealth("unknown", record.job_id, record.version, detail=str(error))
+        return StreamHealth(
+            "unknown",
+            record.job_id,
+            record.version,
+            detail=str(error),
+            parallelism=record.parallelism,
+        )
     found = health_of(record, job, checkpoints, engines.now_ms())
     if record.previous is not None:
         hindrance = facts_of(job).hindrance

@@ -54,6 +54,7 @@ class StreamHealth:
         checkpoint_age_s: age of the last complete checkpoint; None before the first.
         detail: why it is not running, or what a version beside it waits for; else empty.
         waiting: the same of that version, to be read by programs; None without one.
+        parallelism: of its job; None if it was never deployed.
     """
 
     state: State
@@ -63,9 +64,10 @@ class StreamHealth:
     checkpoint_age_s: float | None = None
     detail: str = ""
     waiting: Waiting | None = None
+    parallelism: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return what ``stream status --json`` shows; the last three only if there is such a thing."""
+        """Return what ``stream status --json`` shows; all behind the age only if there is more to say."""
         shown: dict[str, Any] = {
             "state": self.state,
             "job_id": self.job_id,
@@ -73,6 +75,8 @@ class StreamHealth:
             "lag_events": self.lag_events,
             "checkpoint_age_s": self.checkpoint_age_s,
         }
+        if self.parallelism is not None and self.parallelism > 1:
+            shown["parallelism"] = self.parallelism
         if self.waiting is not None:
             shown |= {"serves": self.waiting.serving, "waits_for": self.waiting.to_json()}
         return {**shown, "detail": self.detail} if self.detail else shown
@@ -210,6 +214,7 @@ def health_of(
         version=record.version,
         checkpoint_age_s=age_s,
         detail=detail,
+        parallelism=record.parallelism,
     )
 
 

@@ -41,9 +41,10 @@ class Streams:
         self.plan = write_views(self.views, **changes)
         return self.plan
 
-    def deploy(self) -> StreamRecord:
+    def deploy(self, parallelism: int | None = None) -> StreamRecord:
+        settings, engines = self.engines.settings, self.engines
         return deployments.deploy(
-            self.engines.settings, self.plan, "spend", ignore, engines=self.engines
+            settings, self.plan, "spend", ignore, parallelism=parallelism, engines=engines
         )
 
     def stop(self) -> StreamRecord:

@@ -264,6 +264,22 @@ def test_a_restart_may_change_the_parallelism_and_restorations_keep_it(streams: 
     assert [one["parallelism"] for one in streams.flink.submissions] == [1, 2, 2]
 
 
+def test_a_deployment_may_say_how_many_tasks_and_goes_on_from_a_savepoint_with_others(
+    streams: Streams,
+) -> None:
+    first = streams.deploy(parallelism=2)
+    assert view_health(streams.engines, first).to_json()["parallelism"] == 2
+    assert streams.deploy().job_id == streams.deploy(parallelism=2).job_id == first.job_id
+    fewer = streams.deploy(parallelism=1)
+    assert fewer.savepoint is not None
+    assert streams.restores() == [None, fewer.savepoint.path]
+    assert [one["parallelism"] for one in streams.flink.submissions] == [2, 1]
+    assert "parallelism" not in view_health(streams.engines, fewer).to_json()
+    with pytest.raises(EngineRejected, match=r"has 2 partition\(s\)"):
+        streams.deploy(parallelism=3)
+    assert streams.flink.states[fewer.job_id] == "RUNNING"
+
+
 def test_a_parallelism_that_the_topic_cannot_have_is_refused_and_nothing_stops(
     streams: Streams,
 ) -> None:
