@@ -14,7 +14,7 @@ from millrace.online.answers import Answer
 from millrace.online.view import CLOCK_MARGIN_MS, OnlineView
 from millrace.plan import FeaturePlan, ViewPlan
 from millrace.types import FLOAT64, INT64, STRING, DataType, decimal, vector
-from millrace.windows import Lifetime, Sliding
+from millrace.windows import Lifetime, Session, Sliding
 from tests import reference
 from tests.support.kernel_cases import default_of
 from tests.support.online_cases import (
@@ -45,17 +45,25 @@ START = date(1970, 1, 1)
 def views(draw: st.DrawFn) -> tuple[ViewPlan, DataType]:
     type_ = draw(st.sampled_from(list(VALUES)))
     names = [a.name for a in AGGREGATES.values() if a.accepts(type_)]
+    # Windows of one aggregate are merged together, so half of the views have nothing else.
+    kinds = [_aggregated(draw, names, type_)]
     features = []
     for i in range(draw(st.integers(1, 5))):
-        name = draw(st.sampled_from(names))
-        is_rows = not AGGREGATES[name].needs_input and draw(st.booleans())
-        measured = None if is_rows else type_
+        if draw(st.booleans()):
+            kinds.append(_aggregated(draw, names, type_))
+        name, measured = draw(st.sampled_from(kinds))
         default = default_of(name, type_) if draw(st.booleans()) else None
         features.append(feature_of(f"f{i}", name, draw(WINDOWS), measured, default))
     # From the first day of the stage, so that some events lie before the start; or from well before.
     origin = datetime.fromtimestamp(draw(STAGE).origin_ms // 1000, UTC).date()
     start = origin - timedelta(days=draw(st.sampled_from([0, 70])))
     return view_of(features, start=start), type_
+
+
+def _aggregated(draw: st.DrawFn, names: list[str], type_: DataType) -> tuple[str, DataType | None]:
+    name = draw(st.sampled_from(names))
+    is_rows = not AGGREGATES[name].needs_input and draw(st.booleans())
+    return name, None if is_rows else type_
 
 
 @st.composite
@@ -99,7 +107,19 @@ def is_close(feature: FeaturePlan, got: object, want: object, scale: float) -> b
     return got == want and type(got) is type(want)
 
 
+OVER = view_of(
+    [
+        feature_of("run", "count", Session(3_000, 12_000, 1_000)),
+        feature_of("n", "count", Sliding(5_000, 1_000)),
+        feature_of("before", "count", Sliding(5_000, 1_000, 3_000)),
+    ],
+    start=START,
+)
+"""A session that is over by an event that a shorter window still holds."""
+
+
 @given(case=cases(), is_coarse=st.booleans())
+@example(case=(OVER, [reference.Event("k", 11_252, 11_252)], 14_268), is_coarse=False)
 def test_a_merged_row_is_what_the_reference_says(
     case: tuple[ViewPlan, list[reference.Event], int], *, is_coarse: bool
 ) -> None:

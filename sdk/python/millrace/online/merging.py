@@ -72,11 +72,11 @@ class Group:
         state, done = self.algebra.init(), len(held.tiles)
         for window in [one for one in shortest if one in self.nested]:
             members = self.nested[window]
+            # An empty one, of a session that is over, says nothing of how far others reach.
             first, end = spans[window]
-            end = min(end, done)
-            if first < end:
-                state = self.fold(state, held, first, end)
-            done = min(first, done)
+            if first < min(end, done):
+                state = self.fold(state, held, first, min(end, done))
+                done = first
             for member in members:
                 member.write(values, state)
         for member in self.moved:
