@@ -27,6 +27,12 @@ class BadRequest(ServingError):
     code = "bad_request"
 
 
+class NotAcceptable(ServingError):
+    """No form of an answer is among those that the request accepts."""
+
+    code = "not_acceptable"
+
+
 class TooLarge(ServingError):
     """The body, or the number of keys, is beyond what one request may hold."""
 
@@ -57,6 +63,7 @@ class DeadlineExceeded(ServingError):
 _STATUSES: tuple[tuple[type[PlatformError], HTTPStatus], ...] = (
     (BadRequest, HTTPStatus.BAD_REQUEST),
     (NotDeclared, HTTPStatus.NOT_FOUND),
+    (NotAcceptable, HTTPStatus.NOT_ACCEPTABLE),
     (TooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (Overloaded, HTTPStatus.TOO_MANY_REQUESTS),
     (NotReady, HTTPStatus.SERVICE_UNAVAILABLE),
@@ -69,6 +76,10 @@ _STATUSES: tuple[tuple[type[PlatformError], HTTPStatus], ...] = (
 
 RETRY_AFTER_S = 1
 """What ``Retry-After`` says beside 429 and 503."""
+
+
+VARY = "accept"
+"""What ``Vary`` says: the headers of a request that choose between forms of an answer."""
 
 
 class ErrorDetail(msgspec.Struct, frozen=True):
@@ -115,5 +126,7 @@ def answer_to(error: Exception, request_id: str) -> tuple[int, bytes]:
 
 def headers_of(status: int) -> dict[str, str]:
     """Return the headers that go with the status of an error."""
+    if status == HTTPStatus.NOT_ACCEPTABLE:
+        return {"vary": VARY}
     is_for_later = status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
     return {"retry-after": str(RETRY_AFTER_S)} if is_for_later else {}

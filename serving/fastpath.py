@@ -14,6 +14,7 @@ Source: uvicorn's ``HttpToolsProtocol``, whose callbacks these extend.
 import asyncio
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -22,7 +23,8 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from serving.errors import answer_to, headers_of
+from serving.errors import VARY, NotAcceptable, answer_to, headers_of
+from serving.forms import form_of
 from serving.gate import GateState, known_id, overloaded
 from serving.lookups import Lookups
 from serving.metrics import ServerMetrics
@@ -35,10 +37,15 @@ _TARGETS = {
     for query, is_strict in (("", False), ("?strict=false", False), ("?strict=true", True))
 }
 _ELSEWHERE = frozenset({b"transfer-encoding", b"expect", b"upgrade"})
+_LISTS = frozenset({b"accept"})
+"""Headers that are one list, however often they are given; of others the first counts."""
+
+_READ = _LISTS | {b"content-length", b"x-request-id", b"authorization"}
 _MOST_UNDER_WAY = 32
 """Lookups of one connection taken at a time; more of a pipeline wait in uvicorn's queue."""
 
-_TYPE = b"content-type: application/json\r\nx-request-id: "
+_JSON = b"application/json"
+_VARY = b"vary: %b\r\n" % VARY.encode()
 
 
 @dataclass
@@ -52,22 +59,27 @@ class FastPath:
     _lines: bytes = b""
 
     def head(
-        self, status: int, length: int, request_id: str, defaults: list[tuple[bytes, bytes]]
+        self,
+        status: int,
+        length: int,
+        request_id: str,
+        defaults: list[tuple[bytes, bytes]],
+        media_type: bytes,
     ) -> bytes:
         """Return status line and headers, but for the empty line."""
         if defaults is not self._defaults:  # uvicorn makes a new list each second
             self._defaults = defaults
             self._lines = b"".join([b"%b: %b\r\n" % pair for pair in defaults])
-        more = b""
+        more = _VARY
         if status != HTTPStatus.OK:
             told = headers_of(status).items()
             more = b"".join([b"%b: %b\r\n" % (n.encode(), v.encode()) for n, v in told])
-        return b"%b%b%bcontent-length: %d\r\n%b%b\r\n" % (
+        return b"%b%b%bcontent-length: %d\r\ncontent-type: %b\r\nx-request-id: %b\r\n" % (
             STATUS_LINE[status],
             self._lines,
             more,
             length,
-            _TYPE,
+            media_type,
             request_id.encode(),
         )
 
@@ -86,21 +98,22 @@ class _Exchange:
     """A lookup of a connection: its request, then its answer."""
 
     __slots__ = (
-        "authorization", "began_s", "body", "is_last", "is_strict", "protocol", "reply",
-        "request_id", "route",
+        "accept", "authorization", "began_s", "body", "is_last", "is_strict", "media_type",
+        "protocol", "reply", "request_id", "route",
     )  # fmt: skip
 
     def __init__(
         self,
         protocol: "FastProtocol",
         target: tuple[str, bool],
-        request_id: str,
-        authorization: bytes | None,
+        headers: Mapping[bytes, bytes],
     ) -> None:
         self.protocol = protocol
         self.route, self.is_strict = target
-        self.request_id = request_id
-        self.authorization = authorization
+        self.request_id = known_id(headers.get(b"x-request-id")) or protocol.new_id()
+        self.authorization = headers.get(b"authorization")
+        self.accept = headers.get(b"accept")
+        self.media_type = _JSON
         self.body = b""
         self.reply: bytes | None = None
         self.is_last = False
@@ -111,6 +124,7 @@ class _Exchange:
         status = 200
         if body is None:
             status, body = answer_to(error or RuntimeError("no answer"), self.request_id)
+            self.media_type = _JSON
         self.protocol.answered(self, status, body)
 
 
@@ -126,6 +140,10 @@ class FastProtocol(HttpToolsProtocol):
         self._reading: _Exchange | None = None
         self._heard_s = 0.0
         self._is_held = False
+
+    def new_id(self) -> str:
+        """Return an id for a request that brings none."""
+        return self._path.gate.new_id()
 
     # -- what the parser finds
 
@@ -169,11 +187,18 @@ class FastProtocol(HttpToolsProtocol):
         if path.gate.in_flight > path.gate.most_in_flight:
             exchange.answered(None, overloaded())
             return
+        try:
+            form = form_of(exchange.accept)
+        except NotAcceptable as error:
+            exchange.answered(None, error)
+            return
+        exchange.media_type = form.media_type.encode()
         path.lookups.begin(
             exchange.body,
             exchange.authorization,
             exchange.answered,
             is_strict=exchange.is_strict,
+            form=form,
         )
 
     def _taken(self, target: tuple[str, bool]) -> _Exchange | None:
@@ -185,24 +210,22 @@ class FastProtocol(HttpToolsProtocol):
             return None
         if not parser.should_keep_alive():
             return None
-        length = request_id = authorization = None
+        found: dict[bytes, bytes] = {}
         for given, value in self._given:
             name = given.lower()
-            if name == b"content-length":
-                length = int(value)
-            elif name == b"x-request-id":
-                request_id = request_id or value
-            elif name == b"authorization":
-                authorization = authorization or value
+            if name in _LISTS and name in found:
+                found[name] += b"," + value
+            elif name in _READ:
+                found[name] = found.get(name) or value
             elif name in _ELSEWHERE or (
                 # Without one, a connection that is kept is one of HTTP/1.1.
                 name == b"connection" and parser.get_http_version() != "1.1"
             ):
                 return None
-        if length is None or length > HIGH_WATER_LIMIT:
+        length = found.get(b"content-length")
+        if length is None or int(length) > HIGH_WATER_LIMIT:
             return None
-        known = known_id(request_id) or self._path.gate.new_id()
-        return _Exchange(self, target, known, authorization)
+        return _Exchange(self, target, found)
 
     # -- what is answered
 
@@ -212,7 +235,8 @@ class FastProtocol(HttpToolsProtocol):
         gate = path.gate
         gate.in_flight -= 1
         path.metrics.answered(exchange.route, status, time.perf_counter() - exchange.began_s)
-        head = path.head(status, len(body), exchange.request_id, self.server_state.default_headers)
+        defaults = self.server_state.default_headers
+        head = path.head(status, len(body), exchange.request_id, defaults, exchange.media_type)
         exchange.is_last = gate.is_draining or not self._ours.keep_alive
         exchange.reply = b"".join(
             (head, b"connection: close\r\n\r\n" if exchange.is_last else b"\r\n", body)

@@ -17,16 +17,15 @@ from serving.access import Access, Decision, open_to_all
 from serving.catalog import Catalog, LookupPlan
 from serving.engine import HEADS, LookupEngine, LookupResult
 from serving.errors import DeadlineExceeded, NotReady
+from serving.forms import ENTITY, ROWS, Form
 from serving.keys import key_of_text
 from serving.plans import PublishedPlans
-from serving.rendering import KeyRenderer, RowRead, entity_body, lookup_body
-from serving.requests import Lookup, parse_lookup, pinned_body
+from serving.rendering import KeyRenderer, RowRead
+from serving.requests import NO_OPTIONS, Lookup, parse_lookup, pinned_body
 from serving.store import Rows
 
 Done = Callable[[bytes | None, Exception | None], None]
 """Takes the body of an answer, or what went wrong."""
-
-Form = Callable[[str, int, Sequence[bytes]], bytes]
 
 _KEYS_AT_ONCE = 200
 """Keys answered between two chances for other requests."""
@@ -127,7 +126,13 @@ class Lookups:
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def begin(
-        self, body: bytes, authorization: bytes | None, done: Done, *, is_strict: bool
+        self,
+        body: bytes,
+        authorization: bytes | None,
+        done: Done,
+        *,
+        is_strict: bool,
+        form: Form = ROWS,
     ) -> None:
         """Answer the body of ``:lookup``; ``done`` is called once, perhaps before this returns."""
         try:
@@ -139,24 +144,27 @@ class Lookups:
                 if self._catalog is self.plans.catalog:
                     compiled = self._compiled.get(asked)
                 keys: Sequence[Any] = pinned.keys
-                timeout_ms = None if pinned.options is None else pinned.options.timeout_ms
+                options = pinned.options or NO_OPTIONS
             if compiled is None:
                 lookup = parse_lookup(body)
                 compiled = self._compile(lookup, decision)
-                keys, timeout_ms = lookup.keys, lookup.timeout_ms
+                keys, options = lookup.keys, lookup.options
                 if pinned is not None:
                     self._keep(asked, compiled)
-            self._start(
-                _Call(compiled, keys, "keys", lookup_body, done, timeout_ms, is_strict=is_strict)
-            )
+            if not options.ts:
+                form = form.without_ts()
+            timeout_ms = options.timeout_ms
+            self._start(_Call(compiled, keys, "keys", form, done, timeout_ms, is_strict=is_strict))
         except Exception as error:  # noqa: BLE001 - who asked is told by the kind of the error
             done(None, error)
 
     async def answer_body(
-        self, body: bytes, authorization: bytes | None, *, is_strict: bool
+        self, body: bytes, authorization: bytes | None, *, is_strict: bool, form: Form
     ) -> bytes:
         """Answer the body of ``:lookup``; raises as ``answer``."""
-        return await _told(lambda done: self.begin(body, authorization, done, is_strict=is_strict))
+        return await _told(
+            lambda done: self.begin(body, authorization, done, is_strict=is_strict, form=form)
+        )
 
     async def answer(
         self,
@@ -181,11 +189,13 @@ class Lookups:
         keys = lookup.keys
         if is_text:
             keys = [key_of_text(compiled.plan.join_keys, text) for text in keys]
-        form = entity_body if is_entity else lookup_body
+        form = ENTITY if is_entity else ROWS
 
         def start(done: Done) -> None:
-            field_, timeout_ms, is_strict = lookup.keys_field, lookup.timeout_ms, lookup.is_strict
-            self._start(_Call(compiled, keys, field_, form, done, timeout_ms, is_strict=is_strict))
+            field_, timeout_ms = lookup.keys_field, lookup.options.timeout_ms
+            self._start(
+                _Call(compiled, keys, field_, form, done, timeout_ms, is_strict=lookup.is_strict)
+            )
 
         return await _told(start)
 
@@ -273,8 +283,8 @@ class Lookups:
         metrics.row_hits.inc(len(rows))
         progress_ms = compiled.served.progress_ms(self.plans.progress_ms)
         instant = compiled.renderer.instant(as_of_ms, progress_ms)
-        answers = compiled.renderer.from_rows(call.keys, rows, instant)
-        return call.form(compiled.plan.entity_name, as_of_ms, answers)
+        entity_name = compiled.plan.entity_name
+        return call.form.of_rows(compiled.renderer, entity_name, call.keys, rows, instant)
 
     def _start_engine(self, call: _Call, found: Rows | None) -> None:
         call.task = asyncio.get_running_loop().create_task(self._through_engine(call, found))
@@ -292,14 +302,15 @@ class Lookups:
                 is_strict=call.is_strict,
                 rows=found,
             )
-            answers = await _answers(call.compiled.renderer, result)
-            call.finish(call.form(plan.entity_name, result.as_of_ms, answers))
+            form, renderer = call.form, call.compiled.renderer
+            parts = await _parts(form, renderer, result)
+            call.finish(form.body(renderer, plan.entity_name, result.as_of_ms, parts))
         except Exception as error:  # noqa: BLE001 - as in begin
             call.finish(None, error)
 
 
-async def _answers(renderer: KeyRenderer, result: LookupResult) -> list[bytes]:
-    """Return the answer about each key of a result of the engine."""
+async def _parts(form: Form, renderer: KeyRenderer, result: LookupResult) -> list[Any]:
+    """Return what the form says of each key of a result of the engine."""
     reads = [
         (
             cells,
@@ -310,7 +321,7 @@ async def _answers(renderer: KeyRenderer, result: LookupResult) -> list[bytes]:
             result.plan.reads, result.cells, result.progress_ms, strict=True
         )
     ]
-    answers: list[bytes] = []
+    parts: list[Any] = []
     for first in range(0, len(result.keys), _KEYS_AT_ONCE):
         if first:
             await asyncio.sleep(0)
@@ -325,11 +336,11 @@ async def _answers(renderer: KeyRenderer, result: LookupResult) -> list[bytes]:
                     for answer in (absent if row is None else moment.answer(row))
                 ]
             )
-        written = renderer.from_answers([result.keys[place] for place in places], told)
-        for place, answer in zip(places, written, strict=True):
-            fault = result.invalid.get(place)
-            answers.append(answer if fault is None else renderer.invalid(result.keys[place], fault))
-    return answers
+        made = form.parts(renderer, [result.keys[place] for place in places], told)
+        for place, part in zip(places, made, strict=True):
+            fault, key = result.invalid.get(place), result.keys[place]
+            parts.append(part if fault is None else form.invalid(renderer, key, fault))
+    return parts
 
 
 async def _told(start: Callable[[Done], None]) -> bytes:

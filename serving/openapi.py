@@ -8,8 +8,9 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from serving.errors import ErrorBody
+from serving.forms import COLUMNAR, MSGPACK
 from serving.requests import BatchBody, LookupBody, OnlineBody
-from serving.responses import EntityAnswer, LookupAnswer
+from serving.responses import ColumnarAnswer, EntityAnswer, LookupAnswer
 
 DESCRIPTION = """Feature values of entities, as of now.
 
@@ -21,7 +22,7 @@ value is still given), `STALE` (the pipeline is behind its promise; the value is
 of the entity all values are `INVALID_KEY`, and its `error` says why.
 """
 
-_MODELS = (LookupBody, BatchBody, OnlineBody, LookupAnswer, EntityAnswer, ErrorBody)
+_MODELS = (LookupBody, BatchBody, OnlineBody, LookupAnswer, ColumnarAnswer, EntityAnswer, ErrorBody)
 _REF = "#/components/schemas/{name}"
 
 _COUNT = {
@@ -36,6 +37,20 @@ _LOOKUP_ANSWER = {
     "entity_name": "customer",
     "as_of": "2026-11-25T12:00:03.120Z",
     "results": [{"key": 101, "features": _FEATURES, "status": "PARTIAL"}],
+}
+_COLUMNAR_ANSWER = {
+    "entity_name": "customer",
+    "as_of": "2026-11-25T12:00:03.120Z",
+    "keys": [101, 102],
+    "features": {
+        "customer_tx_count_1h": {
+            "version": "v1",
+            "values": [12, 0],
+            "ts": ["2026-11-25T12:00:03.000Z", None],
+            "statuses": [["PRESENT", 1], ["NOT_FOUND", 1]],
+        },
+    },
+    "statuses": [["OK", 1], ["NOT_FOUND", 1]],
 }
 _ENTITY_ANSWER = {
     "entity_name": "customer",
@@ -116,6 +131,17 @@ def _answers(model: str, example: Mapping[str, Any]) -> dict[int | str, Any]:
     return answers
 
 
+def _answers_in_forms() -> dict[int | str, Any]:
+    answers = _answers("LookupAnswer", _LOOKUP_ANSWER)
+    schema = {"$ref": _REF.format(name="ColumnarAnswer")}
+    answers[200]["content"] |= {
+        COLUMNAR: {"schema": schema, "example": _COLUMNAR_ANSWER},
+        MSGPACK: {"schema": {"$ref": _REF.format(name="LookupAnswer")}},
+    }
+    told = {**answers[400], "description": "`Accept` excludes every form there is."}
+    return answers | {406: told}
+
+
 def _parameter(name: str, where: str, description: str, example: str) -> dict[str, Any]:
     return {
         "name": name,
@@ -133,7 +159,7 @@ LOOKUP: Mapping[str, dict[str, Any]] = {
         "operation_id": operation,
         "tags": ["features"],
         "openapi_extra": {**_body("LookupBody", _LOOKUP_EXAMPLES), **_STRICT},
-        "responses": _answers("LookupAnswer", _LOOKUP_ANSWER),
+        "responses": _answers_in_forms(),
     }
     for path, operation, summary in (
         ("/v1/features:lookup", "lookup", "Features of one or more keys"),

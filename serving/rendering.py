@@ -23,9 +23,11 @@ from serving.errors import BadRequest
 from serving.instants import instant_text
 from serving.responses import FeatureAnswer, KeyAnswer, KeyFault, KeyStatus
 
-_ENCODER = msgspec.json.Encoder(decimal_format="number")
+ENCODER = msgspec.json.Encoder(decimal_format="number")
+NEVER_MS = -(2**64)
+"""Before every instant."""
+
 _MOST_KEPT = 1024
-_NEVER_MS = -(2**64)
 _ALWAYS_MS = -(2**63)
 
 RowRead = tuple[bytes, tuple[Any, ...], int | None, int | None]
@@ -79,44 +81,55 @@ class Instant:
         self.tails_ms = [tail_ms for tail_ms, _ in ordered]
         fresh: Status = "STALE" if online.is_late(as_of_ms, progress_ms) else "PRESENT"
         self.state = (fresh, tuple(window for _, window in ordered))
-        self.oldest_ms = _NEVER_MS if online.ttl_ms is None else as_of_ms - online.ttl_ms
+        self.oldest_ms = NEVER_MS if online.ttl_ms is None else as_of_ms - online.ttl_ms
         self.absent = online.absent(as_of_ms, places)
 
 
 class KeyRenderer:
-    """Writes the answers about keys of one plan."""
+    """Writes the answers about keys of one plan.
+
+    Attributes:
+        labels: of the fields, in the order asked.
+        versions: of each field.
+        at: of each field, its place among the answers of the plan's reads, one after the other.
+        shown: of each field, its mask, None for none, and its type.
+        writes: of each field, what JSON has in place of its values; None: these as they are.
+        fields: of a plain plan, each field's place in the row, its window, and the place of its
+            ``ts``, None for the newest event; else None.
+    """
 
     def __init__(self, plan: LookupPlan, masks: Masks) -> None:
         before = [sum(len(read.places) for read in plan.reads[:i]) for i in range(len(plan.reads))]
-        self._at = [before[i] + place for _, i, place in plan.fields]
+        self.at = [before[i] + place for _, i, place in plan.fields]
         asked = [(plan.reads[i], plan.reads[i].places[place]) for _, i, place in plan.fields]
-        self._labels = [label for label, _, _ in plan.fields]
-        self._versions = [read.served.version for read, _ in asked]
+        self.labels = [label for label, _, _ in plan.fields]
+        self.versions = [read.served.version for read, _ in asked]
         features = [read.served.online.features[place] for read, place in asked]
-        self._writes = [
-            masks.get((read.served.online.name, feature.name)) or _writer_of(feature.type)
+        self.shown = [
+            (masks.get((read.served.online.name, feature.name)), feature.type)
             for (read, _), feature in zip(asked, features, strict=True)
         ]
+        self.writes = [mask or writer_of(type_) for mask, type_ in self.shown]
         self._answered: dict[tuple[Status, ...], _Shape] = {}
         self._shapes: dict[Any, _Shape] = {}
-        self._fields = _plain_fields(plan, self._at)
-        fields = self._fields or []
+        self.fields = _plain_fields(plan, self.at)
+        fields = self.fields or []
         self._windows = list(dict.fromkeys(w for _, w, ts_slot in fields if ts_slot is None))
         self._ts_slots = tuple(dict.fromkeys(s for _, _, s in fields if s is not None))
-        self._plan = plan
+        self.plan = plan
         self._instant: tuple[int | None, Instant] | None = None
 
     @property
     def is_plain(self) -> bool:
         """Whether all that is asked for stands in one row as it is."""
-        return self._fields is not None
+        return self.fields is not None
 
     def instant(self, as_of_ms: int, progress_ms: int | None) -> Instant:
         """Return an instant of a plain plan; many requests have the same."""
         known = self._instant
         if known is not None and known[0] == progress_ms and known[1].as_of_ms == as_of_ms:
             return known[1]
-        (read,) = self._plan.reads
+        (read,) = self.plan.reads
         found = Instant(read.served.online, read.places, self._windows, as_of_ms, progress_ms)
         self._instant = (progress_ms, found)
         return found
@@ -134,7 +147,7 @@ class KeyRenderer:
         chunks: list[_Chunk] = []
         shapes = []
         for key, (bits, values, newest_ms, _) in zip(keys, rows, strict=True):
-            event_ms = _NEVER_MS if newest_ms is None else newest_ms
+            event_ms = NEVER_MS if newest_ms is None else newest_ms
             within = bisect_right(instant.tails_ms, event_ms)
             is_out = event_ms < instant.oldest_ms
             slots = self._ts_slots and self._slots_of(values, instant)
@@ -151,10 +164,10 @@ class KeyRenderer:
         chunks: list[_Chunk] = []
         shapes = []
         for key, of_reads in zip(keys, answers, strict=True):
-            asked = [of_reads[at] for at in self._at]
+            asked = [of_reads[at] for at in self.at]
             shapes.append(self._answered_shape(tuple([status for _, _, status in asked])))
             chunk = [key]
-            for (value, ts_ms, _), write in zip(asked, self._writes, strict=True):
+            for (value, ts_ms, _), write in zip(asked, self.writes, strict=True):
                 chunk.append(value if value is None or write is None else write(value))
                 chunk.append(None if ts_ms is None else instant_text(ts_ms))
             chunks.append(tuple(chunk))
@@ -164,10 +177,10 @@ class KeyRenderer:
         """Return what is said of a key that is none of the entity."""
         features = {
             label: FeatureAnswer(None, None, version, "INVALID_KEY")
-            for label, version in zip(self._labels, self._versions, strict=True)
+            for label, version in zip(self.labels, self.versions, strict=True)
         }
         fault = KeyFault(error.what, error.where, error.fix)
-        return _ENCODER.encode(KeyAnswer(key, features, "INVALID_KEY", fault))
+        return ENCODER.encode(KeyAnswer(key, features, "INVALID_KEY", fault))
 
     def _slots_of(self, values: Sequence[Any], instant: Instant) -> tuple[bool | None, ...]:
         """Return of each ``ts`` that stands in the row whether it is out of age; None: there is none."""
@@ -185,7 +198,7 @@ class KeyRenderer:
         statuses: list[Status] = []
         places = [key]
         writes: dict[int, Write] = {}
-        for (place, window, ts_slot), write in zip(self._fields or (), self._writes, strict=True):
+        for (place, window, ts_slot), write in zip(self.fields or (), self.writes, strict=True):
             if ts_slot is None:
                 ts, is_old = (newest, is_out) if window in in_windows else (none, False)
             elif of_slots[ts_slot] is None:
@@ -217,7 +230,7 @@ class KeyRenderer:
         return shape
 
     def _text(self, statuses: tuple[Status, ...]) -> bytes:
-        told = zip(self._labels, self._versions, statuses, strict=True)
+        told = zip(self.labels, self.versions, statuses, strict=True)
         features = [
             b'%b:{"value":%%b,"ts":%%b,%b'
             % (_escaped(label), _escaped({"version": version, "status": status})[1:])
@@ -228,7 +241,7 @@ class KeyRenderer:
 
 
 def _escaped(value: Any) -> bytes:
-    return _ENCODER.encode(value).replace(b"%", b"%%")
+    return ENCODER.encode(value).replace(b"%", b"%%")
 
 
 def key_status(statuses: Sequence[Status]) -> KeyStatus:
@@ -251,16 +264,16 @@ def entity_body(entity_name: str, as_of_ms: int, answers: Sequence[bytes]) -> by
 
 
 def _head(entity_name: str, as_of_ms: int) -> bytes:
-    return b"%b%b" % (_named(entity_name), _ENCODER.encode(instant_text(as_of_ms)))
+    return b"%b%b" % (_named(entity_name), ENCODER.encode(instant_text(as_of_ms)))
 
 
 @lru_cache(maxsize=1024)
 def _named(entity_name: str) -> bytes:
-    return b'{"entity_name":%b,"as_of":' % _ENCODER.encode(entity_name)
+    return b'{"entity_name":%b,"as_of":' % ENCODER.encode(entity_name)
 
 
 def _filled(shapes: Sequence[_Shape], chunks: Sequence[_Chunk]) -> list[bytes]:
-    texts = _ENCODER.encode_lines(list(chain.from_iterable(chunks))).split(b"\n")
+    texts = ENCODER.encode_lines(list(chain.from_iterable(chunks))).split(b"\n")
     answers, first = [], 0
     for (text, gaps, _), chunk in zip(shapes, chunks, strict=True):
         end = first + len(chunk)
@@ -297,9 +310,14 @@ def _plain_number(value: Decimal) -> msgspec.Raw:
 _WRITERS: Mapping[str, Write] = {"decimal": _plain_number, "timestamp": instant_text}
 
 
-def _writer_of(type_: DataType) -> Write | None:
-    """Return how values of a type are written; None: as they are."""
+def writer_of(type_: DataType, writers: Mapping[str, Write] = _WRITERS) -> Write | None:
+    """Return how values of a type are written; None: as they are.
+
+    Args:
+        type_: of the values.
+        writers: by kind, how scalars are written; as in JSON, if not given.
+    """
     if type_.kind != "list":
-        return _WRITERS.get(type_.kind)
-    write = _writer_of(type_.values)
+        return writers.get(type_.kind)
+    write = writer_of(type_.values, writers)
     return None if write is None else lambda values: [write(value) for value in values]

@@ -37,10 +37,16 @@ class FeatureReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How to answer: `timeout_ms` is how long the answer may take before it is a 504."""
+    """How to answer: `timeout_ms` is how long the answer may take before it is a 504.
+
+    `ts: false` leaves the event times out of a columnar answer.
+    """
 
     timeout_ms: Annotated[int, msgspec.Meta(ge=1, le=MOST_TIMEOUT_MS)] | None = None
+    ts: bool = True
 
+
+NO_OPTIONS = Options()
 
 Features = str | list[str | FeatureReference]
 
@@ -98,7 +104,7 @@ class Lookup:
     entity_name: str | None
     keys: Sequence[Any]
     features: tuple[Reference, ...]
-    timeout_ms: int | None = None
+    options: Options = NO_OPTIONS
     keys_field: str = "keys"
     is_strict: bool = False
 
@@ -126,10 +132,8 @@ def parse_lookup(body: bytes) -> Lookup:
         TooLarge: more keys or features than one request may ask for.
     """
     asked: LookupBody = _decoded(_LOOKUP, body)
-    timeout_ms = None if asked.options is None else asked.options.timeout_ms
-    return _checked(
-        Lookup(asked.entity_name, asked.keys, references(asked.features), timeout_ms, "keys")
-    )
+    options = asked.options or NO_OPTIONS
+    return _checked(Lookup(asked.entity_name, asked.keys, references(asked.features), options))
 
 
 def parse_batch(body: bytes) -> Lookup:

@@ -5,6 +5,7 @@ ISO-8601 with milliseconds and ``Z``, dates ISO, bytes base64, lists arrays of t
 integers beyond 2**53, must not read JSON numbers as doubles.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -51,6 +52,44 @@ class LookupAnswer(msgspec.Struct, frozen=True):
     entity_name: str
     as_of: str | int
     results: list[KeyAnswer]
+
+
+class ColumnAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One feature of all keys: `values[i]` and `ts[i]` are of the key `i`.
+
+    `statuses` are runs, `[status, how many keys]`, left out where every value that is not null is
+    PRESENT and every null is a NULL_VALUE. `ts` is left out where the request says
+    `"options": {"ts": false}`.
+    """
+
+    version: str
+    values: Sequence[Any]
+    ts: Sequence[str | int | None] | None = None
+    statuses: Sequence[tuple[FeatureStatus, int]] | None = None
+
+
+class ColumnFault(msgspec.Struct, frozen=True):
+    """What is wrong with the key at a place, counted from 0."""
+
+    place: int
+    message: str
+    where: str
+    fix: str
+
+
+class ColumnarAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """All keys in the order asked, and a column per feature, all as of one instant.
+
+    `statuses` are of the keys, as runs, left out where every key with a null is PARTIAL and every
+    other OK; `errors` are of those that are INVALID_KEY, left out where none is.
+    """
+
+    entity_name: str
+    as_of: str | int
+    keys: Sequence[Any]
+    features: dict[str, ColumnAnswer]
+    statuses: Sequence[tuple[KeyStatus, int]] | None = None
+    errors: list[ColumnFault] | None = None
 
 
 class EntityAnswer(msgspec.Struct, frozen=True):

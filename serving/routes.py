@@ -13,7 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from serving import openapi
-from serving.errors import BadRequest, NotReady, TooLarge
+from serving.errors import VARY, BadRequest, NotReady, TooLarge
+from serving.forms import form_of
 from serving.gate import GateState
 from serving.lookups import Lookups
 from serving.metrics import CONTENT_TYPE, ServerMetrics
@@ -21,6 +22,7 @@ from serving.plans import PublishedPlans
 from serving.requests import (
     MOST_TIMEOUT_MS,
     Lookup,
+    Options,
     parse_batch,
     parse_online,
     query_parameters,
@@ -78,9 +80,11 @@ class Routes:
     async def lookup(self, request: Request) -> Response:
         """Answer ``POST /v1/features:lookup`` and ``:batchLookup``."""
         body, is_strict = await read_body(request), _is_strict(request)
-        authorization = _authorization(request)
-        answer = await self.lookups.answer_body(body, authorization, is_strict=is_strict)
-        return Response(answer, media_type=_JSON)
+        form = form_of(_joined(request, "accept"))
+        answer = await self.lookups.answer_body(
+            body, _authorization(request), is_strict=is_strict, form=form
+        )
+        return Response(answer, headers={"vary": VARY}, media_type=form.media_type)
 
     async def batch(self, request: Request) -> Response:
         """Answer ``POST /features/batch``."""
@@ -109,7 +113,7 @@ class Routes:
             query.get("entity"),
             [_path_key(request)],
             references(query.get("features", [])),
-            None if timeout_ms is None else int(timeout_ms),
+            Options(None if timeout_ms is None else int(timeout_ms)),
             keys_field="entity_key",
             is_strict=True,
         )
@@ -207,6 +211,11 @@ def _is_strict(request: Request) -> bool:
 def _authorization(request: Request) -> bytes | None:
     given = request.headers.get("authorization")
     return None if given is None else given.encode("latin-1")
+
+
+def _joined(request: Request, name: str) -> bytes | None:
+    given = request.headers.getlist(name)
+    return ",".join(given).encode("latin-1") if given else None
 
 
 async def read_body(request: Request) -> bytes:

@@ -123,6 +123,7 @@ BODIES = st.one_of(
         FEATURES,
         st.sampled_from([0, 60_000, None, "1"]),
     ),
+    st.builds(lambda ts: lookup(options={"ts": ts}), st.sampled_from([True, False, None])),
     st.sampled_from(
         [
             b"", b"{", b"[]", b"\xff", lookup(entity_name="custmer"), lookup(more=1),
@@ -133,13 +134,21 @@ BODIES = st.one_of(
         ]
     ),
 ).map(Body)  # fmt: skip
+ACCEPTED = [
+    ("Accept", accept)
+    for accept in (
+        "*/*", "", "application/json;profile=columnar", 'Application/JSON; profile="columnar"',
+        "application/msgpack", "application/json;q=0.1, application/*;q=0.5", "text/html",
+        "application/vnd.apache.arrow.stream", "application/json;q=0", "é;q=2, nonsense",
+    )
+]  # fmt: skip
 HEADERS = st.lists(
     st.sampled_from(
         [
             ("Content-Type", "application/json"), ("x-request-id", "trace-7"),
             ("X-Request-Id", "other.8"), ("X-REQUEST-ID", "not one!"), ("x-request-id", ""),
             ("Authorization", "Bearer x"), ("Connection", "keep-alive"), ("Connection", "close"),
-            ("Expect", "100-continue"), ("Accept", "*/*"), ("Upgrade", "h2c"), ("x-blank", ""),
+            ("Expect", "100-continue"), ("Upgrade", "h2c"), ("x-blank", ""), *ACCEPTED,
         ]
     ),
     max_size=4,
@@ -324,6 +333,12 @@ def servers(store: ValkeyServer) -> Iterator[Servers]:
 
 
 GOOD = Request.of(lookup(keys=[1, 2, 3], features=["spend:*"]))
+IN_EACH_FORM = [
+    Request.of(lookup(keys=keys, features=["n_1h", "last_1h"], options={"ts": ts}), headers=[of])
+    for of in ACCEPTED
+    for keys in ([1, 2], [1, 2, 3, "x"])
+    for ts in (True, False)
+]
 
 
 @given(
@@ -332,6 +347,7 @@ GOOD = Request.of(lookup(keys=[1, 2, 3], features=["spend:*"]))
     cut=st.sampled_from([7, 100, 2**16, 2**23]),
     is_draining=st.booleans(),
 )
+@example(pipelines=[IN_EACH_FORM], last=END.data, cut=2**23, is_draining=False)
 @example(pipelines=[[GOOD] * 40], last=END.data, cut=2**23, is_draining=False)
 @example(pipelines=[[GOOD, END]], last=END.data, cut=2**23, is_draining=False)
 @settings(max_examples=60, deadline=None, phases=[Phase.explicit, Phase.generate])

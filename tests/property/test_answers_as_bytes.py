@@ -1,6 +1,6 @@
 """Answers written around gaps are those of the documented structs, byte for byte."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -13,6 +13,8 @@ from millrace.online.answers import Answer
 from millrace.plan import ViewPlan
 from millrace.published import PublishedView
 from serving.catalog import Catalog, LookupPlan, served_view
+from serving.errors import BadRequest
+from serving.forms import FORMS, ROWS, Form
 from serving.instants import instant_text
 from serving.rendering import KeyRenderer, entity_body, key_status, lookup_body
 from serving.responses import EntityAnswer, FeatureAnswer, KeyAnswer, LookupAnswer
@@ -21,6 +23,7 @@ from tests.property.test_online_against_reference import cases
 from tests.support.online_cases import packed_tiles
 from tests.support.serving_harness import version_of
 
+COLUMNAR, MSGPACK = FORMS[1:3]
 Case = tuple[ViewPlan, list[reference.Event], int]
 KEYS: st.SearchStrategy[Any] = st.one_of(
     st.integers(-(2**63), 2**63 - 1), st.text(st.characters(exclude_categories=["Cs"])), st.none()
@@ -90,6 +93,101 @@ def test_answers_of_rows_are_the_documented_ones(
     first = wanted[0]
     one = EntityAnswer("thing", as_of, first.key, first.features, first.status)
     assert entity_body("thing", as_of_ms, answers[:1]) == encoder.encode(one)
+
+
+@given(
+    case=cases(),
+    count=st.integers(0, 4),
+    ttl_ms=st.sampled_from([None, 1, 5_000, 10**9]),
+    data=st.data(),
+)
+def test_every_form_says_what_rows_say(
+    case: Case, count: int, ttl_ms: int | None, data: st.DataObject
+) -> None:
+    view, events, as_of_ms = case
+    view = replace(view, ttl_ms=ttl_ms, freshness_ms=1_000)
+    names = [feature.name for feature in view.features]
+    asked = data.draw(st.lists(st.sampled_from(names), min_size=1, unique=True))
+    masks = {("view", name): lambda _: "hidden" for name in asked if data.draw(st.booleans())}
+    progress_ms = data.draw(st.sampled_from([as_of_ms, as_of_ms - 5_000]))
+    plan = plan_of(view, asked)
+    (read,) = plan.reads
+    online = read.served.online
+    renderer = KeyRenderer(plan, masks)
+    rows = [
+        # The last has every event, and those before it fewer: of the first nothing is known.
+        online.merge(packed_tiles(view, events[: len(events) * place // count]), as_of_ms)
+        for place in range(1, count + 1)
+    ]
+    keys = list(range(count))
+    absent = online.absent(as_of_ms, read.places)
+    told = [online.answer(row, as_of_ms, progress_ms, read.places) for row in rows]
+    told = [absent if data.draw(st.booleans()) else answers for answers in told]
+    wrong = {key for key in keys if data.draw(st.booleans())}
+
+    def written(form: Form) -> bytes:
+        parts = form.parts(renderer, keys, told)
+        for key in wrong:
+            parts[key] = form.invalid(renderer, key, BadRequest("no", where="here", fix="so"))
+        return form.body(renderer, "thing", as_of_ms, parts)
+
+    same(written)
+    if renderer.is_plain and rows:
+        instant = renderer.instant(as_of_ms, progress_ms)
+        read_rows = [online.rows.read(online.rows.encode(row)) for row in rows]
+        same(lambda form: form.of_rows(renderer, "thing", keys, read_rows, instant))
+
+
+def same(written: Callable[[Form], bytes]) -> None:
+    """Hold that the forms say the same, to the digit."""
+    digits, texts = (msgspec.json.Decoder(float_hook=hook) for hook in (Decimal, str))
+    rows, columnar = (digits.decode(written(form)) for form in (ROWS, COLUMNAR))
+    assert by_key(columnar) == rows
+    for feature in columnar["features"].values():
+        del feature["ts"]
+    assert digits.decode(written(COLUMNAR.without_ts())) == columnar
+    assert as_texts(msgspec.msgpack.decode(written(MSGPACK))) == texts.decode(written(ROWS))
+
+
+def as_texts(value: Any) -> Any:
+    """Turn doubles into texts, as JSON writes them: decimals are texts in MessagePack."""
+    if isinstance(value, dict):
+        return {name: as_texts(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [as_texts(part) for part in value]
+    return msgspec.json.encode(value).decode() if isinstance(value, float) else value
+
+
+def by_key(columnar: dict[str, Any]) -> dict[str, Any]:
+    """Turn a columnar answer into one of rows."""
+    results: list[dict[str, Any]] = [
+        {"key": key, "features": {}, "status": "OK"} for key in columnar["keys"]
+    ]
+    for label, column in columnar["features"].items():
+        usual = ["NULL_VALUE" if value is None else "PRESENT" for value in column["values"]]
+        told = spelled(column, usual)
+        for result, value, ts, status in zip(
+            results, column["values"], column["ts"], told, strict=True
+        ):
+            version = column["version"]
+            one = {"value": value, "ts": ts, "version": version, "status": status}
+            result["features"][label] = one
+            if value is None:
+                result["status"] = "PARTIAL"
+    for result, status in zip(
+        results, spelled(columnar, [result["status"] for result in results]), strict=True
+    ):
+        result["status"] = status
+    for error in columnar.get("errors", []):
+        fault = {name: text for name, text in error.items() if name != "place"}
+        results[error["place"]]["error"] = fault
+    return {"entity_name": columnar["entity_name"], "as_of": columnar["as_of"], "results": results}
+
+
+def spelled(told: dict[str, Any], usual: list[str]) -> list[str]:
+    if "statuses" not in told:
+        return usual
+    return [status for status, length in told["statuses"] for _ in range(length)]
 
 
 @given(case=cases())

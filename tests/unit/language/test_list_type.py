@@ -91,8 +91,8 @@ sources:
 @EACH
 def test_answers_are_arrays_and_come_back(type_: DataType) -> None:
     values, text = EXAMPLES[type_]
-    write = rendering._writer_of(list_of(type_))
-    body = rendering._ENCODER.encode(values if write is None else write(values)).decode()
+    write = rendering.writer_of(list_of(type_))
+    body = rendering.ENCODER.encode(values if write is None else write(values)).decode()
     assert body == text
     read = msgspec.json.decode(body, type=list[Decimal] if type_.is_numeric else Any)
     assert value_from_json(read, list_of(type_)) == values

@@ -376,8 +376,8 @@ def test_a_packed_vector_has_its_length_and_fits() -> None:
 
 
 def test_answers_are_arrays() -> None:
-    assert rendering._writer_of(vector(2)) is None
-    assert rendering._ENCODER.encode([TENTH, -1.0]) == b"[0.10000000149011612,-1.0]"
+    assert rendering.writer_of(vector(2)) is None
+    assert rendering.ENCODER.encode([TENTH, -1.0]) == b"[0.10000000149011612,-1.0]"
 
 
 def test_a_csv_has_vectors_with_as_few_digits_as_tell_them_apart(tmp_path: Path) -> None:
