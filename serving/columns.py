@@ -136,17 +136,13 @@ def columnar_body(
             strict=True,
         )
     }
-    faults = [
-        ColumnFault(place, error.what, error.where, error.fix)
-        for place, error in columns.faults.items()
-    ]
     answer = ColumnarAnswer(
         entity_name,
         instant_text(as_of_ms),
         columns.keys,
         features,
         None if columns.of_keys is None else _runs(columns.of_keys),
-        faults or None,
+        faults_of(columns) or None,
     )
     return ENCODER.encode(answer)
 
@@ -161,15 +157,16 @@ def msgpack_body(
             values if write is None else written(values, write),
             _texts(ts_ms),
             repeat(version),
-            _usual(values) if statuses is None else statuses,
+            statuses_of(columns, i),
         )
-        for version, write, values, ts_ms, statuses in zip(
-            asked.versions,
-            [mask or writer_of(type_, _PACKED) for mask, type_ in asked.shown],
-            columns.values,
-            columns.ts_ms,
-            columns.statuses,
-            strict=True,
+        for i, (version, write, values, ts_ms) in enumerate(
+            zip(
+                asked.versions,
+                [mask or writer_of(type_, _PACKED) for mask, type_ in asked.shown],
+                columns.values,
+                columns.ts_ms,
+                strict=True,
+            )
         )
     ]
     results = [
@@ -177,7 +174,7 @@ def msgpack_body(
         for key, features, status in zip(
             columns.keys,
             zip(*fields, strict=True),
-            columns.of_keys or _usual_of_keys(columns.values, len(columns.keys)),
+            statuses_of_keys(columns),
             strict=True,
         )
     ]
@@ -185,6 +182,27 @@ def msgpack_body(
         fault = KeyFault(error.what, error.where, error.fix)
         results[place] = msgspec.structs.replace(results[place], error=fault)
     return _PACKER.encode(LookupAnswer(entity_name, instant_text(as_of_ms), results))
+
+
+def statuses_of(columns: Columns, place: int) -> Sequence[FeatureStatus]:
+    """Return the status of a field's every value."""
+    statuses = columns.statuses[place]
+    return _usual(columns.values[place]) if statuses is None else statuses
+
+
+def statuses_of_keys(columns: Columns) -> Sequence[KeyStatus]:
+    """Return the status of every key."""
+    if columns.of_keys is not None:
+        return columns.of_keys
+    return _usual_of_keys(columns.values, len(columns.keys))
+
+
+def faults_of(columns: Columns) -> list[ColumnFault]:
+    """Return what is wrong with keys that are none of the entity."""
+    return [
+        ColumnFault(place, error.what, error.where, error.fix)
+        for place, error in columns.faults.items()
+    ]
 
 
 def written(values: Sequence[Any], write: Write) -> list[Any]:

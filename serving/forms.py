@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from millrace.online.answers import Answer
+from serving.arrow import arrow_body
 from serving.columns import (
     Columns,
     KeyTold,
@@ -24,6 +25,7 @@ from serving.rendering import Instant, KeyRenderer, RowRead, entity_body, lookup
 JSON = "application/json"
 COLUMNAR = "application/json;profile=columnar"
 MSGPACK = "application/msgpack"
+ARROW = "application/vnd.apache.arrow.stream"
 
 
 class Form(Protocol):
@@ -32,6 +34,10 @@ class Form(Protocol):
     @property
     def media_type(self) -> str:
         """What ``Content-Type`` says."""
+
+    @property
+    def is_aside(self) -> bool:
+        """Whether ``body`` is called in a thread, for what it takes."""
 
     def without_ts(self) -> "Form":
         """Return the form that leaves ``ts`` out.
@@ -70,6 +76,7 @@ class RowForm:
 
     write: Callable[[str, int, Sequence[bytes]], bytes]
     media_type: str = JSON
+    is_aside: bool = False
 
     def without_ts(self) -> "Form":
         """Refuse it: a row tells all."""
@@ -116,6 +123,7 @@ class ColumnForm:
     media_type: str
     write: _Write
     may_omit_ts: bool = True
+    is_aside: bool = False
     has_ts: bool = True
 
     def without_ts(self) -> "Form":
@@ -163,6 +171,7 @@ FORMS: tuple[Form, ...] = (
     ROWS,
     ColumnForm(COLUMNAR, columnar_body),
     ColumnForm(MSGPACK, msgpack_body, may_omit_ts=False),
+    ColumnForm(ARROW, arrow_body, is_aside=True),
 )
 """Those of ``:lookup`` and ``:batchLookup``; the first that is as welcome as another is taken."""
 

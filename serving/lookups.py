@@ -231,7 +231,7 @@ class Lookups:
     def _start(self, call: _Call) -> None:
         compiled = call.compiled
         row_keys = None
-        if compiled.is_quick and 0 < len(call.keys) <= _KEYS_AT_ONCE:
+        if compiled.is_quick and not call.form.is_aside and 0 < len(call.keys) <= _KEYS_AT_ONCE:
             row_keys = compiled.row_keys(call.keys)
         if row_keys is None:
             self._start_engine(call, None)
@@ -304,7 +304,10 @@ class Lookups:
             )
             form, renderer = call.form, call.compiled.renderer
             parts = await _parts(form, renderer, result)
-            call.finish(form.body(renderer, plan.entity_name, result.as_of_ms, parts))
+            told = (renderer, plan.entity_name, result.as_of_ms, parts)
+            call.finish(
+                await asyncio.to_thread(form.body, *told) if form.is_aside else form.body(*told)
+            )
         except Exception as error:  # noqa: BLE001 - as in begin
             call.finish(None, error)
 

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from serving.errors import ErrorBody
-from serving.forms import COLUMNAR, MSGPACK
+from serving.forms import ARROW, COLUMNAR, MSGPACK
 from serving.requests import BatchBody, LookupBody, OnlineBody
 from serving.responses import ColumnarAnswer, EntityAnswer, LookupAnswer
 
@@ -136,6 +136,7 @@ def _answers_in_forms() -> dict[int | str, Any]:
     schema = {"$ref": _REF.format(name="ColumnarAnswer")}
     answers[200]["content"] |= {
         COLUMNAR: {"schema": schema, "example": _COLUMNAR_ANSWER},
+        ARROW: {"schema": {"type": "string", "format": "binary"}},
         MSGPACK: {"schema": {"$ref": _REF.format(name="LookupAnswer")}},
     }
     told = {**answers[400], "description": "`Accept` excludes every form there is."}
