@@ -58,7 +58,7 @@ def lookup(
     plan, faults = load_valid_plan(settings)
     if not is_running(settings, "server") and _is_all_declared(settings, plan, faults):
         _refuse_undeclared(plan, entity, features)
-    asked = _keys_asked(plan, entity, keys)
+    asked = keys_asked(plan, entity, keys)
     start_needed(settings, "server", no_start=no_start)
     url = server_url(settings)
     try:
@@ -107,7 +107,7 @@ def _refuse_undeclared(plan: "Plan", entity: str, features: str) -> None:
             raise NotDeclared(f"no {kind} {wanted!r}", fix=nearest(wanted, list(known)))
 
 
-def _keys_asked(plan: "Plan", entity: str, texts: Sequence[str]) -> list[str]:
+def keys_asked(plan: "Plan", entity: str, texts: Sequence[str]) -> list[str]:
     """Return each key as the server reads it: ``name=value`` is for people.
 
     Of a composite key the parts may be words of their own: ``origin=JFK dest=LAX``.

@@ -14,6 +14,7 @@ from millrace.errors import PlatformError
 _MODULES = (
     "declare",
     "compiling",
+    "preview",
     "schema",
     "stack",
     "backfill",

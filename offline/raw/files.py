@@ -171,7 +171,7 @@ def days_of_name(day: int, source: SourcePlan) -> tuple[int, int]:
     return day - 1 - late, day + 1 + late
 
 
-def _damages() -> tuple[type[Exception], ...]:
+def damages() -> tuple[type[Exception], ...]:
     """What readers raise of files that are not what they say, or are gone."""
     import pyarrow as pa
 
@@ -192,7 +192,7 @@ def _damages() -> tuple[type[Exception], ...]:
 def _looked_at(file: RawFile, source: SourcePlan) -> RawFile:
     try:
         found = _LOOKS[source.files.format](file, source)
-    except _damages() as error:
+    except damages() as error:
         return replace(file, error=f"not readable as {source.files.format}: {_short(error)}")
     return found
 
@@ -361,7 +361,7 @@ def _read_to_end(file: RawFile, source: SourcePlan) -> RawFile:
         else:
             for _ in lines_of(whole(file.path)):
                 pass
-    except _damages() as error:
+    except damages() as error:
         fault = f"not readable as {source.files.format}: {_short(error)}"
         return replace(file, error=fault)
     return file

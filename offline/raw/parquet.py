@@ -261,6 +261,29 @@ def rows_of(wanted: "Wanted", split: Split) -> "Iterator[pa.RecordBatch]":
             yield pa.record_batch(columns)
 
 
+def table_rows_of(
+    wanted: "Wanted", path: str, batches: "Iterable[pa.RecordBatch]"
+) -> "Iterator[pa.RecordBatch]":
+    """Yield rows of a table in the form of ``rows_of``; batches have the columns by name."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    place = 0
+    for batch in batches:
+        end = place + batch.num_rows
+        columns: dict[str, pa.Array] = {
+            PATH: pa.array([path] * batch.num_rows, pa.string()),
+            POSITION: pa.array(range(place, end), pa.int64()),
+        }
+        for name, origin, kind in wanted:
+            is_there = origin in batch.schema.names
+            first, *inner = [origin] if is_there else origin.split(".")
+            cells = batch.column(first)
+            columns[name] = _portable(pc.struct_field(cells, inner) if inner else cells, kind)
+        place = end
+        yield pa.record_batch(columns)
+
+
 def _cells(batch: "pa.RecordBatch", leaf: _Leaf) -> "pa.Array":
     import pyarrow.compute as pc
 

@@ -32,7 +32,7 @@ def read_parquet_rows(
 
     wanted = portable_types(source, files[0].columns or {})
     splits = parquet_splits({file.path: file.group_bytes for file in files})
-    rows = read_splits(spark, splits, partial(_rows_of_split, source, wanted), raw_schema(source))
+    rows = read_splits(spark, splits, partial(rows_of_split, source, wanted), raw_schema(source))
     return _with_payload(rows, source).withColumn(ARRIVAL, F.struct(FILE, POSITION)).drop(POSITION)
 
 
@@ -62,7 +62,7 @@ def read_table_rows(source: SourcePlan, raw: "DataFrame") -> "DataFrame":
         *(F.col(cells[c.origin][0]).alias(c.name) for c in there),
     )
     schema = raw_schema(source)
-    rows = chosen.mapInArrow(partial(_rows_of_batches, source), from_arrow_schema(schema))
+    rows = chosen.mapInArrow(partial(rows_of_batches, source), from_arrow_schema(schema))
     place = F.struct(FILE, POSITION, F.monotonically_increasing_id())
     numbered = without_collations(rows, schema).withColumn(ARRIVAL, place)
     return _with_payload(numbered, source).drop(POSITION)
@@ -102,13 +102,12 @@ def _with_payload(rows: "DataFrame", source: SourcePlan) -> "DataFrame":
     return rows.withColumn(PAYLOAD, F.coalesce(F.col(PAYLOAD), declared.cast("binary")))
 
 
-def _rows_of_split(
-    source: SourcePlan, wanted: "Wanted", split: Split
-) -> "Iterator[pa.RecordBatch]":
-    yield from _rows_of_batches(source, rows_of(wanted, split))
+def rows_of_split(source: SourcePlan, wanted: "Wanted", split: Split) -> "Iterator[pa.RecordBatch]":
+    """Yield the raw rows of some row groups of a Parquet file."""
+    yield from rows_of_batches(source, rows_of(wanted, split))
 
 
-def _rows_of_batches(
+def rows_of_batches(
     source: SourcePlan, batches: "Iterator[pa.RecordBatch]"
 ) -> "Iterator[pa.RecordBatch]":
     """Convert batches of ``PATH``, ``POSITION`` and declared columns in types of their own."""

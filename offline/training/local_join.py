@@ -65,17 +65,38 @@ def read_events(
         the join keys, ``_event_ms``, ``_ingest_ms``, ``_event_id`` if asked for, and the
         measures, with the Arrow types of their declared types.
     """
+    columns_read = needed_columns(history.view, reads_event_id=reads_event_id)
+    table = _read_columns(settings, history, columns_read, only)
+    return measured_events(
+        history.view,
+        table,
+        reads_event_id=reads_event_id,
+        has_null_keys=history.has_null_keys,
+    )
+
+
+def measured_events(
+    view: ViewPlan, table: "pa.Table", *, reads_event_id: bool, has_null_keys: bool = True
+) -> "pa.Table":
+    """Return those events that count for a view, with its measures computed.
+
+    Args:
+        view: the view.
+        table: accepted events of its source, with the columns of ``needed_columns``.
+        reads_event_id: whether ``_event_id`` is wanted.
+        has_null_keys: False if no join key is known to be null.
+
+    Returns:
+        what ``read_events`` returns.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    view = history.view
-    columns_read = _needed_columns(view, reads_event_id=reads_event_id)
-    table = _read_columns(settings, history, columns_read, only)
     if view.filter is not None:
         from millrace.expressions.arrow import evaluate_column
 
         table = table.filter(evaluate_column(view.filter, table))
-    if history.has_null_keys:
+    if has_null_keys:
         for key in view.join_keys:
             table = table.filter(pc.is_valid(table.column(key)))
     columns = {e.join_key: _typed(table.column(e.join_key), e.type) for e in view.entities}
@@ -86,7 +107,8 @@ def read_events(
     return pa.table(columns)
 
 
-def _needed_columns(view: ViewPlan, *, reads_event_id: bool) -> list[str]:
+def needed_columns(view: ViewPlan, *, reads_event_id: bool) -> list[str]:
+    """Return which columns of its source's events a view reads, each once."""
     names = [*view.join_keys, "_event_ms", "_ingest_ms"]
     if reads_event_id and view.source.event_id is not None:
         names.append(view.source.event_id)

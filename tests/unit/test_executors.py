@@ -19,7 +19,7 @@ from offline.raw.lines import whole
 from offline.raw.parquet import portable_types
 from offline.raw.splits import Split
 from offline.raw.text import text_rows_of
-from offline.raw.typed import _rows_of_split
+from offline.raw.typed import rows_of_split
 from offline.tables.features_task import events_as_of
 from offline.training.spine_task import ROW, rows_as_of
 from resources.declarations import plan_of
@@ -166,7 +166,7 @@ def parquet_rows(folder: Path) -> tuple[Any, Any, int]:
     parquet.write_table(table, file)
     source = declared(folder, "parquet").view("buyers").source
     wanted = portable_types(source, {"at": "timestamp[ms]", "who": "int64"})
-    return partial(_rows_of_split, source, wanted), Split(str(file), 0, 1, 0), 1
+    return partial(rows_of_split, source, wanted), Split(str(file), 0, 1, 0), 1
 
 
 def tile_bytes(_: Path) -> tuple[Any, Any, int]:
