@@ -45,7 +45,7 @@ _OPENERS: dict[str, Callable[[str], Any]] = {
 }
 
 COMPRESSIONS = tuple(_OPENERS)
-"""Endings of compressed text, in small dead letters."""
+"""Endings of compressed text, in small letters."""
 
 
 def open_text(path: str) -> AbstractContextManager[IO[bytes]]:

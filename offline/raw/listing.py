@@ -203,7 +203,7 @@ def _walk(root: str, listing: Listing, seen: set[tuple[int, int]]) -> Iterator[s
 
 
 def _kind(name: str, file_format: str) -> str | None:
-    """Return by which ending a name, in small dead letters, is of the format: what it is packed with."""
+    """Return by which ending a name, in small letters, is of the format: what it is packed with."""
     packed = (*COMPRESSIONS, *_FOREIGN)
     for ending in _SUFFIXES[file_format]:
         if name.endswith(ending):
