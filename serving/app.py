@@ -20,6 +20,7 @@ from serving.access import Access, open_to_all
 from serving.engine import LookupEngine
 from serving.errors import answer_to, error_body, headers_of
 from serving.fastpath import FastPath
+from serving.feast_routes import FeastRoutes
 from serving.gate import Gate, GateState
 from serving.lookups import Lookups
 from serving.metrics import ServerMetrics
@@ -71,6 +72,7 @@ def create_app(
     app.state.gate = gate
     app.state.fast_path = FastPath(lookups, gate, metrics)
     Routes(lookups, plans, metrics, gate).add_to(app)
+    FeastRoutes(lookups).add_to(app)
     app.add_middleware(Gate, state=gate, metrics=metrics)
     app.add_exception_handler(PlatformError, _failed)
     app.add_exception_handler(HTTPException, _http_error)

@@ -60,6 +60,12 @@ class DeadlineExceeded(ServingError):
     retryable = True
 
 
+class NotOffered(ServingError):
+    """What another server does at this place is done elsewhere here."""
+
+    code = "not_offered"
+
+
 _STATUSES: tuple[tuple[type[PlatformError], HTTPStatus], ...] = (
     (BadRequest, HTTPStatus.BAD_REQUEST),
     (NotDeclared, HTTPStatus.NOT_FOUND),
@@ -70,6 +76,7 @@ _STATUSES: tuple[tuple[type[PlatformError], HTTPStatus], ...] = (
     (StoreUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),
     (EngineUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),
     (DeadlineExceeded, HTTPStatus.GATEWAY_TIMEOUT),
+    (NotOffered, HTTPStatus.NOT_IMPLEMENTED),
     (StoreError, HTTPStatus.INTERNAL_SERVER_ERROR),
 )
 """The first that fits counts: a subclass stands before its base."""

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serving.errors import Overloaded, answer_to, headers_of
 from serving.metrics import ServerMetrics
 
-ALWAYS_OPEN = frozenset({"/v1/health", "/v1/ready", "/v1/metrics", "/metrics"})
+ALWAYS_OPEN = frozenset({"/health", "/v1/health", "/v1/ready", "/v1/metrics", "/metrics"})
 """Paths that are answered also when the server is full."""
 
 _REQUEST_ID = re.compile(rb"[\w.:-]{1,64}")

@@ -204,14 +204,22 @@ class Lookups:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.engine.finish()
 
-    def _compile(self, lookup: Lookup, decision: Decision) -> CompiledLookup:
+    def known(self) -> Catalog:
+        """Return what is published, as far as it is known.
+
+        Raises:
+            NotReady: publications were never read.
+        """
         if self.plans.age_s is None:
             raise NotReady(
                 "the online store did not answer yet, so nothing is known of any view",
                 where="online store",
                 fix="millrace status",
             )
-        catalog = self.plans.catalog
+        return self.plans.catalog
+
+    def _compile(self, lookup: Lookup, decision: Decision) -> CompiledLookup:
+        catalog = self.known()
         if self._catalog is not catalog:
             self._catalog = catalog
             self._compiled = {}

@@ -1,12 +1,14 @@
 """What ``/docs`` shows of the routes: models from the msgspec types, and examples."""
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from serving import feast
 from serving.errors import ErrorBody
 from serving.forms import ARROW, COLUMNAR, MSGPACK
 from serving.requests import BatchBody, LookupBody, OnlineBody
@@ -22,7 +24,16 @@ value is still given), `STALE` (the pipeline is behind its promise; the value is
 of the entity all values are `INVALID_KEY`, and its `error` says why.
 """
 
-_MODELS = (LookupBody, BatchBody, OnlineBody, LookupAnswer, ColumnarAnswer, EntityAnswer, ErrorBody)
+_MODELS = (
+    LookupBody,
+    BatchBody,
+    OnlineBody,
+    LookupAnswer,
+    ColumnarAnswer,
+    EntityAnswer,
+    ErrorBody,
+    *feast.MODELS,
+)
 _REF = "#/components/schemas/{name}"
 
 _COUNT = {
@@ -225,6 +236,77 @@ ENTITY: dict[str, Any] = {
     },
     "responses": _answers("EntityAnswer", _ENTITY_ANSWER),
 }
+
+_FEAST = {"tags": ["Feast"]}
+FEAST_ONLINE_FEATURES: dict[str, Any] = {
+    **_FEAST,
+    "summary": "Features, as Feast's SDK asks for them",
+    "operation_id": "feastGetOnlineFeatures",
+    "openapi_extra": _body(
+        "OnlineFeaturesBody",
+        {
+            "features": {
+                "value": {
+                    "features": ["customer_spend:tx_count_1h"],
+                    "entities": {"customer_id": [101, 102]},
+                }
+            }
+        },
+    ),
+    "responses": {
+        200: {
+            "description": "A column per join key and feature",
+            "content": {
+                "application/json": {
+                    "schema": {"$ref": _REF.format(name="OnlineFeaturesAnswer")},
+                    "example": {
+                        "metadata": {"feature_names": ["customer_id", "tx_count_1h"]},
+                        "results": [
+                            {
+                                "values": [101, 102],
+                                "statuses": ["PRESENT", "PRESENT"],
+                                "event_timestamps": ["1970-01-01T00:00:00Z"] * 2,
+                            },
+                            {
+                                "values": [12, 0],
+                                "statuses": ["PRESENT", "NOT_FOUND"],
+                                "event_timestamps": [
+                                    "2026-11-25T12:00:03Z",
+                                    "1970-01-01T00:00:00Z",
+                                ],
+                            },
+                        ],
+                    },
+                }
+            },
+        },
+        422: {"description": "The body is not of this form."},
+        **{
+            status: {
+                "description": f"{text} The body is a text of JSON, as Feast's client reads it."
+            }
+            for status, text in _ERRORS.items()
+            if status != HTTPStatus.GATEWAY_TIMEOUT
+        },
+    },
+}
+FEAST_HEALTH: dict[str, Any] = {
+    **_FEAST,
+    "summary": "It is known what is published; else 503",
+    "operation_id": "feastHealth",
+}
+
+
+def feast_not_offered(path: str) -> dict[str, Any]:
+    """Return what is shown of a route of Feast's server that is refused."""
+    return {
+        **_FEAST,
+        "summary": "Refused, with the way to do it here",
+        "operation_id": "feast" + path.title().replace("/", "").replace("-", ""),
+        "status_code": HTTPStatus.NOT_IMPLEMENTED,
+        "responses": {501: {"description": "Never done here; the message says how it is done."}},
+    }
+
 
 _STATE = {"tags": ["state"]}
 HEALTH: dict[str, Any] = {**_STATE, "summary": "The process lives", "operation_id": "health"}
