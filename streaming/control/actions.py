@@ -13,7 +13,14 @@ from millrace.plan import Plan
 from resources.progress import Progress
 from resources.settings import Settings
 from streaming.control import lineage
-from streaming.control.deployments import cancel, deploy, is_alive, stop_jobs, upload_tiles
+from streaming.control.deployments import (
+    as_compiled,
+    cancel,
+    deploy,
+    is_alive,
+    stop_jobs,
+    upload_tiles,
+)
 from streaming.control.reconcile import RETIRE_AFTER_MS, Action, ActionKind
 from streaming.control.submission import Save, failed, submit
 from streaming.engines import Engines
@@ -76,7 +83,13 @@ def perform(
 
 
 def _restore(context: _Context) -> None:
-    _resubmit(context.engines, context.record, context.files.write, context.progress)
+    engines, record = context.engines, context.record
+    view = context.plan.views.get(record.view)
+    is_declared = view is not None and view.fingerprint == record.fingerprint
+    if view is not None and is_declared and not is_alive(engines, record.job_id):
+        # What an older build compiled may name functions that this one's jar does not have.
+        record = as_compiled(engines, record, view, context.progress)
+    _resubmit(engines, record, context.files.write, context.progress)
 
 
 def _restore_previous(context: _Context) -> None:

@@ -165,14 +165,25 @@ def _go_on(
     elif is_same and is_alive(engines, record.job_id):
         progress(f"{view.name} {record.version}: runs as declared, job {record.job_id}")
         return record if record.desired == "running" else files.write(_wanted(record))
-    if not is_same:
-        progress(f"{view.name}: this build compiles the view into another job")
-        cancel(engines, record.job_ids)
-    # Another text shares no state with the jobs before it.
-    if not is_same:
-        drop_checkpoints(engines, record.job_ids)
-        record = replace(record, definition=definition, restores=(), savepoint=None)
+    record = as_compiled(engines, record, view, progress)
     return submit(engines, _wanted(record), files.write, progress)
+
+
+def as_compiled(
+    engines: Engines, record: StreamRecord, view: ViewPlan, progress: Progress
+) -> StreamRecord:
+    """Return the record with the job that this build compiles its view into.
+
+    If that is another one, the jobs before it are ended and their state is dropped: another text
+    shares none with them. The new job begins with its topic.
+    """
+    definition = definition_of(engines, view)
+    if definition == record.definition:
+        return record
+    progress(f"{view.name}: this build compiles the view into another job")
+    cancel(engines, record.job_ids)
+    drop_checkpoints(engines, record.job_ids)
+    return replace(record, definition=definition, restores=(), savepoint=None)
 
 
 def _wanted(record: StreamRecord) -> StreamRecord:

@@ -260,6 +260,21 @@ def test_a_build_that_publishes_a_meaning_otherwise_is_heard_without_a_new_job(
     assert len(streams.flink.submissions) == 1
 
 
+def test_a_job_of_an_older_build_goes_on_and_once_it_is_gone_begins_anew_as_this_one_compiles_it(
+    streams: Streams,
+) -> None:
+    first = streams.deploy()
+    older = replace(first.definition, script="INSERT of an older build")
+    streams.flink.complete_checkpoint(first.job_id)
+    streams.files.write(replace(first, definition=older))
+    assert streams.decide() == []
+    streams.flink.forget()
+    streams.wait(15)
+    assert streams.reconcile() == ["restore"]
+    assert streams.record.definition == first.definition
+    assert streams.restores() == [None, None]
+
+
 def test_a_build_that_compiles_another_job_begins_anew_when_it_is_deployed(
     streams: Streams,
 ) -> None:
