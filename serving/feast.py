@@ -25,7 +25,7 @@ from serving.catalog import Catalog, LookupPlan
 from serving.engine import LookupResult
 from serving.errors import BadRequest, TooLarge
 from serving.instants import instant_text
-from serving.lookups import Lookups
+from serving.lookups import KEYS_AT_ONCE, Lookups
 from serving.rendering import Masks, Write, writer_of
 from serving.requests import MOST_FEATURES, MOST_KEYS, Reference
 
@@ -40,9 +40,6 @@ _STATUSES: Mapping[Status, FeastStatus] = {
     "OVER_LIMIT": "PRESENT",
 }
 """For the last two Feast has no word."""
-
-_AT_ONCE = 200
-"""Keys answered between two chances for other requests."""
 
 _NO_INSTANT = "1970-01-01T00:00:00Z"
 _EPOCH = date(1970, 1, 1)
@@ -273,7 +270,7 @@ async def _vectors(result: LookupResult, masks: Masks) -> list[FeatureVector]:
         for number, cell in enumerate(cells, start=1):
             row = None if cell is None else cell.row
             answers.append(absent if row is None else moment.answer(row))
-            if number % _AT_ONCE == 0:
+            if number % KEYS_AT_ONCE == 0:
                 await asyncio.sleep(0)
         by_read.append(answers)
     vectors = []

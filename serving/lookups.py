@@ -27,7 +27,7 @@ from serving.store import Rows
 Done = Callable[[bytes | None, Exception | None], None]
 """Takes the body of an answer, or what went wrong."""
 
-_KEYS_AT_ONCE = 200
+KEYS_AT_ONCE = 200
 """Keys answered between two chances for other requests."""
 
 _MOST_KEPT = 4096
@@ -239,7 +239,7 @@ class Lookups:
     def _start(self, call: _Call) -> None:
         compiled = call.compiled
         row_keys = None
-        if compiled.is_quick and not call.form.is_aside and 0 < len(call.keys) <= _KEYS_AT_ONCE:
+        if compiled.is_quick and not call.form.is_aside and 0 < len(call.keys) <= KEYS_AT_ONCE:
             row_keys = compiled.row_keys(call.keys)
         if row_keys is None:
             self._start_engine(call, None)
@@ -333,10 +333,10 @@ async def _parts(form: Form, renderer: KeyRenderer, result: LookupResult) -> lis
         )
     ]
     parts: list[Any] = []
-    for first in range(0, len(result.keys), _KEYS_AT_ONCE):
+    for first in range(0, len(result.keys), KEYS_AT_ONCE):
         if first:
             await asyncio.sleep(0)
-        places = range(first, min(first + _KEYS_AT_ONCE, len(result.keys)))
+        places = range(first, min(first + KEYS_AT_ONCE, len(result.keys)))
         told = []
         for place in places:
             rows = [None if (cell := cells[place]) is None else cell.row for cells, _, _ in reads]

@@ -328,6 +328,23 @@ _ACCEPTED: Mapping[str, tuple[str, ...]] = {
 }
 
 
+def check_columns(columns: Mapping[str, str], source: SourcePlan) -> None:
+    """Refuse a table whose columns, by name or path with their types, are not those declared.
+
+    Raises:
+        DataError: a column is missing, or of a type that is never the declared one.
+    """
+    where = f"source {source.name}"
+    if missing := missing_column(list(columns), source):
+        raise DataError(missing, where=where, fix="correct it, or `columns`")
+    absent_columns(list(columns), source)
+    for column in source.columns:
+        found = columns.get(column.origin, "null")
+        if not can_convert(found, column.type.kind):
+            told = f"column {column.origin!r} is {found}, declared {column.type}"
+            raise DataError(told, where=where, fix="declare it as what it is")
+
+
 def can_convert(found: str, declared_kind: str) -> bool:
     """True if a file's column of this physical type can become the declared kind.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from millrace.errors import DataError
 from millrace.plan import SourcePlan
-from offline.raw.files import RawFile, absent_columns, can_convert, missing_column
+from offline.raw.files import RawFile, check_columns
 from offline.raw.lines import whole
 from offline.raw.parquet import parquet_splits, portable_types, table_rows_of
 from offline.raw.text import text_rows_of
@@ -58,14 +58,7 @@ def _read_table(source: SourcePlan, place: str) -> "Iterator[pa.RecordBatch]":
             fix="correct `batch.path`; of a table with deletion vectors build the view",
         ) from error
     columns = _physical(dataset.schema)
-    if missing := missing_column(list(columns), source):
-        raise DataError(missing, where=where, fix="correct it, or `columns`")
-    absent_columns(list(columns), source)
-    for column in source.columns:
-        found = columns.get(column.origin, "null")
-        if not can_convert(found, column.type.kind):
-            told = f"column {column.origin!r} is {found}, declared {column.type}"
-            raise DataError(told, where=where, fix="declare it as what it is")
+    check_columns(columns, source)
     wanted = portable_types(source, columns)
     names = {o if o in dataset.schema.names else o.split(".")[0] for _, o, _ in wanted}
     batches = dataset.to_batches(columns=sorted(names))

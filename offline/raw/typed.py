@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from millrace.errors import DataError
 from millrace.plan import SourcePlan
 from millrace.rows.json_rows import clock_columns
 from offline.raw.columns import ARRIVAL, FILE, PAYLOAD, raw_batch, raw_schema
-from offline.raw.files import RawFile, absent_columns, can_convert, missing_column
+from offline.raw.files import RawFile, check_columns
 from offline.raw.lines import PATH, POSITION
 from offline.raw.parquet import parquet_splits, portable_types, rows_of
 from offline.raw.splits import Split, read_splits, without_collations
@@ -46,16 +45,8 @@ def read_table_rows(source: SourcePlan, raw: "DataFrame") -> "DataFrame":
     from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 
     cells = _cells(to_arrow_schema(raw.schema, timezone="UTC"))
-    where = f"source {source.name}"
-    if missing := missing_column(list(cells), source):
-        raise DataError(missing, where=where, fix="correct it, or `columns`")
-    absent_columns(list(cells), source)
+    check_columns({origin: str(found) for origin, (_, found) in cells.items()}, source)
     there = [c for c in source.columns if c.origin in cells]
-    for c in there:
-        found = str(cells[c.origin][1])
-        if not can_convert(found, c.type.kind):
-            told = f"column {c.origin!r} is {found}, declared {c.type}"
-            raise DataError(told, where=where, fix="declare it as what it is")
     chosen = raw.select(
         F.col("_metadata.file_path").alias(PATH),
         F.col("_metadata.file_block_start").alias(POSITION),
