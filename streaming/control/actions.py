@@ -22,7 +22,7 @@ from streaming.control.deployments import (
     upload_tiles,
 )
 from streaming.control.reconcile import RETIRE_AFTER_MS, Action, ActionKind
-from streaming.control.submission import Save, failed, submit
+from streaming.control.submission import Save, definition_of, failed, submit
 from streaming.engines import Engines
 from streaming.publications import publishing
 from streaming.publications.records import RecordFiles, StreamRecord, retired_of, superseded
@@ -88,7 +88,7 @@ def _restore(context: _Context) -> None:
     is_declared = view is not None and view.fingerprint == record.fingerprint
     if view is not None and is_declared and not is_alive(engines, record.job_id):
         # What an older build compiled may name functions that this one's jar does not have.
-        record = as_compiled(engines, record, view, context.progress)
+        record = as_compiled(engines, record, definition_of(engines, view), context.progress)
     _resubmit(engines, record, context.files.write, context.progress)
 
 

@@ -24,7 +24,13 @@ from streaming.engines import Engines
 from streaming.publications import publishing
 from streaming.publications.checkpoints import drop_checkpoints
 from streaming.publications.publishing import serving_of
-from streaming.publications.records import RecordFiles, Savepoint, StreamRecord, retired_of
+from streaming.publications.records import (
+    JobDefinition,
+    RecordFiles,
+    Savepoint,
+    StreamRecord,
+    retired_of,
+)
 from streaming.publications.service_lineage import services_published
 
 
@@ -165,22 +171,21 @@ def _go_on(
     elif is_same and is_alive(engines, record.job_id):
         progress(f"{view.name} {record.version}: runs as declared, job {record.job_id}")
         return record if record.desired == "running" else files.write(_wanted(record))
-    record = as_compiled(engines, record, view, progress)
+    record = as_compiled(engines, record, definition, progress)
     return submit(engines, _wanted(record), files.write, progress)
 
 
 def as_compiled(
-    engines: Engines, record: StreamRecord, view: ViewPlan, progress: Progress
+    engines: Engines, record: StreamRecord, definition: JobDefinition, progress: Progress
 ) -> StreamRecord:
-    """Return the record with the job that this build compiles its view into.
+    """Return the record with the job that this build compiles its view into, its ``definition``.
 
     If that is another one, the jobs before it are ended and their state is dropped: another text
     shares none with them. The new job begins with its topic.
     """
-    definition = definition_of(engines, view)
     if definition == record.definition:
         return record
-    progress(f"{view.name}: this build compiles the view into another job")
+    progress(f"{record.view}: this build compiles the view into another job")
     cancel(engines, record.job_ids)
     drop_checkpoints(engines, record.job_ids)
     return replace(record, definition=definition, restores=(), savepoint=None)
